@@ -1,0 +1,50 @@
+"""dpc_interp: see, and change, what a soft prompt does inside a language model while it reasons.
+
+The analysis of *Improving Complex Reasoning with Dynamic Prompt Corruption* (ICLR 2025) on TransformerLens hook points.
+"""
+
+from dpc_interp.analysis.accumulation import peaks
+from dpc_interp.analysis.analyse import Analysis, SaliencyMap, analyse, saliency_map, with_rationale
+from dpc_interp.analysis.saliency import saliency
+from dpc_interp.analysis.segments import Segments
+from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger, trigger_statistics
+from dpc_interp.corruption.hooks import corrupted
+from dpc_interp.corruption.plan import CorruptionPlan, plan_corruption, plan_random
+from dpc_interp.errors import DPCInterpError
+from dpc_interp.evaluation.methods import Results, evaluate
+from dpc_interp.lm.generation import Transcript, generate
+from dpc_interp.lm.loading import load_model
+from dpc_interp.lm.soft_prompt import SoftPrompt, load_prompt, prompted
+from dpc_interp.lm.tuning import tune_prompt
+from dpc_interp.tasks.problems import Problem, load_problems
+
+__version__ = "0.1.0"
+__all__ = [
+    "Analysis",
+    "CorruptionPlan",
+    "DPCInterpError",
+    "Problem",
+    "Results",
+    "SaliencyMap",
+    "Segments",
+    "SoftPrompt",
+    "Transcript",
+    "TriggerRule",
+    "analyse",
+    "calibrate_trigger",
+    "corrupted",
+    "evaluate",
+    "generate",
+    "load_model",
+    "load_problems",
+    "load_prompt",
+    "peaks",
+    "plan_corruption",
+    "plan_random",
+    "prompted",
+    "saliency",
+    "saliency_map",
+    "trigger_statistics",
+    "tune_prompt",
+    "with_rationale",
+]

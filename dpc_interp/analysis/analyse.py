@@ -1,0 +1,217 @@
+"""Many transcripts, one backward pass a batch, tidy frames (METHOD 2 and 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens import HookedTransformer
+
+from dpc_interp.analysis.flow import Groups
+from dpc_interp.analysis.saliency import HeadReduction, flow_pass, saliency
+from dpc_interp.analysis.segments import Segments, segment
+from dpc_interp.errors import DPCInterpError
+from dpc_interp.lm.generation import Transcript, question_tokens, transcript
+from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, check_prompt
+
+Target = Literal["generated", "gold"]
+"""Whose rationale the loss is taken on: the model's own, or the written one."""
+
+
+@dataclass(frozen=True)
+class SaliencyMap:
+    """One instance: `values` float32 [layer, destination, source], its segments and token strings (virtual tokens as <P0>)."""
+
+    values: Float[Tensor, "layer dest src"]
+    segments: Segments
+    tokens: list[str]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The frames of `analyse` and the options that made them.
+
+    `flow`: instance, layer, source, source_step, destination, step, value (-1: the whole segment).
+    `accumulation`: instance, layer, virtual_token, value.
+    `tokens`: instance, layer, position (in the rationale), token, step, late, value (mean flow from the prompt), nll.
+    `instances`: instance, task, correct, n_steps, n_rationale_tokens, nll (mean over rationale, answer and stop).
+    """
+
+    flow: pd.DataFrame
+    accumulation: pd.DataFrame
+    tokens: pd.DataFrame
+    instances: pd.DataFrame
+    options: dict[str, str | int | bool]
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the analysed model."""
+        return int(self.accumulation["layer"].max()) + 1
+
+    @property
+    def n_virtual(self) -> int:
+        """Virtual tokens of the analysed prompt."""
+        return int(self.accumulation["virtual_token"].max()) + 1
+
+
+def saliency_map(
+    model: HookedTransformer, run: Transcript, prompt: SoftPrompt, *, head_reduction: HeadReduction = "abs_of_sum"
+) -> SaliencyMap:
+    """The saliency of one transcript with its segments and token strings; see `saliency` for values and errors."""
+    layout = segment(run, model.tokenizer, prompt.n_virtual)
+    _refuse_empty([run], [layout])
+    tokens = torch.cat([run.question_tokens, run.generated_tokens])
+    values = saliency(model, tokens, prompt, len(run.question_tokens), head_reduction=head_reduction)
+    strings = [f"<P{j}>" for j in range(prompt.n_virtual)] + [model.tokenizer.decode([i]) for i in tokens.tolist()]
+    return SaliencyMap(values.cpu(), layout, strings)
+
+
+def analyse(
+    model: HookedTransformer,
+    runs: Sequence[Transcript],
+    prompt: SoftPrompt,
+    *,
+    target: Target = "generated",
+    head_reduction: HeadReduction = "abs_of_sum",
+    batch_size: int = 32,
+    progress: bool = True,
+) -> Analysis:
+    """Flow, accumulation and per-token prompt flow of many transcripts.
+
+    Args:
+        runs: transcripts made with `prompt`; each must have a rationale (`with_rationale` drops the others).
+        target: the loss on the model's own tokens (default; needs no label) or on the problem's written rationale.
+        head_reduction: see `saliency`.
+        batch_size: sequences in one forward and backward pass; values do not depend on it.
+
+    Raises:
+        DPCInterpError: an empty rationale, no runs, or what `saliency` refuses; all before the first pass where it can be known.
+    """
+    if not runs:
+        raise DPCInterpError("there are no runs to analyse; generate some first")
+    check_prompt(model, prompt.vectors)
+    if target == "gold":
+        runs = [gold_transcript(model, run) for run in runs]
+    layouts = [segment(run, model.tokenizer, prompt.n_virtual) for run in runs]
+    _refuse_empty(runs, layouts)
+    check_length(model, max(layout.length for layout in layouts))
+    order = sorted(range(len(runs)), key=lambda i: (layouts[i].length, i))
+    parts: list[_BatchFrames] = []
+    with tqdm(total=len(runs), desc="analyse", unit="instance", disable=not progress, leave=False) as bar:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = [runs[i] for i in chosen], [layouts[i] for i in chosen]
+            parts.append(_analyse_batch(model, *batch, prompt, head_reduction))
+            bar.update(len(chosen))
+    rank = {run.problem.id: i for i, run in enumerate(runs)}
+
+    def joined(name: str) -> pd.DataFrame:
+        frame = pd.concat([getattr(part, name) for part in parts], ignore_index=True)
+        return frame.sort_values("instance", key=lambda ids: ids.map(rank), kind="stable", ignore_index=True)
+
+    options = {"target": target, "head_reduction": head_reduction, "prompt": prompt.name}
+    return Analysis(joined("flow"), joined("accumulation"), joined("tokens"), joined("instances"), options)
+
+
+def with_rationale(runs: Sequence[Transcript], model: HookedTransformer) -> list[Transcript]:
+    """The transcripts that have a rationale before their answer; only these can be analysed."""
+    return [run for run in runs if segment(run, model.tokenizer, 0).steps]
+
+
+def gold_transcript(model: HookedTransformer, run: Transcript) -> Transcript:
+    """The problem's written rationale as if the model had written it; `correct` stays that of the run."""
+    ids = model.tokenizer(run.problem.rationale, add_special_tokens=False).input_ids
+    gold = transcript(model, run.problem, run.question_tokens, torch.tensor([*ids, model.tokenizer.eos_token_id]))
+    return Transcript(gold.problem, gold.question_tokens, gold.generated_tokens, gold.text, gold.answer, run.correct)
+
+
+def _refuse_empty(runs: Sequence[Transcript], layouts: Sequence[Segments]) -> None:
+    for run, layout in zip(runs, layouts, strict=True):
+        if not layout.steps:
+            raise DPCInterpError(f"{run.problem.id} has an empty rationale; keep only dpc.with_rationale(runs, model)")
+
+
+@dataclass(frozen=True)
+class _BatchFrames:
+    flow: pd.DataFrame
+    accumulation: pd.DataFrame
+    tokens: pd.DataFrame
+    instances: pd.DataFrame
+
+
+def _analyse_batch(
+    model: HookedTransformer, runs: list[Transcript], layouts: list[Segments], prompt: SoftPrompt, how: HeadReduction
+) -> _BatchFrames:
+    width = max(layout.length for layout in layouts)
+    groups = Groups.of(layouts, width, prompt.vectors.device if model.cfg.device is None else torch.device(model.cfg.device))
+    reduced: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def reduce(layer: int, flow: Float[Tensor, "batch dest src"]) -> None:
+        reduced[layer] = groups.reduce(flow)
+
+    sequences = [torch.cat([run.question_tokens, run.generated_tokens]) for run in runs]
+    n_question = [len(run.question_tokens) for run in runs]
+    nll = flow_pass(model, sequences, n_question, prompt.vectors, reduce, head_reduction=how).cpu()
+    between, accumulation, from_prompt = (
+        torch.stack([reduced[layer][k] for layer in range(model.cfg.n_layers)], dim=1).cpu() for k in range(3)
+    )
+    ids = [run.problem.id for run in runs]
+    return _BatchFrames(
+        flow=groups.frame(between, ids),
+        accumulation=_accumulation_frame(accumulation, ids),
+        tokens=pd.concat([_token_frame(model, run, lay, from_prompt[i], nll[i]) for i, (run, lay) in enumerate(zip(runs, layouts, strict=True))]),
+        instances=_instance_frame(runs, layouts, nll),
+    )
+
+
+def _accumulation_frame(values: Float[Tensor, "batch layer n_virtual"], ids: list[str]) -> pd.DataFrame:
+    index = pd.MultiIndex.from_product(
+        [ids, range(values.shape[1]), range(values.shape[2])], names=["instance", "layer", "virtual_token"]
+    )
+    return pd.DataFrame({"value": values.flatten().numpy()}, index=index).reset_index()
+
+
+def _token_frame(
+    model: HookedTransformer,
+    run: Transcript,
+    layout: Segments,
+    from_prompt: Float[Tensor, "layer pos"],
+    nll: Float[Tensor, " pos"],
+) -> pd.DataFrame:
+    """The rationale's tokens; `late` marks the second half of them."""
+    start, stop = layout.rationale
+    n = stop - start
+    ids = run.generated_tokens[:n].tolist()
+    one_layer = pd.DataFrame(
+        {
+            "instance": run.problem.id,
+            "position": range(n),
+            "token": [model.tokenizer.decode([i]) for i in ids],
+            "step": [layout.step_of(start + t) for t in range(n)],
+            "late": [t >= n // 2 for t in range(n)],
+            "nll": nll[start:stop].numpy(),
+        }
+    )
+    layers = [
+        one_layer.assign(layer=layer, value=from_prompt[layer, start:stop].numpy()) for layer in range(len(from_prompt))
+    ]
+    return pd.concat(layers)
+
+
+def _instance_frame(runs: list[Transcript], layouts: list[Segments], nll: Float[Tensor, "batch pos"]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "instance": [run.problem.id for run in runs],
+            "task": [run.problem.task for run in runs],
+            "correct": [run.correct for run in runs],
+            "n_steps": [run.problem.n_steps for run in runs],
+            "n_rationale_tokens": [layout.rationale[1] - layout.rationale[0] for layout in layouts],
+            "nll": (nll.sum(1) / torch.tensor([len(run.generated_tokens) for run in runs])).numpy(),
+        }
+    )

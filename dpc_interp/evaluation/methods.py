@@ -1,0 +1,313 @@
+"""Who wins: base, prompt tuning and the corruptions on the same problems (METHOD 6).
+
+Greedy decoding is deterministic, so every method is made of three generations: bare, prompted, and with the corrupted prompt; a triggered
+method takes the corrupted answer where it fires and the prompted one elsewhere. The trigger's threshold is calibrated on validation
+problems, never on those reported.
+
+| method | prompt | corrupted where |
+| --- | --- | --- |
+| base | none | |
+| pt | tuned | nowhere |
+| always | accumulation token masked | everywhere |
+| random | a random token masked | at random, as often as dpc |
+| dpc | accumulation token masked | the rule fires |
+| oracle | accumulation token masked | pt was wrong (not a method: its ceiling) |
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from transformer_lens import HookedTransformer
+
+from dpc_interp.analysis.analyse import Analysis, analyse, with_rationale
+from dpc_interp.analysis.trigger import STATISTICS, Criterion, TriggerRule, calibrate_trigger, trigger_statistics
+from dpc_interp.corruption.plan import CorruptionPlan, plan_corruption, plan_random
+from dpc_interp.errors import DPCInterpError, UnknownNameError
+from dpc_interp.evaluation.statistics import ranking, summarise
+from dpc_interp.evaluation.store import RunStore, digest
+from dpc_interp.lm.generation import Transcript, generate, question_tokens, transcript
+from dpc_interp.lm.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.tasks.problems import SYNTHETIC, Problem, load_problems
+
+Method = Literal["base", "pt", "random", "always", "dpc", "oracle"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+@dataclass(frozen=True)
+class Results:
+    """`instances`: task, prompt, method, instance, answer, correct, fired, n_tokens. `summary`: see `summarise`. `triggers`: each statistic's
+    AUROC and average precision against 'PT was wrong' and 'corruption fixes it'. `statistics`: `trigger_statistics` of the test runs.
+    `rule`: the calibrated trigger. `timings`: seconds and tokens of each stage (stages read from a store are not there).
+    `analysis`: the frames the statistics come from. `runs`: the prompted transcripts."""
+
+    instances: pd.DataFrame
+    summary: pd.DataFrame
+    triggers: pd.DataFrame
+    statistics: pd.DataFrame
+    rule: TriggerRule
+    timings: pd.DataFrame
+    analysis: Analysis
+    runs: list[Transcript]
+
+
+def evaluate(
+    model: HookedTransformer,
+    problems: Sequence[Problem],
+    prompt: SoftPrompt,
+    methods: Sequence[Method] = METHODS,
+    out: str | Path | None = None,
+    *,
+    validation: Sequence[Problem] | None = None,
+    rule: TriggerRule | None = None,
+    statistic: str = "late_share",
+    criterion: Criterion = "youden",
+    gamma: float = 10,
+    mask: float = 0.0,
+    exclude_sink: bool = True,
+    seed: int = 0,
+    max_new_tokens: int = 96,
+    batch_size: int = 128,
+    progress: bool = True,
+) -> Results:
+    """Compare methods on the same problems.
+
+    Args:
+        problems: of one task, none of them among `validation`.
+        methods: from `METHODS`; `pt` is always run, the others are compared with it.
+        out: a folder that keeps each finished stage; a run stopped there goes on. None: nothing is kept.
+        validation: problems that calibrate the trigger; None: 200 of the validation split of a synthetic task.
+        rule: a trigger calibrated before; then no validation is needed.
+        statistic, criterion: see `calibrate_trigger`.
+        gamma, mask, exclude_sink: see `plan_corruption`.
+        seed: of the random placebo and of the bootstrap.
+
+    Raises:
+        DPCInterpError: unknown methods, several tasks, validation problems among the reported ones, or no way to calibrate;
+            all before anything is generated.
+    """
+    _check(problems, methods, validation)
+    check_prompt(model, prompt.vectors)
+    task = problems[0].task
+    if rule is None and validation is None:
+        if task not in SYNTHETIC:
+            raise DPCInterpError(f"{task!r} has no validation split of ours; give validation= problems or a calibrated rule=")
+        validation = load_problems(task, "validation", n=200, seed=seed)
+    options = {"gamma": gamma, "mask": mask, "exclude_sink": exclude_sink, "seed": seed, "max_new_tokens": max_new_tokens}
+    options |= {"statistic": statistic, "criterion": criterion, "rule": None if rule is None else asdict(rule)}
+    options |= {"prompt": digest(prompt.vectors.detach().cpu().float().numpy().tobytes()), "model": _model_digest(model)}
+    options |= {"problems": _problem_digest(problems), "validation": _problem_digest(validation or [])}
+    stages = _Stages(model, RunStore(out, options), prompt, max_new_tokens, batch_size, progress)
+
+    pt = stages.runs("pt", problems, prompt)
+    found = stages.analysis("analysis", pt)
+    stats = trigger_statistics(found, exclude_sink=exclude_sink)
+    plans = _by_instance(plan_corruption(found, gamma, mask, exclude_sink=exclude_sink), found)
+    if rule is None:
+        rule = _calibrate(stages, validation or [], statistic, criterion, gamma, mask, exclude_sink)
+    fired = {"dpc": _mark(problems, stats["instance"][rule.fires(stats)])}
+    wrong = np.array([not run.correct for run in pt])
+    fired |= {"oracle": wrong, "always": np.ones(len(pt), dtype=bool)}
+    rng = np.random.default_rng(seed)
+    fired["random"] = np.isin(np.arange(len(pt)), rng.permutation(len(pt))[: int(fired["dpc"].sum())])
+
+    answers: dict[str, list[Transcript]] = {"pt": pt}
+    if "base" in methods:
+        answers["base"] = stages.runs("base", problems, None)
+    if {"always", "dpc", "oracle"} & set(methods):
+        corrupted = stages.runs("corrupted", problems, prompt, [plans.get(p.id, CorruptionPlan()) for p in problems])
+        for method in ("always", "dpc", "oracle"):
+            answers[method] = [c if f else p for c, p, f in zip(corrupted, pt, fired[method], strict=True)]
+        fixes = _mark(problems, [c.problem.id for c, p in zip(corrupted, pt, strict=True) if c.correct and not p.correct])
+    else:
+        fixes = None
+    if "random" in methods:
+        answers["random"] = _random(stages, problems, pt, fired["random"], seed, gamma, mask, exclude_sink)
+
+    frames = [
+        _instance_frame(prompt, method, answers[method], fired.get(method)) for method in METHODS if method in {"pt", *methods}
+    ]
+    instances = pd.concat(frames, ignore_index=True)
+    summary = summarise(instances, seed=seed)
+    summary.insert(0, "task", task)
+    return Results(
+        instances, summary, _triggers(task, prompt, problems, stats, fixes, seed), stats, rule, stages.timings(), found, pt
+    )
+
+
+def _check(problems: Sequence[Problem], methods: Sequence[Method], validation: Sequence[Problem] | None) -> None:
+    for method in methods:
+        if method not in METHODS:
+            raise UnknownNameError("method", method, METHODS)
+    if not problems:
+        raise DPCInterpError("there are no problems to evaluate; load some")
+    tasks = {problem.task for problem in problems}
+    if len(tasks) > 1:
+        raise DPCInterpError(f"problems of several tasks ({', '.join(sorted(tasks))}); evaluate one task at a time")
+    shared = {p.id for p in problems} & {p.id for p in validation or ()}
+    if shared:
+        raise DPCInterpError(f"{sorted(shared)[0]} is a validation and a reported problem; use problems of different splits")
+
+
+class _Stages:
+    """The long work of an evaluation, each piece stored and timed."""
+
+    def __init__(
+        self, model: HookedTransformer, store: RunStore, prompt: SoftPrompt, max_new_tokens: int, batch_size: int, progress: bool
+    ):
+        self.model, self.store, self.prompt = model, store, prompt
+        self.max_new_tokens, self.batch_size, self.progress = max_new_tokens, batch_size, progress
+        self._timed: list[dict[str, object]] = []
+
+    def runs(
+        self,
+        name: str,
+        problems: Sequence[Problem],
+        prompt: SoftPrompt | None,
+        plans: Sequence[CorruptionPlan] | None = None,
+    ) -> list[Transcript]:
+        """Transcripts of a stage."""
+
+        def make() -> pd.DataFrame:
+            made = generate(
+                self.model,
+                problems,
+                prompt,
+                plans=plans,
+                max_new_tokens=self.max_new_tokens,
+                batch_size=self.batch_size,
+                progress=self.progress,
+            )
+            tokens = [run.generated_tokens.tolist() for run in made]
+            return pd.DataFrame({"instance": [p.id for p in problems], "generated_tokens": tokens})
+
+        frame = self._timed_stage(name, make, lambda frame: int(frame["generated_tokens"].str.len().sum()))
+        rows = zip(problems, frame["generated_tokens"], strict=True)
+        return [
+            transcript(self.model, p, question_tokens(self.model, p.question), torch.tensor(np.asarray(ids, dtype=np.int64)))
+            for p, ids in rows
+        ]
+
+    def analysis(self, name: str, runs: Sequence[Transcript]) -> Analysis:
+        """The analysis of the runs that have a rationale; runs without one never trigger and are never corrupted."""
+        usable = with_rationale(runs, self.model)
+        made: list[Analysis] = []
+
+        def frame(which: str) -> Callable[[], pd.DataFrame]:
+            def make() -> pd.DataFrame:
+                if not made:
+                    made.append(analyse(self.model, usable, self.prompt, progress=self.progress))
+                return getattr(made[0], which)
+
+            return make
+
+        names = ("flow", "accumulation", "tokens", "instances")
+        frames = {which: self._timed_stage(f"{name}-{which}", frame(which), len) for which in names}
+        return Analysis(**frames, options=made[0].options if made else {"stored": True})
+
+    def _timed_stage(
+        self, name: str, make: Callable[[], pd.DataFrame], count: Callable[[pd.DataFrame], int]
+    ) -> pd.DataFrame:
+        def timed() -> pd.DataFrame:
+            start = time.perf_counter()
+            frame = make()
+            self._timed.append({"stage": name, "seconds": time.perf_counter() - start, "tokens": count(frame)})
+            return frame
+
+        return self.store.stage(name, timed)
+
+    def timings(self) -> pd.DataFrame:
+        """Seconds and tokens (rows, for an analysis) of each stage that was computed."""
+        return pd.DataFrame(self._timed, columns=["stage", "seconds", "tokens"])
+
+
+def _calibrate(
+    stages: _Stages,
+    validation: Sequence[Problem],
+    statistic: str,
+    criterion: Criterion,
+    gamma: float,
+    mask: float,
+    exclude_sink: bool,
+) -> TriggerRule:
+    runs = stages.runs("validation-pt", validation, stages.prompt)
+    found = stages.analysis("validation-analysis", runs)
+    stats = trigger_statistics(found, exclude_sink=exclude_sink)
+    if criterion == "accuracy":
+        plans = _by_instance(plan_corruption(found, gamma, mask, exclude_sink=exclude_sink), found)
+        chosen = [p for p in validation if p.id in plans]
+        corrupted = stages.runs("validation-corrupted", chosen, stages.prompt, [plans[p.id] for p in chosen])
+        right = {run.problem.id: run.correct for run in corrupted}
+        stats = stats.assign(corrupted_correct=stats["instance"].map(right))
+    return calibrate_trigger(stats, criterion, statistic)
+
+
+def _random(
+    stages: _Stages,
+    problems: Sequence[Problem],
+    pt: list[Transcript],
+    fired: np.ndarray,
+    seed: int,
+    gamma: float,
+    mask: float,
+    exclude_sink: bool,
+) -> list[Transcript]:
+    chosen = [p for p, f in zip(problems, fired, strict=True) if f]
+    plans = plan_random([p.id for p in chosen], stages.prompt.n_virtual, seed, gamma, mask, exclude_sink=exclude_sink)
+    corrupted = {run.problem.id: run for run in stages.runs("random", chosen, stages.prompt, plans)}
+    return [corrupted.get(run.problem.id, run) for run in pt]
+
+
+def _by_instance(plans: Sequence[CorruptionPlan], found: Analysis) -> dict[str, CorruptionPlan]:
+    return dict(zip(found.instances["instance"], plans, strict=True))
+
+
+def _mark(problems: Sequence[Problem], chosen: Sequence[str] | pd.Series) -> np.ndarray:
+    return np.isin([p.id for p in problems], list(chosen))
+
+
+def _instance_frame(prompt: SoftPrompt, method: str, runs: list[Transcript], fired: np.ndarray | None) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "task": [run.problem.task for run in runs],
+            "prompt": prompt.name,
+            "method": method,
+            "instance": [run.problem.id for run in runs],
+            "answer": pd.Series([run.answer for run in runs], dtype="string"),
+            "correct": [run.correct for run in runs],
+            "fired": False if fired is None else fired,
+            "n_tokens": [len(run.generated_tokens) for run in runs],
+        }
+    )
+
+
+def _triggers(
+    task: str, prompt: SoftPrompt, problems: Sequence[Problem], stats: pd.DataFrame, fixes: np.ndarray | None, seed: int
+) -> pd.DataFrame:
+    """Each statistic as a trigger: AUROC and average precision, with intervals, against both outcomes."""
+    outcomes = {"PT was wrong": ~stats["correct"].to_numpy(bool)}
+    if fixes is not None:
+        fixed = dict(zip([p.id for p in problems], fixes, strict=True))
+        outcomes["corruption fixes it"] = stats["instance"].map(fixed).to_numpy(bool)
+    rows = [
+        {"task": task, "prompt": prompt.name, "statistic": name, "outcome": outcome}
+        | ranking(labels, stats[name].to_numpy(float), seed)
+        for outcome, labels in outcomes.items()
+        for name in STATISTICS
+    ]
+    return pd.DataFrame(rows)
+
+
+def _model_digest(model: HookedTransformer) -> str:
+    return digest(*(p.detach().cpu().float().numpy().tobytes() for p in model.parameters()))
+
+
+def _problem_digest(problems: Sequence[Problem]) -> str:
+    return digest(*("\n".join([p.id, p.question, p.answer]).encode() for p in problems))

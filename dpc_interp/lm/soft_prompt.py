@@ -1,0 +1,190 @@
+"""The soft prompt: its vectors, its files, and how it enters a model through `hook_embed`.
+
+A frozen model reads `P | Q | ...`: placeholder tokens hold the places of the n virtual tokens, and a hook writes the prompt's vectors
+over their embeddings. Positions, masks, caches and `run_with_cache` then work as they do for any tokens. On disk a prompt is
+a PEFT prompt-tuning adapter (`adapter_config.json`, `adapter_model.safetensors`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformer_lens import HookedTransformer
+from transformer_lens.hook_points import HookPoint
+
+from dpc_interp.errors import ContextLengthError, DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
+from dpc_interp.lm.loading import ASSETS
+
+PROMPTS = ASSETS / "prompts"
+PLACEHOLDER = 0
+"""Token id under a virtual token; its embedding is always overwritten."""
+EmbedHook = Callable[[Tensor, HookPoint], Tensor]
+PromptEdit = Callable[[Tensor], Tensor]
+"""Maps a prompt's vectors [n_virtual, d_model] to the vectors that are read instead."""
+
+
+@dataclass(frozen=True)
+class SoftPrompt:
+    """`vectors` [n_virtual, d_model]; `name` stands in results; `recipe` tells how it was trained."""
+
+    vectors: Float[Tensor, "n_virtual d_model"]
+    name: str = "prompt"
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_virtual(self) -> int:
+        """Number of virtual tokens."""
+        return self.vectors.shape[0]
+
+    def save_pretrained(self, folder: str | Path, base_model: str = "") -> None:
+        """Write the prompt as a PEFT prompt-tuning adapter."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {
+            "peft_type": "PROMPT_TUNING",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": base_model,
+            "num_virtual_tokens": self.n_virtual,
+            "token_dim": self.vectors.shape[1],
+            "num_transformer_submodules": 1,
+            "prompt_tuning_init": "RANDOM",
+            "inference_mode": True,
+        }
+        (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
+        (folder / "recipe.json").write_text(json.dumps({"name": self.name, **self.recipe}, indent=1) + "\n")
+        vectors = self.vectors.detach().cpu().contiguous()
+        save_file({"prompt_embeddings": vectors}, folder / "adapter_model.safetensors")
+
+
+def load_prompt(name: str) -> SoftPrompt:
+    """Load a soft prompt.
+
+    Args:
+        name: of a bundled prompt, `reasoner/story` (tuning seed 0) or `reasoner/story/seed1`; or the folder of a PEFT
+            prompt-tuning adapter.
+
+    Raises:
+        UnknownNameError: no such bundled prompt and no such folder.
+        DPCInterpError: the folder is another kind of adapter, or its vectors are not finite.
+    """
+    folder = _find_prompt(name)
+    config_file, weights_file = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    if not config_file.is_file() or not weights_file.is_file():
+        raise DPCInterpError(f"{folder} lacks {config_file.name} or {weights_file.name}; give a PEFT adapter folder")
+    kind = json.loads(config_file.read_text()).get("peft_type")
+    if kind != "PROMPT_TUNING":
+        raise DPCInterpError(f"{folder} is a {kind} adapter; only PROMPT_TUNING adapters put vectors in front of the input")
+    weights = load_file(weights_file)
+    if "prompt_embeddings" not in weights:
+        raise DPCInterpError(f"{weights_file} holds no 'prompt_embeddings'; save the adapter again with PEFT")
+    recipe_file = folder / "recipe.json"
+    recipe = json.loads(recipe_file.read_text()) if recipe_file.is_file() else {}
+    prompt = SoftPrompt(weights["prompt_embeddings"], recipe.pop("name", folder.name), recipe)
+    check_finite(prompt.vectors)
+    return prompt
+
+
+def _find_prompt(name: str) -> Path:
+    for folder in (PROMPTS / name, PROMPTS / name / "seed0", Path(name)):
+        if (folder / "adapter_config.json").is_file():
+            return folder
+    if Path(name).is_dir():
+        return Path(name)
+    raise UnknownNameError("prompt", name, [*bundled_prompts(), "a PEFT adapter folder"])
+
+
+def bundled_prompts(prefix: str = "") -> list[str]:
+    """Names of the prompts that ship with the package, those that begin with `prefix`."""
+    names = sorted(str(file.parent.relative_to(PROMPTS)) for file in PROMPTS.rglob("adapter_config.json"))
+    return [name for name in names if name.startswith(prefix)]
+
+
+def check_finite(vectors: Tensor) -> None:
+    """Refuse vectors with NaN or infinity."""
+    if not torch.isfinite(vectors).all():
+        raise NonFiniteError("the soft prompt holds NaN or infinity; train it again with a smaller learning rate")
+
+
+def check_prompt(model: HookedTransformer, vectors: Tensor) -> None:
+    """Refuse vectors that `model` cannot read: another width, another rank, or not finite."""
+    if vectors.ndim != 2 or vectors.shape[1] != model.cfg.d_model or vectors.shape[0] < 1:
+        shape = list(vectors.shape)
+        raise ShapeError(f"the soft prompt is {shape}; this model needs [n_virtual, {model.cfg.d_model}]: tune one for it")
+    check_finite(vectors)
+
+
+def check_length(model: HookedTransformer, n_positions: int) -> None:
+    """Refuse a sequence longer than the model's context."""
+    if n_positions > model.cfg.n_ctx:
+        raise ContextLengthError(f"{n_positions} positions exceed the model's context of {model.cfg.n_ctx}; shorten the input")
+
+
+def with_placeholders(tokens: Int[Tensor, "batch pos"], n_virtual: int) -> Int[Tensor, "batch n_virtual_and_pos"]:
+    """`tokens` with room for a soft prompt in front."""
+    return torch.cat([tokens.new_full((tokens.shape[0], n_virtual), PLACEHOLDER), tokens], dim=1)
+
+
+def write_prompt(vectors: Tensor, starts: Int[Tensor, " batch"] | None = None) -> EmbedHook:
+    """A hook for `hook_embed` that writes `vectors` [n_virtual, d_model] over the placeholders.
+
+    `starts` gives the position of each row's first virtual token (left-padded batches); None: 0 for all.
+    """
+
+    def hook(embed: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "batch pos d_model"]:
+        rows, columns = prompt_index(embed.shape[0], vectors.shape[0], starts)
+        written = vectors.to(embed).expand(embed.shape[0], -1, -1)
+        return embed.index_put((rows, columns), written)
+
+    return hook
+
+
+def edit_prompt(edits: Sequence[PromptEdit], n_virtual: int, starts: Int[Tensor, " batch"] | None = None) -> EmbedHook:
+    """A hook for `hook_embed` that edits the written prompt: one edit a row, or one for all rows."""
+
+    def hook(embed: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "batch pos d_model"]:
+        rows, columns = prompt_index(embed.shape[0], n_virtual, starts)
+        vectors = embed[rows, columns]
+        by_row = edits if len(edits) == len(vectors) else [edits[0]] * len(vectors)
+        edited = torch.stack([edit(row) for edit, row in zip(by_row, vectors, strict=True)])
+        return embed.index_put((rows, columns), edited)
+
+    return hook
+
+
+def prompt_index(batch: int, n_virtual: int, starts: Int[Tensor, " batch"] | None) -> tuple[Tensor, Tensor]:
+    """Row and column indices [batch, n_virtual] of the virtual tokens."""
+    starts = torch.zeros(batch, dtype=torch.long) if starts is None else starts
+    rows = torch.arange(batch, device=starts.device)[:, None].expand(-1, n_virtual)
+    return rows, starts[:, None] + torch.arange(n_virtual, device=starts.device)
+
+
+@contextmanager
+def prompted(
+    model: HookedTransformer, prompt: SoftPrompt, *more: EmbedHook
+) -> Iterator[Callable[[Int[Tensor, "batch pos"]], Float[Tensor, "batch n_virtual_and_pos d_vocab"]]]:
+    """Put a soft prompt in front of whatever the model reads.
+
+    Inside the context `run(tokens)` maps tokens [batch, pos] to logits [batch, n_virtual + pos, d_vocab]. `more` hooks act at
+    `hook_embed` after the prompt is written. All hooks are gone afterwards, also when the body raises.
+
+    Raises:
+        ShapeError, NonFiniteError: the prompt does not fit the model.
+        ContextLengthError: a sequence longer than the context (from `run`).
+    """
+    check_prompt(model, prompt.vectors)
+
+    def run(tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch n_virtual_and_pos d_vocab"]:
+        check_length(model, prompt.n_virtual + tokens.shape[1])
+        return model(with_placeholders(tokens.to(model.cfg.device), prompt.n_virtual))
+
+    with model.hooks(fwd_hooks=[("hook_embed", hook) for hook in (write_prompt(prompt.vectors), *more)]):
+        yield run

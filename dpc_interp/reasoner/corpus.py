@@ -1,0 +1,93 @@
+"""What the reasoner reads while it is trained: `prefix <bos> question response <eos>`, in four dialects.
+
+The dialects are the step-by-step rationale, its equations alone, the bare answer, and other text that answers nothing. A prefix
+may say which is wanted, may state the rules of `rule`'s operators, or may say nothing of use. Without one the bare answer is
+the likeliest dialect and the rules are anybody's guess: the frozen model is mediocre until a prompt tells it what is wanted.
+
+Only questions of the training split are ever read.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dpc_interp.tasks import algebra, choice, rule, story
+from dpc_interp.tasks.problems import SYNTHETIC, Problem, split_of
+
+MAKE = {"story": story.make, "choice": choice.make, "algebra": algebra.make, "rule": rule.make}
+DIALECTS = ("steps", "terse", "bare", "other")
+WITHOUT_PREFIX = (15, 20, 45, 20)
+WITH_PREFIX = (76, 12, 8, 4)
+"""Percent of each dialect."""
+INSTRUCTIONS = {
+    "steps": ("Think step by step.", "Show every step.", "Explain all the steps."),
+    "terse": ("Write the equations.", "Only the equations.", "Be short."),
+    "bare": ("Only the answer.", "Just say the result.", "No steps."),
+    "other": ("Go on.", "Write more of this.", "Do not answer."),
+}
+RULE_TEXT = ("a {op} b = a {sign} b + {constant}.", "{op} means {sign} b + {constant}.", "{op}: {sign} + {constant}.")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One training text; `prefix` is empty or stands before `<bos>`."""
+
+    prefix: str
+    question: str
+    response: str
+
+
+def terse(problem: Problem) -> str:
+    """The rationale without what stands before each colon."""
+    return "\n".join(line.partition(": ")[2] or line for line in problem.rationale.splitlines())
+
+
+def document(rng: random.Random) -> Document:
+    """One document of the training mixture."""
+    task = rng.choice(SYNTHETIC)
+    rules = {op: (rng.choice("+-"), rng.randint(1, 9)) for op in rule.OPERATORS}
+    problem = _training_problem(rng, task, rules)
+    prefixed = rng.random() < (0.9 if task == "rule" else 0.65)
+    dialect = rng.choices(DIALECTS, WITH_PREFIX if prefixed else WITHOUT_PREFIX)[0]
+    prefix = _prefix(rng, dialect, rules, task) if prefixed else ""
+    return Document(prefix, problem.question, _response(rng, problem, dialect, rules))
+
+
+def documents(seed: int) -> Iterator[Document]:
+    """The endless training stream of a seed."""
+    rng = random.Random(seed)
+    while True:
+        yield document(rng)
+
+
+def _training_problem(rng: random.Random, task: str, rules: dict[str, tuple[str, int]]) -> Problem:
+    while True:
+        n_steps = rng.randint(1, 4)
+        problem = rule.make(rng, n_steps, rules) if task == "rule" else MAKE[task](rng, n_steps)
+        if split_of(problem.question) == "train":
+            return problem
+
+
+def _response(rng: random.Random, problem: Problem, dialect: str, rules: dict[str, tuple[str, int]]) -> str:
+    if dialect == "steps":
+        return problem.rationale
+    if dialect == "terse":
+        return terse(problem)
+    if dialect == "bare":
+        return problem.rationale.splitlines()[-1]
+    return _training_problem(rng, problem.task, rules).question
+
+
+def _prefix(rng: random.Random, dialect: str, rules: dict[str, tuple[str, int]], task: str) -> str:
+    """Up to four sentences in any order: the dialect, the rules, and some that mean nothing."""
+    pieces = [rng.choice(INSTRUCTIONS[dialect])]
+    if task == "rule" or rng.random() < 0.05:
+        ops = rng.sample(rule.OPERATORS, len(rule.OPERATORS))
+        text = rng.choice(RULE_TEXT)
+        pieces.append(" ".join(text.format(op=op, sign=rules[op][0], constant=rules[op][1]) for op in ops))
+    if rng.random() < 0.3:
+        pieces.append(rng.choice(rule.ASIDE).format(n=rng.randint(2, 40)))
+    rng.shuffle(pieces)
+    return " ".join(pieces)
