@@ -6,8 +6,6 @@ every paired difference, intervals come from a seeded bootstrap that resamples p
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -38,30 +36,39 @@ def bootstrap_mean(values: np.ndarray, clusters: np.ndarray, seed: int = 0) -> t
     return _percentiles(sums[draws].sum(1) / counts[draws].sum(1))
 
 
-def bootstrap_rank(
-    score: Callable[[np.ndarray, np.ndarray], float], labels: np.ndarray, values: np.ndarray, seed: int = 0, n_resamples: int = 500
-) -> tuple[float, float]:
-    """95% percentile interval of a ranking score over resampled instances; draws with one class only are drawn again."""
-    rng = np.random.default_rng(seed)
-    scores: list[float] = []
-    while len(scores) < n_resamples:
-        rows = rng.integers(len(labels), size=len(labels))
-        if 0 < labels[rows].sum() < len(rows):
-            scores.append(score(labels[rows], values[rows]))
-    return _percentiles(np.array(scores))
-
-
 def ranking(labels: np.ndarray, values: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """AUROC and average precision of `values` for boolean `labels`, each with its 95% interval; NaN where all labels agree."""
-    scores = {"auroc": roc_auc_score, "average_precision": average_precision_score}
+    """AUROC and average precision of `values` for boolean `labels`, each with a 95% bootstrap interval over instances.
+
+    NaN where all labels agree.
+    """
     row: dict[str, float] = {"n": len(labels), "base_rate": float(labels.mean())}
-    for name, score in scores.items():
-        if 0 < labels.sum() < len(labels):
-            low, high = bootstrap_rank(score, labels, values, seed)
-            row |= {name: float(score(labels, values)), f"{name}_low": low, f"{name}_high": high}
-        else:
-            row |= dict.fromkeys((name, f"{name}_low", f"{name}_high"), float("nan"))
+    names = ("auroc", "average_precision")
+    if labels.all() or not labels.any():
+        return row | {f"{name}{end}": float("nan") for name in names for end in ("", "_low", "_high")}
+    weights = np.random.default_rng(seed).multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=N_RESAMPLES)
+    both = (weights[:, labels].sum(1) > 0) & (weights[:, ~labels].sum(1) > 0)
+    resampled = weighted_ranking(labels, values, weights[both])
+    scores = (roc_auc_score(labels, values), average_precision_score(labels, values))
+    for name, score, draws in zip(names, scores, resampled, strict=True):
+        low, high = _percentiles(draws)
+        row |= {name: float(score), f"{name}_low": low, f"{name}_high": high}
     return row
+
+
+def weighted_ranking(labels: np.ndarray, values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC and average precision for each row of instance weights [draw, instance].
+
+    scikit-learn's definitions, for all rows at once: one call a row takes a minute for what this does in a tenth of a second.
+    """
+    order = np.argsort(-values, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)
+    hits = np.cumsum(weights[:, order] * labels[order], axis=1)[:, ends]
+    alarms = np.cumsum(weights[:, order] * ~labels[order], axis=1)[:, ends]
+    recall, fallout = hits / hits[:, -1:], alarms / alarms[:, -1:]
+    precision = hits / np.maximum(hits + alarms, 1)
+    average_precision = (np.diff(recall, prepend=0) * precision).sum(1)
+    area = np.trapezoid(np.pad(recall, ((0, 0), (1, 0))), np.pad(fallout, ((0, 0), (1, 0))), axis=1)
+    return area, average_precision
 
 
 def summarise(instances: pd.DataFrame, reference: str = "pt", seed: int = 0) -> pd.DataFrame:

@@ -1,0 +1,72 @@
+# Needs Python >= 3.10 and make; everything else is installed into .venv from requirements.lock.
+
+PYTHON ?= python3
+MODEL ?= reasoner
+# pytest processes, each with one torch thread; 0 runs the tests in one process
+WORKERS ?= 2
+PYTEST_ARGS ?=
+UV_VERSION ?= 0.13.9
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup figures test lint types format notebooks prompts reasoner card bench lock clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  options: PYTHON=$(PYTHON) MODEL=$(MODEL) WORKERS=$(WORKERS) PYTEST_ARGS=..."
+
+setup: $(STAMP) ## create .venv with the locked packages and this one, editable
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dpc_interp needs Python 3.10 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(STAMP): requirements.lock pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --requirement requirements.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+figures: $(STAMP) ## draw every figure and table of MODEL into figures/MODEL
+	$(BIN)/python -m dpc_interp.figures --model $(MODEL) --out figures/$(MODEL)
+
+test: lint types ## lint, types, then the tests, notebooks among them
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy over the package
+	$(BIN)/mypy
+
+format: $(STAMP) ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: $(STAMP) ## execute the notebooks in place
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+
+reasoner: $(STAMP) ## train the bundled reasoner from scratch
+	$(BIN)/python -m dpc_interp.reasoner.train --out dpc_interp/assets/reasoner
+
+prompts: $(STAMP) ## tune the bundled soft prompts
+	$(BIN)/python -m dpc_interp.reasoner.prompts
+
+card: $(STAMP) ## measure the bundled reasoner and its prompts again for the model card
+	$(BIN)/python -m dpc_interp.reasoner.card
+
+bench: $(STAMP) ## cost of `analyse` against a plain forward and backward
+	$(BIN)/python benchmarks/analyse.py
+
+lock: $(BIN)/python ## resolve requirements.lock again, for every Python the package supports
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --all-extras --upgrade --quiet \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --output-file requirements.lock
+
+clean: ## remove .venv and every cache; figures stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

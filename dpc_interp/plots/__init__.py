@@ -1,0 +1,35 @@
+"""Figures from tidy frames: data first, `ax` in and out, nothing shown or saved, no model in sight."""
+
+from __future__ import annotations
+
+from dpc_interp.plots.accumulation import plot_accumulation, plot_accumulation_profile
+from dpc_interp.plots.accuracy import plot_accuracy
+from dpc_interp.plots.case import case_height, plot_case
+from dpc_interp.plots.colorbar import add_colorbar
+from dpc_interp.plots.cooccurrence import cooccurrence_table, plot_cooccurrence
+from dpc_interp.plots.layer_flow import layer_effect_sizes, plot_layer_flow
+from dpc_interp.plots.maps import plot_saliency_map
+from dpc_interp.plots.step_flow import plot_step_flow
+from dpc_interp.plots.style import COLUMN_WIDTH, STABLE_METADATA, style_context
+from dpc_interp.plots.trigger import plot_precision_recall, plot_roc, plot_trigger_distribution
+
+__all__ = [
+    "COLUMN_WIDTH",
+    "STABLE_METADATA",
+    "add_colorbar",
+    "case_height",
+    "cooccurrence_table",
+    "layer_effect_sizes",
+    "plot_accumulation",
+    "plot_accumulation_profile",
+    "plot_accuracy",
+    "plot_case",
+    "plot_cooccurrence",
+    "plot_layer_flow",
+    "plot_precision_recall",
+    "plot_roc",
+    "plot_saliency_map",
+    "plot_step_flow",
+    "plot_trigger_distribution",
+    "style_context",
+]

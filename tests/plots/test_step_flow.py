@@ -1,0 +1,77 @@
+"""Flow into each step: which rows make which line, counted from step 1."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.lines import Line2D
+
+from dpc_interp.errors import DPCInterpError, UnknownNameError
+from dpc_interp.plots import plot_step_flow
+
+
+def _lines(flow: pd.DataFrame, **options: object) -> dict[str, Line2D]:
+    return {str(line.get_label()): line for line in plot_step_flow(flow, **options).lines}
+
+
+@pytest.mark.parametrize("source", ["prompt", "question", "rationale"])
+@pytest.mark.parametrize("correct", [True, False])
+def test_a_line_is_the_mean_over_instances_of_its_rows(flow: pd.DataFrame, source: str, correct: bool) -> None:
+    line = _lines(flow, layers=[2, 3], min_instances=1)[f"{source}, {'right' if correct else 'wrong'}"]
+    for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True):
+        step = x - 1
+        rows = flow[
+            (flow["source"] == source)
+            & (flow["destination"] == "rationale")
+            & (flow["step"] == step)
+            & (flow["source_step"] < step)
+            & flow["layer"].isin([2, 3])
+            & (flow["correct"] == correct)
+        ]
+        assert y == pytest.approx(rows.groupby("instance")["value"].mean().mean())
+    assert list(line.get_xdata()) == ([2, 3, 4] if source == "rationale" else [1, 2, 3, 4])
+
+
+def test_flow_within_a_step_and_whole_segments_do_not_count(flow: pd.DataFrame) -> None:
+    within = (flow["source"] == "rationale") & (flow["source_step"] == flow["step"])
+    loud = flow.assign(value=flow["value"].where(~(within | (flow["step"] == -1)), 1.0))
+    same = _lines(loud)
+    for name, line in _lines(flow).items():
+        np.testing.assert_array_equal(same[name].get_ydata(), line.get_ydata())
+
+
+def test_right_is_solid_wrong_is_dashed_and_a_source_has_one_colour(flow: pd.DataFrame) -> None:
+    lines = _lines(flow, min_instances=1)
+    for source in ("prompt", "question", "rationale"):
+        right, wrong = lines[f"{source}, right"], lines[f"{source}, wrong"]
+        assert (right.get_linestyle(), wrong.get_linestyle()) == ("-", "--")
+        assert (right.get_color(), right.get_marker()) == (wrong.get_color(), wrong.get_marker())
+    assert len({line.get_color() for line in lines.values()}) == 3
+
+
+def test_default_layers_are_the_last_third(flow: pd.DataFrame) -> None:
+    default, deep = plot_step_flow(flow), plot_step_flow(flow, layers=[4, 5])
+    assert default.get_ylabel() == "flow into step, layers 4–5"
+    for line, same in zip(default.lines, deep.lines, strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), same.get_ydata())
+
+
+def test_steps_that_few_instances_reach_are_left_out(flow: pd.DataFrame, instances: pd.DataFrame) -> None:
+    long = instances[instances["n_steps"] == 4]
+    few = min(long["correct"].sum(), (~long["correct"]).sum())
+    assert max(_lines(flow, min_instances=int(few))["prompt, wrong"].get_xdata()) == 4
+    assert max(_lines(flow, min_instances=int(few) + 1)["prompt, wrong"].get_xdata()) == 3
+    with pytest.raises(DPCInterpError, match=r"no 'step'.*1000 instances"):
+        plot_step_flow(flow, min_instances=1000)
+
+
+def test_sources_can_be_chosen_and_are_checked(flow: pd.DataFrame) -> None:
+    assert set(_lines(flow, sources=["question"])) == {"question, right", "question, wrong"}
+    with pytest.raises(UnknownNameError, match="unknown source 'answer'"):
+        plot_step_flow(flow, sources=["answer"])
+
+
+def test_a_frame_of_whole_segments_is_refused(flow: pd.DataFrame) -> None:
+    with pytest.raises(DPCInterpError, match="no rows with 'step' from 0 on"):
+        plot_step_flow(flow[flow["step"] == -1])
