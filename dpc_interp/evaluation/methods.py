@@ -1,17 +1,7 @@
 """Who wins: base, prompt tuning and the corruptions on the same problems (METHOD 6).
 
-Greedy decoding is deterministic, so every method is made of three generations: bare, prompted, and with the corrupted prompt; a triggered
-method takes the corrupted answer where it fires and the prompted one elsewhere. The trigger's threshold is calibrated on validation
-problems, never on those reported.
-
-| method | prompt | corrupted where |
-| --- | --- | --- |
-| base | none | |
-| pt | tuned | nowhere |
-| always | accumulation token masked | everywhere |
-| random | a random token masked | at random, as often as dpc |
-| dpc | accumulation token masked | the rule fires |
-| oracle | accumulation token masked | pt was wrong (not a method: its ceiling) |
+Greedy decoding is deterministic: a triggered method takes the answer under the corrupted prompt where it fires and prompt tuning's
+elsewhere. The trigger's threshold is calibrated on validation problems, never on those reported.
 """
 
 from __future__ import annotations
@@ -20,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -37,15 +27,30 @@ from dpc_interp.lm.generation import Transcript, generate, question_tokens, tran
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.tasks.problems import SYNTHETIC, Problem, load_problems
 
-Method = Literal["base", "pt", "random", "always", "dpc", "oracle"]
-METHODS: tuple[Method, ...] = get_args(Method)
+Fires = Literal["never", "rule", "rate", "always", "wrong"]
+"""Where: nowhere; by the rule; at random as often as the rule; everywhere; where pt was wrong (a ceiling, not a method)."""
+Corrupts = Literal["peak", "random", "mask only", "gamma only"]
+"""What: the accumulation token and Gamma; a random token and Gamma; the accumulation token alone; Gamma alone."""
+METHODS: dict[str, tuple[Fires, Corrupts]] = {
+    "base": ("never", "peak"),
+    "pt": ("never", "peak"),
+    "random": ("rate", "random"),
+    "always": ("always", "peak"),
+    "dpc": ("rule", "peak"),
+    "oracle": ("wrong", "peak"),
+    "dpc, random token": ("rule", "random"),
+    "dpc, mask only": ("rule", "mask only"),
+    "dpc, gamma only": ("rule", "gamma only"),
+}
+"""Method -> where it fires and what it corrupts; `base` has no prompt. The last three ablate dpc."""
+MAIN = ("base", "pt", "random", "always", "dpc", "oracle")
 
 
 @dataclass(frozen=True)
 class Results:
     """`instances`: task, prompt, method, instance, answer, correct, fired, n_tokens. `summary`: see `summarise`. `triggers`: each statistic's
     AUROC and average precision against 'PT was wrong' and 'corruption fixes it'. `statistics`: `trigger_statistics` of the test runs.
-    `rule`: the calibrated trigger. `timings`: seconds and tokens of each stage (stages read from a store are not there).
+    `rule`: the calibrated trigger. `validation`: the statistics it was calibrated on (empty where a rule was given). `timings`: seconds and tokens of each stage (stages read from a store are not there).
     `analysis`: the frames the statistics come from. `runs`: the prompted transcripts."""
 
     instances: pd.DataFrame
@@ -53,6 +58,7 @@ class Results:
     triggers: pd.DataFrame
     statistics: pd.DataFrame
     rule: TriggerRule
+    validation: pd.DataFrame
     timings: pd.DataFrame
     analysis: Analysis
     runs: list[Transcript]
@@ -62,7 +68,7 @@ def evaluate(
     model: HookedTransformer,
     problems: Sequence[Problem],
     prompt: SoftPrompt,
-    methods: Sequence[Method] = METHODS,
+    methods: Sequence[str] = MAIN,
     out: str | Path | None = None,
     *,
     validation: Sequence[Problem] | None = None,
@@ -81,7 +87,7 @@ def evaluate(
 
     Args:
         problems: of one task, none of them among `validation`.
-        methods: from `METHODS`; `pt` is always run, the others are compared with it.
+        methods: names from `METHODS`; `pt` is always run, the others are compared with it.
         out: a folder that keeps each finished stage; a run stopped there goes on. None: nothing is kept.
         validation: problems that calibrate the trigger; None: 200 of the validation split of a synthetic task.
         rule: a trigger calibrated before; then no validation is needed.
@@ -109,43 +115,47 @@ def evaluate(
     pt = stages.runs("pt", problems, prompt)
     found = stages.analysis("analysis", pt)
     stats = trigger_statistics(found, exclude_sink=exclude_sink)
-    plans = _by_instance(plan_corruption(found, gamma, mask, exclude_sink=exclude_sink), found)
+    calibration = pd.DataFrame()
     if rule is None:
-        rule = _calibrate(stages, validation or [], statistic, criterion, gamma, mask, exclude_sink)
-    fired = {"dpc": _mark(problems, stats["instance"][rule.fires(stats)])}
-    wrong = np.array([not run.correct for run in pt])
-    fired |= {"oracle": wrong, "always": np.ones(len(pt), dtype=bool)}
-    rng = np.random.default_rng(seed)
-    fired["random"] = np.isin(np.arange(len(pt)), rng.permutation(len(pt))[: int(fired["dpc"].sum())])
+        calibration = _calibration(stages, validation or [], criterion, gamma, mask, exclude_sink)
+        rule = calibrate_trigger(calibration, criterion, statistic)
+    fired = _fired(pt, _mark(problems, stats["instance"][rule.fires(stats)]), seed)
+    plans = {
+        "peak": plan_corruption(found, gamma, mask, exclude_sink=exclude_sink),
+        "random": plan_random(found.instances["instance"], prompt.n_virtual, seed, gamma, mask, exclude_sink=exclude_sink),
+        "mask only": plan_corruption(found, 0, mask, exclude_sink=exclude_sink),
+        "gamma only": [CorruptionPlan(gamma=gamma)] * len(found.instances),
+    }
 
     answers: dict[str, list[Transcript]] = {"pt": pt}
     if "base" in methods:
         answers["base"] = stages.runs("base", problems, None)
-    if {"always", "dpc", "oracle"} & set(methods):
-        corrupted = stages.runs("corrupted", problems, prompt, [plans.get(p.id, CorruptionPlan()) for p in problems])
-        for method in ("always", "dpc", "oracle"):
-            answers[method] = [c if f else p for c, p, f in zip(corrupted, pt, fired[method], strict=True)]
-        fixes = _mark(problems, [c.problem.id for c, p in zip(corrupted, pt, strict=True) if c.correct and not p.correct])
-    else:
-        fixes = None
-    if "random" in methods:
-        answers["random"] = _random(stages, problems, pt, fired["random"], seed, gamma, mask, exclude_sink)
+    chosen = {method: METHODS[method] for method in methods if method not in ("base", "pt")}
+    for what in dict.fromkeys(what for _, what in chosen.values()):
+        users = [method for method, (_, used) in chosen.items() if used == what]
+        needed = np.any([fired[METHODS[method][0]] for method in users], axis=0)
+        corrupted = stages.corrupted(what, problems, needed, dict(zip(found.instances["instance"], plans[what], strict=True)))
+        for method in users:
+            where = fired[METHODS[method][0]]
+            answers[method] = [corrupted.get(run.problem.id, run) if f else run for run, f in zip(pt, where, strict=True)]
+    fixes = None
+    if "always" in methods:
+        fixes = np.array([now.correct and not run.correct for now, run in zip(answers["always"], pt, strict=True)])
 
     frames = [
-        _instance_frame(prompt, method, answers[method], fired.get(method)) for method in METHODS if method in {"pt", *methods}
+        _instance_frame(prompt, method, answers[method], fired[METHODS[method][0]]) for method in METHODS if method in answers
     ]
     instances = pd.concat(frames, ignore_index=True)
     summary = summarise(instances, seed=seed)
     summary.insert(0, "task", task)
-    return Results(
-        instances, summary, _triggers(task, prompt, problems, stats, fixes, seed), stats, rule, stages.timings(), found, pt
-    )
+    triggers = _triggers(task, prompt, problems, stats, fixes, seed)
+    return Results(instances, summary, triggers, stats, rule, calibration, stages.timings(), found, pt)
 
 
-def _check(problems: Sequence[Problem], methods: Sequence[Method], validation: Sequence[Problem] | None) -> None:
+def _check(problems: Sequence[Problem], methods: Sequence[str], validation: Sequence[Problem] | None) -> None:
     for method in methods:
         if method not in METHODS:
-            raise UnknownNameError("method", method, METHODS)
+            raise UnknownNameError("method", method, list(METHODS))
     if not problems:
         raise DPCInterpError("there are no problems to evaluate; load some")
     tasks = {problem.task for problem in problems}
@@ -195,6 +205,16 @@ class _Stages:
             for p, ids in rows
         ]
 
+    def corrupted(
+        self, name: str, problems: Sequence[Problem], needed: np.ndarray, plans: dict[str, CorruptionPlan]
+    ) -> dict[str, Transcript]:
+        """Transcripts, by problem id, of the needed problems that have a plan."""
+        chosen = [p for p, wanted in zip(problems, needed, strict=True) if wanted and p.id in plans]
+        if not chosen:
+            return {}
+        stage = f"corrupted-{name.replace(' ', '-')}-{_problem_digest(chosen)}"
+        return {run.problem.id: run for run in self.runs(stage, chosen, self.prompt, [plans[p.id] for p in chosen])}
+
     def analysis(self, name: str, runs: Sequence[Transcript]) -> Analysis:
         """The analysis of the runs that have a rationale; runs without one never trigger and are never corrupted."""
         usable = with_rationale(runs, self.model)
@@ -228,52 +248,37 @@ class _Stages:
         return pd.DataFrame(self._timed, columns=["stage", "seconds", "tokens"])
 
 
-def _calibrate(
-    stages: _Stages,
-    validation: Sequence[Problem],
-    statistic: str,
-    criterion: Criterion,
-    gamma: float,
-    mask: float,
-    exclude_sink: bool,
-) -> TriggerRule:
-    runs = stages.runs("validation-pt", validation, stages.prompt)
-    found = stages.analysis("validation-analysis", runs)
+def _calibration(
+    stages: _Stages, validation: Sequence[Problem], criterion: Criterion, gamma: float, mask: float, exclude_sink: bool
+) -> pd.DataFrame:
+    """The statistics of the validation runs, with the outcome of corruption where the criterion asks for it."""
+    found = stages.analysis("validation-analysis", stages.runs("validation-pt", validation, stages.prompt))
     stats = trigger_statistics(found, exclude_sink=exclude_sink)
-    if criterion == "accuracy":
-        plans = _by_instance(plan_corruption(found, gamma, mask, exclude_sink=exclude_sink), found)
-        chosen = [p for p in validation if p.id in plans]
-        corrupted = stages.runs("validation-corrupted", chosen, stages.prompt, [plans[p.id] for p in chosen])
-        right = {run.problem.id: run.correct for run in corrupted}
-        stats = stats.assign(corrupted_correct=stats["instance"].map(right))
-    return calibrate_trigger(stats, criterion, statistic)
+    if criterion != "accuracy":
+        return stats
+    plans = dict(zip(found.instances["instance"], plan_corruption(found, gamma, mask, exclude_sink=exclude_sink), strict=True))
+    corrupted = stages.corrupted("validation", validation, np.ones(len(validation), dtype=bool), plans)
+    return stats.assign(corrupted_correct=[corrupted[instance].correct for instance in stats["instance"]])
 
 
-def _random(
-    stages: _Stages,
-    problems: Sequence[Problem],
-    pt: list[Transcript],
-    fired: np.ndarray,
-    seed: int,
-    gamma: float,
-    mask: float,
-    exclude_sink: bool,
-) -> list[Transcript]:
-    chosen = [p for p, f in zip(problems, fired, strict=True) if f]
-    plans = plan_random([p.id for p in chosen], stages.prompt.n_virtual, seed, gamma, mask, exclude_sink=exclude_sink)
-    corrupted = {run.problem.id: run for run in stages.runs("random", chosen, stages.prompt, plans)}
-    return [corrupted.get(run.problem.id, run) for run in pt]
-
-
-def _by_instance(plans: Sequence[CorruptionPlan], found: Analysis) -> dict[str, CorruptionPlan]:
-    return dict(zip(found.instances["instance"], plans, strict=True))
+def _fired(pt: list[Transcript], by_rule: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Where each kind of trigger fires, one boolean a problem."""
+    n = len(pt)
+    at_random = np.random.default_rng(seed).permutation(n)[: int(by_rule.sum())]
+    return {
+        "never": np.zeros(n, dtype=bool),
+        "rule": by_rule,
+        "rate": np.isin(np.arange(n), at_random),
+        "always": np.ones(n, dtype=bool),
+        "wrong": np.array([not run.correct for run in pt]),
+    }
 
 
 def _mark(problems: Sequence[Problem], chosen: Sequence[str] | pd.Series) -> np.ndarray:
     return np.isin([p.id for p in problems], list(chosen))
 
 
-def _instance_frame(prompt: SoftPrompt, method: str, runs: list[Transcript], fired: np.ndarray | None) -> pd.DataFrame:
+def _instance_frame(prompt: SoftPrompt, method: str, runs: list[Transcript], fired: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "task": [run.problem.task for run in runs],
@@ -282,7 +287,7 @@ def _instance_frame(prompt: SoftPrompt, method: str, runs: list[Transcript], fir
             "instance": [run.problem.id for run in runs],
             "answer": pd.Series([run.answer for run in runs], dtype="string"),
             "correct": [run.correct for run in runs],
-            "fired": False if fired is None else fired,
+            "fired": fired,
             "n_tokens": [len(run.generated_tokens) for run in runs],
         }
     )

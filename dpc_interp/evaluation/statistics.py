@@ -1,4 +1,4 @@
-"""Certainty: intervals, paired tests and rank statistics, each from scipy, statsmodels or scikit-learn.
+"""Certainty: the intervals and paired tests of an evaluation's tables.
 
 Accuracies carry Wilson intervals where each row is another problem. Where several tuned prompts answer the same problems, and for
 every paired difference, intervals come from a seeded bootstrap that resamples problems with all their rows.
@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score, roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-N_RESAMPLES = 2000
-LEVEL = 0.95
+from dpc_interp.evaluation.intervals import LEVEL, percentile_interval, ranking_interval, resamples
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
@@ -32,43 +30,21 @@ def bootstrap_mean(values: np.ndarray, clusters: np.ndarray, seed: int = 0) -> t
     """95% percentile interval of the mean of `values`, resampling whole clusters."""
     grouped = pd.DataFrame({"value": values, "cluster": clusters}).groupby("cluster", sort=True)["value"]
     sums, counts = grouped.sum().to_numpy(float), grouped.count().to_numpy(float)
-    draws = np.random.default_rng(seed).integers(len(sums), size=(N_RESAMPLES, len(sums)))
-    return _percentiles(sums[draws].sum(1) / counts[draws].sum(1))
+    weights = resamples(len(sums), seed=seed)
+    low, high = percentile_interval(weights @ sums / (weights @ counts))
+    return float(low), float(high)
 
 
 def ranking(labels: np.ndarray, values: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """AUROC and average precision of `values` for boolean `labels`, each with a 95% bootstrap interval over instances.
-
-    NaN where all labels agree.
-    """
+    """AUROC and average precision of `values` for boolean `labels`, each with its 95% interval; NaN where all labels agree."""
     row: dict[str, float] = {"n": len(labels), "base_rate": float(labels.mean())}
-    names = ("auroc", "average_precision")
-    if labels.all() or not labels.any():
-        return row | {f"{name}{end}": float("nan") for name in names for end in ("", "_low", "_high")}
-    weights = np.random.default_rng(seed).multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=N_RESAMPLES)
-    both = (weights[:, labels].sum(1) > 0) & (weights[:, ~labels].sum(1) > 0)
-    resampled = weighted_ranking(labels, values, weights[both])
-    scores = (roc_auc_score(labels, values), average_precision_score(labels, values))
-    for name, score, draws in zip(names, scores, resampled, strict=True):
-        low, high = _percentiles(draws)
-        row |= {name: float(score), f"{name}_low": low, f"{name}_high": high}
+    bounds = np.full((3, 2), np.nan)
+    if labels.any() and not labels.all():
+        bounds = np.stack(ranking_interval(values, labels, seed=seed))
+    for column, name in enumerate(("auroc", "average_precision")):
+        score, low, high = (float(bound) for bound in bounds[:, column])
+        row |= {name: score, f"{name}_low": low, f"{name}_high": high}
     return row
-
-
-def weighted_ranking(labels: np.ndarray, values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC and average precision for each row of instance weights [draw, instance].
-
-    scikit-learn's definitions, for all rows at once: one call a row takes a minute for what this does in a tenth of a second.
-    """
-    order = np.argsort(-values, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)
-    hits = np.cumsum(weights[:, order] * labels[order], axis=1)[:, ends]
-    alarms = np.cumsum(weights[:, order] * ~labels[order], axis=1)[:, ends]
-    recall, fallout = hits / hits[:, -1:], alarms / alarms[:, -1:]
-    precision = hits / np.maximum(hits + alarms, 1)
-    average_precision = (np.diff(recall, prepend=0) * precision).sum(1)
-    area = np.trapezoid(np.pad(recall, ((0, 0), (1, 0))), np.pad(fallout, ((0, 0), (1, 0))), axis=1)
-    return area, average_precision
 
 
 def summarise(instances: pd.DataFrame, reference: str = "pt", seed: int = 0) -> pd.DataFrame:
@@ -113,8 +89,3 @@ def summarise(instances: pd.DataFrame, reference: str = "pt", seed: int = 0) -> 
             }
         )
     return pd.DataFrame(rows)
-
-
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.plots.frames import by_instance, check_finite, check_frame, check_outcome, matrix
-from dpc_interp.plots.intervals import hedges_g, mean_interval
+from dpc_interp.evaluation.intervals import hedges_g, mean_interval
 from dpc_interp.plots.style import OUTCOMES, drawing_axes, note_size
 
 COLUMNS = ["instance", "layer", "source", "source_step", "destination", "step", "value", "correct"]
@@ -112,7 +112,7 @@ def _annotate(ax: Axes, effects: pd.DataFrame) -> None:
     for row in effects.iloc[::every].to_dict("records"):
         known = np.isfinite(row["effect"])
         ax.annotate(
-            f"{row['effect']:+.1f}" if known else "–",
+            _signed(row["effect"]) if known else "–",
             (row["layer"], 1),
             xycoords=("data", "axes fraction"),
             xytext=(0, -1),
@@ -127,3 +127,8 @@ def _annotate(ax: Axes, effects: pd.DataFrame) -> None:
 
 def _upright(effects: pd.DataFrame) -> bool:
     return len(effects) > MAX_LEVEL_NOTES
+
+
+def _signed(effect: float) -> str:
+    """One decimal, with a true minus sign and no negative zero."""
+    return f"{round(effect, 1) + 0.0:+.1f}".replace("-", "−")

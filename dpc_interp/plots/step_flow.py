@@ -20,7 +20,7 @@ from dpc_interp.plots.frames import (
     matrix,
     select_layers,
 )
-from dpc_interp.plots.intervals import mean_interval
+from dpc_interp.evaluation.intervals import mean_interval
 from dpc_interp.plots.style import GREEN, GREY, ORANGE, OUTCOMES, PURPLE, drawing_axes
 
 COLUMNS = ["instance", "layer", "source", "source_step", "destination", "step", "value", "correct"]

@@ -8,6 +8,7 @@ import pytest
 
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.plots import layer_effect_sizes, plot_layer_flow
+from dpc_interp.plots.layer_flow import _signed
 from dpc_interp.plots.style import RIGHT, WRONG
 
 PR = {"source": "prompt", "destination": "rationale"}
@@ -39,11 +40,15 @@ def test_bands_hold_their_means(flow: pd.DataFrame) -> None:
 def test_notes_are_the_effect_sizes_in_bold_where_zero_is_out(flow: pd.DataFrame) -> None:
     effects = layer_effect_sizes(flow, **PR)
     notes = plot_layer_flow(flow, **PR).texts
-    assert [note.get_text() for note in notes] == [f"{effect:+.1f}" for effect in effects["effect"]]
+    assert [float(note.get_text().replace("−", "-")) for note in notes] == list(effects["effect"].round(1))
     assert [note.xy[0] for note in notes] == list(effects["layer"])
     bold = (effects["low"] > 0) | (effects["high"] < 0)
     assert [note.get_fontweight() == "bold" for note in notes] == list(bold)
     assert bold.iloc[-1]  # the fixture's deepest layer differs
+
+
+def test_small_and_negative_effects_are_written_with_their_sign() -> None:
+    assert [_signed(effect) for effect in (0.31, -0.56, -0.04)] == ["+0.3", "−0.6", "+0.0"]
 
 
 def test_many_layers_are_annotated_upright_and_thinned_out(flow: pd.DataFrame) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from dpc_interp.plots.intervals import hedges_g, mean_interval, ranking_interval, resamples
+from dpc_interp.evaluation.intervals import hedges_g, mean_interval, ranking_interval, resamples
 
 
 def test_resamples_draw_n_instances_and_are_seeded() -> None:
