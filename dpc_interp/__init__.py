@@ -3,6 +3,7 @@
 The analysis of *Improving Complex Reasoning with Dynamic Prompt Corruption* (ICLR 2025) on TransformerLens hook points.
 """
 
+from dpc_interp import plots
 from dpc_interp.analysis.accumulation import peaks
 from dpc_interp.analysis.analyse import Analysis, SaliencyMap, analyse, saliency_map, with_rationale
 from dpc_interp.analysis.saliency import saliency
@@ -41,6 +42,7 @@ __all__ = [
     "peaks",
     "plan_corruption",
     "plan_random",
+    "plots",
     "prompted",
     "saliency",
     "saliency_map",

@@ -1,0 +1,304 @@
+"""The paper's figures and tables: `python -m dpc_interp.figures --model reasoner --out figures/reasoner`.
+
+Every task is evaluated with each of its prompts, one process a core; then each recipe below turns frames into one figure, written as
+PNG and PDF with the frame it is drawn from beside it. The first task's figures lie in `--out` itself, those of the others in a folder of their
+name. Figures show the first prompt; tables pool all prompts. Stages are kept in `runs/`, so that a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dpc_interp import plots
+from dpc_interp.analysis.accumulation import deep_layers, shallow_layers
+from dpc_interp.analysis.analyse import saliency_map
+from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger
+from dpc_interp.errors import UnknownNameError
+from dpc_interp.evaluation.claims import claims
+from dpc_interp.evaluation.methods import METHODS, Results, evaluate
+from dpc_interp.evaluation.statistics import summarise
+from dpc_interp.evaluation.store import digest
+from dpc_interp.evaluation.tables import accuracy_table, markdown
+from dpc_interp.lm.loading import BUNDLED, load_model
+from dpc_interp.lm.soft_prompt import bundled_prompts, load_prompt
+from dpc_interp.parallel import map_processes
+from dpc_interp.tasks.problems import SYNTHETIC, load_problems
+
+SHOWN = ("late_share", "deep_flow", "peak_ratio", "nll", "length")
+"""Statistics in the ROC and precision-recall panels."""
+ABLATION = ("pt", "dpc", "always", "random", "dpc, random token", "dpc, mask only", "dpc, gamma only", "oracle")
+CSV_ROWS = 2000
+"""Longer frames are written as parquet."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A task evaluated with one prompt."""
+
+    model: str
+    task: str
+    prompt: str
+    results: Results
+
+    @property
+    def shallow(self) -> tuple[int, ...]:
+        """The shallow layers of its model."""
+        return shallow_layers(self.results.analysis.n_layers)
+
+    @property
+    def deep(self) -> tuple[int, ...]:
+        """The deep layers of its model."""
+        return deep_layers(self.results.analysis.n_layers)
+
+
+def study(model: str, task: str, prompt: str, n: int, n_validation: int, runs: Path) -> Study:
+    """Evaluate one prompt on a task's test split, calibrated on its validation split."""
+    results = evaluate(
+        load_model(model, device="cpu"),
+        load_problems(task, "test", n=n, seed=0),
+        load_prompt(prompt),
+        methods=list(METHODS),
+        out=runs / prompt.replace("/", "-"),
+        validation=load_problems(task, "validation", n=n_validation, seed=0),
+        batch_size=256,
+        progress=False,
+    )
+    return Study(model, task, prompt, results)
+
+
+def draw(shown: Study, folder: Path) -> list[str]:
+    """All figures of one study; a caption each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with plots.style_context():
+        return [recipe(shown, folder) for recipe in RECIPES]
+
+
+def fig1_case(shown: Study, folder: Path) -> str:
+    """The rationale of an instance that the prompt turned wrong, and of one that it set right, by flow from the prompt."""
+    outcome = shown.results.instances.pivot_table(index="instance", columns="method", values="correct", aggfunc="first")
+    stats = shown.results.statistics.set_index("instance")
+    kinds = {
+        "right without the prompt, wrong with it": outcome["base"] & ~outcome["pt"],
+        "wrong without the prompt, right with it": ~outcome["base"] & outcome["pt"],
+    }
+    chosen = {title: _median_instance(stats.loc[stats.index.isin(of.index[of])], "late_share") for title, of in kinds.items()}
+    tokens = shown.results.analysis.tokens
+    frame = pd.concat([tokens[tokens["instance"] == i].assign(case=title) for title, i in chosen.items() if i is not None])
+    deep = frame[frame["layer"].isin(shown.deep)]
+    vmax = deep.groupby(["instance", "position"])["value"].mean().max()
+    figure, axes = plt.subplots(2, 1, figsize=(plots.COLUMN_WIDTH, 3.4), layout="constrained")
+    for ax, (title, instance) in zip(axes, chosen.items(), strict=True):
+        if instance is None:
+            ax.set_axis_off()
+            ax.set_title(f"{title}: none among these instances")
+        else:
+            plots.plot_case(frame[frame["instance"] == instance], ax=ax, layers=shown.deep, title=title, vmax=vmax, colorbar=False)
+    if len(frame):
+        drawn = next(ax for ax, i in zip(axes, chosen.values(), strict=True) if i is not None)
+        plots.add_colorbar(drawn, label="mean flow from the prompt", location="bottom")
+    _save(figure, folder / "fig1_case", frame)
+    counts = "; ".join(f"{title}: {int(of.sum())} of {len(of)}" for title, of in kinds.items())
+    return f"fig1_case: deep-layer flow from the prompt to each rationale token; of each kind the instance of median late share. {counts}."
+
+
+def fig2_saliency_maps(shown: Study, folder: Path) -> str:
+    """Destination x source, shallow and deep, of a right and a wrong instance."""
+    stats = shown.results.statistics
+    runs = {run.problem.id: run for run in shown.results.runs}
+    stats = stats[[runs[i].problem.n_steps == 2 for i in stats["instance"]]]
+    model, prompt = load_model(shown.model, device="cpu"), load_prompt(shown.prompt)
+    chosen = {
+        name: _median_instance(stats[stats["correct"] == right].set_index("instance"), "deep_flow")
+        for name, right in (("right", True), ("wrong", False))
+    }
+    parts = {"shallow": shown.shallow, "deep": shown.deep}
+    figure, axes = plt.subplots(2, 2, figsize=(2 * plots.COLUMN_WIDTH, 6.2), layout="constrained")
+    frames = []
+    for row, (name, instance) in enumerate(chosen.items()):
+        for column, (part, layers) in enumerate(parts.items()):
+            ax = axes[row, column]
+            if instance is None:
+                ax.set_axis_off()
+                continue
+            map_ = saliency_map(model, runs[instance], prompt)
+            values = map_.values[list(layers)].mean(0)
+            plots.plot_saliency_map(values.numpy(), borders=map_.segments.borders(), ax=ax)
+            ax.set_title(f"{name}, {part} layers")
+            dest, src = values.nonzero(as_tuple=True)
+            flows = {"destination": dest.numpy(), "source": src.numpy(), "value": values[dest, src].numpy()}
+            frames.append(pd.DataFrame(flows).assign(instance=instance, outcome=name, layers=part))
+    _save(figure, folder / "fig2_saliency_maps", pd.concat(frames))
+    return "fig2_saliency_maps: rows are destinations, columns sources; of each outcome the two-step instance of median deep flow."
+
+
+def fig3_accumulation(shown: Study, folder: Path) -> str:
+    """Accumulation by layer and virtual token, and its profile over the shallow layers."""
+    frame = shown.results.analysis.accumulation
+    figure, axes = plt.subplots(2, 1, figsize=(plots.COLUMN_WIDTH, 3.8), layout="constrained")
+    plots.plot_accumulation(frame, ax=axes[0])
+    plots.plot_accumulation_profile(frame, shallow=shown.shallow, exclude=[0], ax=axes[1])
+    _save(figure, folder / "fig3_accumulation", frame)
+    ratio = shown.results.statistics["peak_ratio"]
+    return f"fig3_accumulation: mean over instances; virtual token 0 is left out of the peak. Mean peak ratio {ratio.mean():.2f}."
+
+
+def fig4_layer_flow(shown: Study, folder: Path) -> str:
+    """S_pq and S_pr by layer, right against wrong."""
+    analysis = shown.results.analysis
+    flow = analysis.flow[(analysis.flow["source"] == "prompt") & (analysis.flow["step"] == -1)]
+    frame = flow.merge(analysis.instances[["instance", "correct"]], on="instance")
+    figure, axes = plt.subplots(2, 1, figsize=(plots.COLUMN_WIDTH, 4.2), layout="constrained", sharex=True)
+    effects = []
+    for ax, destination in zip(axes, ("question", "rationale"), strict=True):
+        plots.plot_layer_flow(frame, source="prompt", destination=destination, ax=ax)
+        effects.append(plots.layer_effect_sizes(frame, source="prompt", destination=destination).assign(destination=destination))
+    _save(figure, folder / "fig4_layer_flow", frame)
+    pd.concat(effects).round(6).to_csv(folder / "fig4_layer_flow_effects.csv", index=False)
+    return "fig4_layer_flow: bands are 95% bootstrap intervals; the numbers are Hedges' g of wrong over right, bold where the interval leaves 0 out."
+
+
+def fig5_step_flow(shown: Study, folder: Path) -> str:
+    """Flow from the prompt, the question and earlier steps into each step."""
+    analysis = shown.results.analysis
+    flow = analysis.flow[(analysis.flow["step"] >= 0) & analysis.flow["layer"].isin(shown.deep)]
+    frame = flow.merge(analysis.instances[["instance", "correct"]], on="instance")
+    figure, ax = plt.subplots(figsize=(plots.COLUMN_WIDTH, 2.8), layout="constrained")
+    plots.plot_step_flow(frame, layers=shown.deep, ax=ax)
+    _save(figure, folder / "fig5_step_flow", frame)
+    return "fig5_step_flow: deep layers, 95% bootstrap bands, log scale; longer problems have more steps."
+
+
+def fig6_trigger(shown: Study, folder: Path) -> str:
+    """The trigger's statistic by outcome, ROC and precision-recall."""
+    stats, rule = shown.results.statistics, shown.results.rule
+    figure, axes = plt.subplots(3, 1, figsize=(plots.COLUMN_WIDTH, 8.6), layout="constrained")
+    plots.plot_trigger_distribution(stats, statistic=rule.statistic, threshold=rule.threshold, ax=axes[0])
+    plots.plot_roc(stats, statistics=SHOWN, ax=axes[1])
+    plots.plot_precision_recall(stats, statistics=SHOWN, ax=axes[2])
+    _save(figure, folder / "fig6_trigger", stats)
+    shown.results.triggers.round(6).to_csv(folder / "fig6_trigger_scores.csv", index=False)
+    return f"fig6_trigger: positive = PT was wrong. {_rule_text('alpha', rule)}"
+
+
+def fig7_cooccurrence(shown: Study, folder: Path) -> str:
+    """Accumulation against late flow."""
+    stats, rule = shown.results.statistics, shown.results.rule
+    kappa = calibrate_trigger(shown.results.validation, "youden", "peak_ratio")
+    figure, ax = plt.subplots(figsize=(plots.COLUMN_WIDTH, 2.9), layout="constrained")
+    plots.plot_cooccurrence(stats, kappa=kappa.threshold, alpha=rule.threshold, ax=ax)
+    _save(figure, folder / "fig7_cooccurrence", stats)
+    plots.cooccurrence_table(stats, kappa.threshold, rule.threshold).to_csv(folder / "fig7_cooccurrence_table.csv", index=False)
+    return f"fig7_cooccurrence: {_rule_text('kappa', kappa)} {_rule_text('alpha', rule)}"
+
+
+RECIPES = (fig1_case, fig2_saliency_maps, fig3_accumulation, fig4_layer_flow, fig5_step_flow, fig6_trigger, fig7_cooccurrence)
+
+
+def tables(studies: list[Study], folder: Path) -> str:
+    """tab1_accuracy, tab2_ablation and the claims; what to read under the figures."""
+    instances = pd.concat([s.results.instances for s in studies])
+    pooled = pd.concat([_pooled(studies, task) for task in dict.fromkeys(instances["task"])], ignore_index=True)
+    ablations = [m for m in METHODS if m not in ("pt", "base", "random", "always", "dpc", "oracle")]
+    main = pooled[~pooled["method"].isin(ablations)]
+    ablation = pooled[pooled["method"].isin(ABLATION)]
+    text = []
+    for name, frame, title in (
+        ("tab1_accuracy", main, "Accuracy of each method"),
+        ("tab2_ablation", ablation, "What makes up dpc: trigger, location, Gamma"),
+    ):
+        with plots.style_context():
+            figure, ax = plt.subplots(figsize=(plots.COLUMN_WIDTH, 0.9 + 0.42 * frame["method"].nunique()), layout="constrained")
+            plots.plot_accuracy(frame, ax=ax)
+            _save(figure, folder / name, frame.round(6))
+        text += [f"## {name}: {title}", markdown(accuracy_table(frame)), ""]
+    found = pd.concat([claims(s.results) for s in studies], ignore_index=True)
+    found.round(6).to_csv(folder / "claims.csv", index=False)
+    text += ["## The paper's claims, by task and prompt", _claims_text(found)]
+    return "\n\n".join(text)
+
+
+def _pooled(studies: list[Study], task: str) -> pd.DataFrame:
+    """One task's methods over all its prompts, with McNemar's p of each prompt in words."""
+    of_task = [s for s in studies if s.task == task]
+    pooled = summarise(pd.concat([s.results.instances for s in of_task]))
+    by_prompt = pd.concat([s.results.summary for s in of_task]).groupby("method", sort=False)["p_mcnemar"]
+    words = by_prompt.agg(lambda ps: ", ".join(f"{p:.2g}" for p in ps))
+    pooled.insert(0, "task", task)
+    return pooled.assign(p_by_prompt=pooled["method"].map(words)).drop(columns="p_mcnemar")
+
+
+def _claims_text(found: pd.DataFrame) -> str:
+    cells = [f"{row.effect:.2f} [{row.low:.2f}, {row.high:.2f}] **{row.verdict}**" for row in found.itertuples()]
+    table = found.assign(cell=cells).pivot_table(index=["task", "prompt"], columns="claim", values="cell", aggfunc="first", sort=False)
+    return markdown(table.reset_index())
+
+
+def _rule_text(name: str, rule: TriggerRule) -> str:
+    where = f"criterion {rule.criterion}, {rule.split} split, n = {rule.n}"
+    return f"{name}: {rule.statistic} > {rule.threshold:.3f} ({where})."
+
+
+def _median_instance(stats: pd.DataFrame, statistic: str) -> str | None:
+    """The instance in the middle by `statistic`; None where there is none."""
+    ordered = stats.sort_values(statistic, kind="stable")
+    return str(ordered.index[len(ordered) // 2]) if len(ordered) else None
+
+
+def _save(figure: Figure, stem: Path, frame: pd.DataFrame) -> None:
+    """PNG, PDF and the frame, without dates."""
+    for kind in ("png", "pdf"):
+        figure.savefig(stem.with_suffix(f".{kind}"), dpi=300, metadata=plots.STABLE_METADATA[kind])
+    plt.close(figure)
+    if len(frame) <= CSV_ROWS:
+        frame.to_csv(stem.with_suffix(".csv"), index=False)
+    else:
+        frame.reset_index(drop=True).to_parquet(stem.with_suffix(".parquet"))
+
+
+def _code_digest() -> str:
+    package = Path(__file__).parent
+    return digest(*(file.read_bytes() for file in sorted(package.rglob("*.py"))))
+
+
+def main() -> None:
+    """Draw every figure and table of a model and write them with their captions."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--model", default="reasoner")
+    parser.add_argument("--out", type=Path, default=Path("figures/reasoner"))
+    parser.add_argument("--tasks", nargs="+", default=list(SYNTHETIC), help="the first one's figures lie in --out itself")
+    parser.add_argument("--n", type=int, default=500, help="test instances a task")
+    parser.add_argument("--n-validation", type=int, default=200, help="instances that calibrate")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where finished stages are kept")
+    args = parser.parse_args()
+    if args.model not in BUNDLED:
+        raise UnknownNameError("model", args.model, list(BUNDLED))
+    start = time.perf_counter()
+    kept = args.runs / f"{args.model}-{args.n}-{args.n_validation}-{_code_digest()}"
+    prompts = {task: bundled_prompts(f"{args.model}/{task}/") for task in args.tasks}
+    jobs = [(args.model, task, name, args.n, args.n_validation, kept) for task in args.tasks for name in prompts[task]]
+    studies = map_processes(study, jobs, "evaluate")
+    first = {s.task: s for s in reversed(studies)}
+    folders = {task: args.out if i == 0 else args.out / task for i, task in enumerate(args.tasks)}
+    captions = map_processes(draw, [(first[task], folders[task]) for task in args.tasks], "draw")
+    lines = [
+        f"# Figures of {args.model}",
+        f"Written by `make figures`: {args.n} test problems a task (seed 0), {args.n_validation} validation problems for the thresholds, prompts "
+        f"{', '.join(sorted({name.rpartition('/')[2] for names in prompts.values() for name in names}))}. Figures show the first prompt, tables pool all; "
+        "intervals are 95%, over problems.",
+        tables(studies, args.out),
+    ]
+    for task, of_task in zip(args.tasks, captions, strict=True):
+        lines += [f"## Figures of {task}", "\n".join(f"- {caption}" for caption in of_task)]
+    (args.out / "README.md").write_text("\n\n".join(lines) + "\n")
+    print(f"wrote {args.out} in {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
