@@ -82,7 +82,7 @@ def draw(shown: Study, folder: Path) -> list[str]:
 
 def fig1_case(shown: Study, folder: Path) -> str:
     """The rationale of an instance that the prompt turned wrong, and of one that it set right, by flow from the prompt."""
-    outcome = shown.results.instances.pivot_table(index="instance", columns="method", values="correct", aggfunc="first")
+    outcome = shown.results.instances.pivot_table(index="instance", columns="method", values="correct", aggfunc="first").astype(bool)
     stats = shown.results.statistics.set_index("instance")
     kinds = {
         "right without the prompt, wrong with it": outcome["base"] & ~outcome["pt"],

@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 import torch
+import transformers
 from tqdm.auto import tqdm
 
 Result = TypeVar("Result")
@@ -41,3 +42,4 @@ def map_processes(
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()

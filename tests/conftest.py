@@ -8,14 +8,25 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 os.environ["OMP_NUM_THREADS"] = "1"  # for child processes too, notebook kernels among them
 
 import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
 
+import jaxtyping
 import matplotlib
 import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
-install_import_hook("dpc_interp", "beartype.beartype")  # before the first import of the package
+# Before the first import of the package; an int will do for a float, as Python's own type checkers have it.
+install_import_hook("dpc_interp", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+    from transformers import PreTrainedTokenizerBase
+
+    from dpc_interp import Problem, SoftPrompt, Transcript
 
 matplotlib.use("Agg")  # not by MPLBACKEND, which a notebook's kernel would take over
 torch.set_num_threads(1)  # pytest-xdist fills the cores; sums do not depend on their number
@@ -27,3 +38,129 @@ def seeded() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
+
+
+# Tiny random models that read the reasoner's vocabulary. Those shared by a session are never written to.
+N_VIRTUAL, D_MODEL = 5, 16
+LLAMA = {
+    "act_fn": "silu",
+    "normalization_type": "RMS",
+    "final_rms": True,
+    "gated_mlp": True,
+    "positional_embedding_type": "rotary",
+    "rotary_dim": 4,
+    "rotary_adjacent_pairs": False,
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "gqa": {**LLAMA, "n_layers": 3, "n_key_value_heads": 2},
+    "plain": {**LLAMA, "n_layers": 2},
+    "learned": {"n_layers": 2, "act_fn": "gelu", "normalization_type": "LN", "positional_embedding_type": "standard"},
+}
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    from dpc_interp.lm.loading import BUNDLED
+
+    return AutoTokenizer.from_pretrained(BUNDLED["reasoner"], local_files_only=True)
+
+
+@pytest.fixture(scope="session")
+def build(tokenizer: PreTrainedTokenizerBase) -> Callable[..., HookedTransformer]:
+    """Make a frozen random model: of grouped queries, of plain heads, or with learned positions and LayerNorm."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    def make(kind: str = "gqa", *, seed: int = 0, stop_logit: float = 0.0, **changes: Any) -> HookedTransformer:
+        options = {"d_model": D_MODEL, "n_heads": 4, "d_head": 4, "d_mlp": 32, "n_ctx": 224, "d_vocab": len(tokenizer)}
+        model = HookedTransformer(
+            HookedTransformerConfig(**(options | KINDS[kind] | {"device": "cpu"} | changes)), tokenizer=tokenizer
+        )
+        model.tokenizer = tokenizer  # its own copy would be made from the same files
+        generator = torch.Generator().manual_seed(seed)
+        for name, weight in model.named_parameters():
+            centre = float(name.endswith("w"))  # the gains of the norms
+            spread = 1.0 if "W_E" in name else 0.3 if "W_" in name else 0.1
+            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+            weight.data = (centre + spread * noise).to(weight)
+        model.unembed.b_U.data[tokenizer.eos_token_id] = stop_logit
+        return model.eval().requires_grad_(False)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(build: Callable[..., HookedTransformer]) -> HookedTransformer:
+    """The grouped-query model, with a stop token likely enough that its texts end at different lengths."""
+    return build("gqa", stop_logit=1.0)
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def each_model(request: pytest.FixtureRequest, build: Callable[..., HookedTransformer]) -> HookedTransformer:
+    return build(request.param)
+
+
+@pytest.fixture(scope="session")
+def prompt() -> SoftPrompt:
+    from dpc_interp import SoftPrompt
+
+    return SoftPrompt(0.5 * torch.randn(N_VIRTUAL, D_MODEL, generator=torch.Generator().manual_seed(5)), "random")
+
+
+@pytest.fixture(scope="session")
+def problems() -> list[Problem]:
+    """Short questions of different lengths."""
+    from dpc_interp import load_problems
+
+    return load_problems("story", n=20, max_steps=2)
+
+
+@pytest.fixture(scope="session")
+def written(tokenizer: PreTrainedTokenizerBase) -> Callable[..., Transcript]:
+    """Make the transcript of a text as if a model had written it."""
+    from dpc_interp import Problem
+    from dpc_interp.lm.generation import Transcript
+    from dpc_interp.tasks.answers import extract_answer, is_correct
+
+    def write(text: str, *, gold: str = "17", name: str = "story-0", stopped: bool = True) -> Transcript:
+        problem = Problem("story", "Tom has 9 apples. How many apples does Tom have now?", text, gold, 2, name)
+        question = [tokenizer.bos_token_id, *tokenizer(problem.question + "\n").input_ids]
+        ids = tokenizer(text).input_ids + [tokenizer.eos_token_id] * stopped
+        answer = extract_answer(text)
+        correct = is_correct(answer, gold)
+        return Transcript(problem, torch.tensor(question), torch.tensor(ids, dtype=torch.long), text, answer, correct)
+
+    return write
+
+
+@pytest.fixture
+def unchanged() -> Callable[[HookedTransformer], AbstractContextManager[None]]:
+    """A context after which the model must be what it was: logits and weights bit for bit, gradients, flags, no hook left."""
+
+    @contextmanager
+    def watch(model: HookedTransformer) -> Iterator[None]:
+        tokens = torch.arange(1, 13).view(2, 6)
+        logits = model(tokens).detach()
+        weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        flags = {name: (weight.requires_grad, weight.grad) for name, weight in model.named_parameters()}
+        yield
+        assert torch.equal(model(tokens), logits)
+        for name, weight in model.named_parameters():
+            assert torch.equal(weight, weights[name]), name
+            assert (weight.requires_grad, weight.grad) == flags[name], name
+        for name, point in model.hook_dict.items():
+            assert not point.fwd_hooks, name
+            assert not point.bwd_hooks, name
+            assert not point._forward_hooks, name
+        assert model.context_level == 0
+
+    return watch
+
+
+@pytest.fixture
+def untyped() -> Iterator[None]:
+    """The package as a user runs it: no type is checked but by its own code."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

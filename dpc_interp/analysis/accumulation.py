@@ -21,6 +21,14 @@ def deep_layers(n_layers: int) -> tuple[int, ...]:
     return tuple(range(n_layers - max(1, n_layers // 3), n_layers))
 
 
+def check_layers(layers: tuple[int, ...], n_layers: int) -> tuple[int, ...]:
+    """Refuse layers that a model of `n_layers` lacks."""
+    lacking = [layer for layer in layers if not 0 <= layer < n_layers]
+    if lacking:
+        raise DPCInterpError(f"there is no layer {lacking[0]}; this model has layers 0 to {n_layers - 1}")
+    return layers
+
+
 def peaks(accumulation: pd.DataFrame, *, layers: tuple[int, ...] | None = None, exclude_sink: bool = True) -> pd.DataFrame:
     """The accumulation token of each instance.
 
@@ -32,7 +40,8 @@ def peaks(accumulation: pd.DataFrame, *, layers: tuple[int, ...] | None = None, 
     Returns:
         Indexed by `instance`, in the frame's order: `peak_token` (j*) and `peak_ratio` (dimensionless; the mean counts the sink).
     """
-    layers = layers or shallow_layers(accumulation["layer"].max() + 1)
+    n_layers = int(accumulation["layer"].max()) + 1
+    layers = check_layers(layers or shallow_layers(n_layers), n_layers)
     chosen = accumulation[accumulation["layer"].isin(layers)]
     by_token = chosen.pivot_table(index="instance", columns="virtual_token", values="value", sort=False).sort_index(axis=1)
     candidates = by_token.drop(columns=0) if exclude_sink else by_token

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -16,9 +17,10 @@ from transformer_lens import HookedTransformer
 from dpc_interp.analysis.flow import Groups
 from dpc_interp.analysis.saliency import HeadReduction, flow_pass, saliency
 from dpc_interp.analysis.segments import Segments, segment
-from dpc_interp.errors import DPCInterpError
+from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.lm.generation import Transcript, question_tokens, transcript
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, check_prompt
+from dpc_interp.tasks.problems import check_distinct
 
 Target = Literal["generated", "gold"]
 """Whose rationale the loss is taken on: the model's own, or the written one."""
@@ -95,6 +97,9 @@ def analyse(
     """
     if not runs:
         raise DPCInterpError("there are no runs to analyse; generate some first")
+    if target not in get_args(Target):
+        raise UnknownNameError("target", target, get_args(Target))
+    check_distinct([run.problem for run in runs])
     check_prompt(model, prompt.vectors)
     if target == "gold":
         runs = [gold_transcript(model, run) for run in runs]
@@ -165,7 +170,7 @@ def _analyse_batch(
     return _BatchFrames(
         flow=groups.frame(between, ids),
         accumulation=_accumulation_frame(accumulation, ids),
-        tokens=pd.concat([_token_frame(model, run, lay, from_prompt[i], nll[i]) for i, (run, lay) in enumerate(zip(runs, layouts, strict=True))]),
+        tokens=_token_frame(model, runs, layouts, from_prompt, nll),
         instances=_instance_frame(runs, layouts, nll),
     )
 
@@ -179,29 +184,32 @@ def _accumulation_frame(values: Float[Tensor, "batch layer n_virtual"], ids: lis
 
 def _token_frame(
     model: HookedTransformer,
-    run: Transcript,
-    layout: Segments,
-    from_prompt: Float[Tensor, "layer pos"],
-    nll: Float[Tensor, " pos"],
+    runs: list[Transcript],
+    layouts: list[Segments],
+    from_prompt: Float[Tensor, "batch layer pos"],
+    nll: Float[Tensor, "batch pos"],
 ) -> pd.DataFrame:
-    """The rationale's tokens; `late` marks the second half of them."""
-    start, stop = layout.rationale
-    n = stop - start
-    ids = run.generated_tokens[:n].tolist()
+    """The rationales' tokens in every layer; `late` marks the second half of each rationale."""
+    n = np.array([layout.rationale[1] - layout.rationale[0] for layout in layouts])
+    starts = np.array([layout.rationale[0] for layout in layouts])
+    row = np.repeat(np.arange(len(runs)), n)
+    t = np.arange(n.sum()) - np.repeat(n.cumsum() - n, n)
+    position = starts[row] + t
+    ids = np.concatenate([run.generated_tokens[:k].numpy() for run, k in zip(runs, n, strict=True)])
+    known, which = np.unique(ids, return_inverse=True)
+    steps = [np.repeat(np.arange(len(lay.steps)), [stop - start for start, stop in lay.steps]) for lay in layouts]
     one_layer = pd.DataFrame(
         {
-            "instance": run.problem.id,
-            "position": range(n),
-            "token": [model.tokenizer.decode([i]) for i in ids],
-            "step": [layout.step_of(start + t) for t in range(n)],
-            "late": [t >= n // 2 for t in range(n)],
-            "nll": nll[start:stop].numpy(),
+            "instance": np.array([run.problem.id for run in runs], dtype=object)[row],
+            "position": t,
+            "token": np.array([model.tokenizer.decode([i]) for i in known.tolist()], dtype=object)[which],
+            "step": np.concatenate(steps),
+            "late": t >= n[row] // 2,
+            "nll": nll.numpy()[row, position],
         }
     )
-    layers = [
-        one_layer.assign(layer=layer, value=from_prompt[layer, start:stop].numpy()) for layer in range(len(from_prompt))
-    ]
-    return pd.concat(layers)
+    values = from_prompt.numpy()
+    return pd.concat([one_layer.assign(layer=layer, value=values[row, layer, position]) for layer in range(values.shape[1])])
 
 
 def _instance_frame(runs: list[Transcript], layouts: list[Segments], nll: Float[Tensor, "batch pos"]) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from transformer_lens import HookedTransformer
 from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
-from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, check_prompt, with_placeholders, write_prompt
+from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, check_prompt, logits_behind, with_placeholders, write_prompt
 
 HeadReduction = Literal["abs_of_sum", "sum_of_abs", "mean_of_abs"]
 """How heads become one value: |sum| (default, eq. 1), sum of |.|, mean of |.|."""
@@ -68,7 +68,7 @@ def saliency(
 
 def flow_pass(
     model: HookedTransformer,
-    sequences: list[Int[Tensor, " n_tokens"]],
+    sequences: list[Int[Tensor, " _"]],
     n_question: list[int],
     vectors: Float[Tensor, "n_virtual d_model"],
     reduce: LayerReduction,
@@ -112,7 +112,7 @@ def flow_pass(
 
     hooks = [("hook_embed", write_prompt(vectors.detach())), ("hook_embed", require_grad)]
     with torch.enable_grad(), model.hooks(fwd_hooks=[*hooks, (lambda name: name.endswith("attn.hook_pattern"), watch)]):
-        logits = model(tokens)
+        logits = logits_behind(model, tokens[:, n_virtual:], n_virtual)
         nll = cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none")
         nll = torch.cat([nll.new_zeros(len(tokens), 1), nll.view(len(tokens), -1)], dim=1) * counted
         loss = (nll.sum(1) / counted.sum(1)).sum()

@@ -1,12 +1,13 @@
 """Where the prompt, the question, the rationale, its steps and the answer stand in `P | Q | R | A` (METHOD 1).
 
-One line of the rationale is one step; a line break belongs to the line it ends. A text of one line is cut into sentences.
+One line of the rationale is one step; a line break, with blank lines behind it, belongs to the line it ends. A text of one line is cut into sentences.
 The answer is the last line that carries an answer marker; a stop token belongs to no segment.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -15,6 +16,7 @@ from dpc_interp.lm.generation import Transcript
 from dpc_interp.tasks.answers import answer_start
 
 Span = tuple[int, int]
+LINE_END = re.compile(r"\n\s*")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s")
 
 
@@ -48,13 +50,17 @@ def segment(transcript: Transcript, tokenizer: PreTrainedTokenizerBase, n_virtua
     ids = transcript.generated_tokens.tolist()
     stopped = bool(ids) and ids[-1] == tokenizer.eos_token_id
     written = ids[:-1] if stopped else ids
-    ends = _character_ends(tokenizer, written)
     text = tokenizer.decode(written)
+    rationale_text = text[: answer_start(text)]
     first = n_virtual + len(transcript.question_tokens)
-    rationale_stop = first + _tokens_before(ends, answer_start(text))
-    cuts = step_cuts(text[: answer_start(text)])
-    marks = [first, *(first + _tokens_before(ends, cut) for cut in cuts)]
-    marks[-1] = rationale_stop
+
+    def position(character: int) -> int:
+        """The position after the last token that ends at or before `character`."""
+        n_tokens = bisect_right(range(1, len(written) + 1), character, key=lambda k: len(tokenizer.decode(written[:k])))
+        return first + n_tokens
+
+    rationale_stop = position(len(rationale_text))
+    marks = [first, *(position(cut) for cut in step_cuts(rationale_text)[:-1]), rationale_stop]
     steps = tuple((a, b) for a, b in zip(marks, marks[1:], strict=False) if a < b)
     return Segments(
         prompt=(0, n_virtual),
@@ -70,18 +76,8 @@ def step_cuts(text: str) -> list[int]:
     """The characters at which the steps of `text` end, in order; the last one is its end."""
     body = text.rstrip()
     if "\n" in body:
-        cuts = [i + 1 for i, character in enumerate(text) if character == "\n" and text[:i].strip()]
+        cuts = [match.end() for match in LINE_END.finditer(body) if body[: match.start()].strip()]
     else:
         cuts = [match.end() for match in SENTENCE_END.finditer(body)]
     inner = [cut for cut in cuts if cut < len(body)]
     return [*inner, len(text)]
-
-
-def _character_ends(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
-    """The number of characters that the first 1, 2, ... tokens decode to."""
-    return [len(tokenizer.decode(ids[: i + 1])) for i in range(len(ids))]
-
-
-def _tokens_before(ends: list[int], character: int) -> int:
-    """How many tokens end at or before `character`."""
-    return sum(end <= character for end in ends)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
 
-from dpc_interp.analysis.accumulation import deep_layers, peaks, shallow_layers
+from dpc_interp.analysis.accumulation import check_layers, deep_layers, peaks, shallow_layers
 from dpc_interp.analysis.analyse import Analysis
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 
@@ -55,8 +55,8 @@ def trigger_statistics(
         beta: a strength above which a token counts as affected; None: the mean over the early half of the same instance.
         exclude_sink: see `peaks`.
     """
-    deep = deep or deep_layers(found.n_layers)
-    shallow = shallow or shallow_layers(found.n_layers)
+    deep = check_layers(deep or deep_layers(found.n_layers), found.n_layers)
+    shallow = check_layers(shallow or shallow_layers(found.n_layers), found.n_layers)
     by_token = (
         found.tokens[found.tokens["layer"].isin(deep)]
         .groupby(["instance", "position"], sort=False)

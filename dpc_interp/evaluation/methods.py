@@ -17,7 +17,8 @@ import pandas as pd
 import torch
 from transformer_lens import HookedTransformer
 
-from dpc_interp.analysis.analyse import Analysis, analyse, with_rationale
+from dpc_interp.analysis.analyse import Analysis, Target, analyse, with_rationale
+from dpc_interp.analysis.saliency import HeadReduction
 from dpc_interp.analysis.trigger import STATISTICS, Criterion, TriggerRule, calibrate_trigger, trigger_statistics
 from dpc_interp.corruption.plan import CorruptionPlan, plan_corruption, plan_random
 from dpc_interp.errors import DPCInterpError, UnknownNameError
@@ -27,6 +28,9 @@ from dpc_interp.lm.generation import Transcript, generate, question_tokens, tran
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.tasks.problems import SYNTHETIC, Problem, load_problems
 
+TARGET: Target = "generated"
+HEADS: HeadReduction = "abs_of_sum"
+"""How an evaluation is analysed: the one way that needs no label."""
 Fires = Literal["never", "rule", "rate", "always", "wrong"]
 """Where: nowhere; by the rule; at random as often as the rule; everywhere; where pt was wrong (a ceiling, not a method)."""
 Corrupts = Literal["peak", "random", "mask only", "gamma only"]
@@ -223,14 +227,16 @@ class _Stages:
         def frame(which: str) -> Callable[[], pd.DataFrame]:
             def make() -> pd.DataFrame:
                 if not made:
-                    made.append(analyse(self.model, usable, self.prompt, progress=self.progress))
+                    made.append(
+                        analyse(self.model, usable, self.prompt, target=TARGET, head_reduction=HEADS, progress=self.progress)
+                    )
                 return getattr(made[0], which)
 
             return make
 
         names = ("flow", "accumulation", "tokens", "instances")
         frames = {which: self._timed_stage(f"{name}-{which}", frame(which), len) for which in names}
-        return Analysis(**frames, options=made[0].options if made else {"stored": True})
+        return Analysis(**frames, options={"prompt": self.prompt.name, "target": TARGET, "head_reduction": HEADS})
 
     def _timed_stage(
         self, name: str, make: Callable[[], pd.DataFrame], count: Callable[[pd.DataFrame], int]

@@ -108,11 +108,11 @@ def generate(
 
 def decode(
     model: HookedTransformer,
-    questions: Sequence[Int[Tensor, " n_question"]],
+    questions: Sequence[Int[Tensor, " _"]],
     vectors: Float[Tensor, "n_virtual d_model"] | None,
     plans: Sequence[PromptEdit] | None,
     max_new_tokens: int,
-) -> list[Int[Tensor, " n_generated"]]:
+) -> list[Int[Tensor, " _"]]:
     """Decode one batch: left padding first, then the prompt, then the question."""
     n_virtual = 0 if vectors is None else vectors.shape[0]
     width = n_virtual + max(len(q) for q in questions)

@@ -81,6 +81,8 @@ def llama_config(config: LlamaConfig, device: str, dtype: torch.dtype) -> Hooked
     """The TransformerLens configuration of a Hugging Face Llama configuration."""
     if config.rope_parameters.get("rope_type", "default") != "default":
         raise DPCInterpError("this model scales its rotary embedding; load it by its official TransformerLens name")
+    if config.attention_bias or config.mlp_bias:
+        raise DPCInterpError("this model has biases, which a local folder's loader would drop; load it by its official TransformerLens name")
     n_kv = config.num_key_value_heads
     return HookedTransformerConfig(
         model_name=Path(str(config.name_or_path)).name or "llama",

@@ -133,6 +133,16 @@ def with_placeholders(tokens: Int[Tensor, "batch pos"], n_virtual: int) -> Int[T
     return torch.cat([tokens.new_full((tokens.shape[0], n_virtual), PLACEHOLDER), tokens], dim=1)
 
 
+def logits_behind(
+    model: HookedTransformer, tokens: Int[Tensor, "batch pos"], n_virtual: int
+) -> Float[Tensor, "batch n_virtual_and_pos d_vocab"]:
+    """One forward pass over `tokens` with placeholders in front; a hook of the caller's writes the prompt over them."""
+    tokens = with_placeholders(tokens.to(model.cfg.device), n_virtual)
+    # for a tokenizer that pads on the left, TransformerLens would mask the placeholders as padding: the mask says they are none
+    pads_left = model.tokenizer is not None and model.tokenizer.padding_side == "left"
+    return model(tokens, attention_mask=torch.ones_like(tokens) if pads_left else None)
+
+
 def write_prompt(vectors: Tensor, starts: Int[Tensor, " batch"] | None = None) -> EmbedHook:
     """A hook for `hook_embed` that writes `vectors` [n_virtual, d_model] over the placeholders.
 
@@ -153,6 +163,8 @@ def edit_prompt(edits: Sequence[PromptEdit], n_virtual: int, starts: Int[Tensor,
     def hook(embed: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "batch pos d_model"]:
         rows, columns = prompt_index(embed.shape[0], n_virtual, starts)
         vectors = embed[rows, columns]
+        if len(edits) not in (1, len(vectors)):
+            raise DPCInterpError(f"there are {len(edits)} edits for {len(vectors)} rows; give one for all rows or one a row")
         by_row = edits if len(edits) == len(vectors) else [edits[0]] * len(vectors)
         edited = torch.stack([edit(row) for edit, row in zip(by_row, vectors, strict=True)])
         return embed.index_put((rows, columns), edited)
@@ -184,7 +196,7 @@ def prompted(
 
     def run(tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch n_virtual_and_pos d_vocab"]:
         check_length(model, prompt.n_virtual + tokens.shape[1])
-        return model(with_placeholders(tokens.to(model.cfg.device), prompt.n_virtual))
+        return logits_behind(model, tokens, prompt.n_virtual)
 
     with model.hooks(fwd_hooks=[("hook_embed", hook) for hook in (write_prompt(prompt.vectors), *more)]):
         yield run

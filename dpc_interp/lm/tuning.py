@@ -17,10 +17,10 @@ from transformer_lens import HookedTransformer
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError
 from dpc_interp.lm.generation import question_tokens
-from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, with_placeholders, write_prompt
+from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, logits_behind, write_prompt
 from dpc_interp.tasks.problems import Problem
 
-Example = tuple[Int[Tensor, " n_tokens"], int]
+Example = tuple[Int[Tensor, " _"], int]
 """Question and rationale ids, and how many of them are the question."""
 
 
@@ -120,7 +120,7 @@ def prompt_loss(
     positions = torch.arange(tokens.shape[1], device=tokens.device)
     counted = (positions >= n_question) & (positions < length)
     with model.hooks(fwd_hooks=[("hook_embed", write_prompt(vectors))]):
-        logits = model(with_placeholders(tokens, n_virtual))[:, n_virtual - 1 : -1]
+        logits = logits_behind(model, tokens, n_virtual)[:, n_virtual - 1 : -1]
     return cross_entropy(logits[counted].float(), tokens[counted])
 
 

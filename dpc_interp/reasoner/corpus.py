@@ -27,7 +27,7 @@ INSTRUCTIONS = {
     "bare": ("Only the answer.", "Just say the result.", "No steps."),
     "other": ("Go on.", "Write more of this.", "Do not answer."),
 }
-RULE_TEXT = ("a {op} b = a {sign} b + {constant}.", "{op} means {sign} b + {constant}.", "{op}: {sign} + {constant}.")
+RULE_TEXT = "{op} {sign} {constant}"
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,12 @@ def _response(rng: random.Random, problem: Problem, dialect: str, rules: dict[st
 
 
 def _prefix(rng: random.Random, dialect: str, rules: dict[str, tuple[str, int]], task: str) -> str:
-    """Up to four sentences in any order: the dialect, the rules, and some that mean nothing."""
+    """Lines in any order: the dialect, the rules, and some that mean nothing."""
     pieces = [rng.choice(INSTRUCTIONS[dialect])]
     if task == "rule" or rng.random() < 0.05:
         ops = rng.sample(rule.OPERATORS, len(rule.OPERATORS))
-        text = rng.choice(RULE_TEXT)
-        pieces.append(" ".join(text.format(op=op, sign=rules[op][0], constant=rules[op][1]) for op in ops))
+        pieces.extend(RULE_TEXT.format(op=op, sign=rules[op][0], constant=rules[op][1]) for op in ops)
     if rng.random() < 0.3:
         pieces.append(rng.choice(rule.ASIDE).format(n=rng.randint(2, 40)))
     rng.shuffle(pieces)
-    return " ".join(pieces)
+    return "\n".join(pieces)

@@ -9,7 +9,7 @@ import re
 
 MARKERS = (
     re.compile(r"####\s*(-?[\d.,]*\d)"),
-    re.compile(r"[Tt]he answer is\s*\(?([A-E])\)?"),
+    re.compile(r"[Tt]he answer is\s*\(?([A-E])\b\)?"),
     re.compile(r"\\boxed\{([^{}]*)\}"),
 )
 

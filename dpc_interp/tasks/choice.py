@@ -25,8 +25,8 @@ def make(rng: random.Random, n_steps: int) -> Problem:
     options = [value, *smaller, *(value + d for d in rng.sample(near, 4 - below))]
     rng.shuffle(options)
     letter = LETTERS[options.index(value)]
-    listed = " ".join(f"({name}) {option}" for name, option in zip(LETTERS, options, strict=True))
-    rationale = "\n".join([*steps, f"{value} is ({letter})", f"The answer is {letter}"])
+    listed = " ".join(f"{option} ({name})" for name, option in zip(LETTERS, options, strict=True))
+    rationale = "\n".join([*steps, f"{value} ({letter})", f"The answer is {letter}"])
     return Problem("choice", f"{scene} {listed}", rationale, letter, n_steps)
 
 

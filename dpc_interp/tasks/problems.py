@@ -7,15 +7,15 @@ split, decided by a hash of its question: no seed can move a question from train
 from __future__ import annotations
 
 import hashlib
+import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
-import pandas as pd
-
 from dpc_interp.errors import DPCInterpError, UnknownNameError
+from dpc_interp.tasks.answers import answer_start
 
 SYNTHETIC = ("story", "choice", "algebra", "rule")
 """The tasks that are generated; each is a module beside this one with `make` and `MAX_STEPS`."""
@@ -38,6 +38,15 @@ class Problem:
     answer: str
     n_steps: int
     id: str = ""
+
+
+def check_distinct(problems: Sequence[Problem]) -> None:
+    """Refuse problems that share an id: their rows could not be told apart."""
+    seen: set[str] = set()
+    for problem in problems:
+        if problem.id in seen:
+            raise DPCInterpError(f"two problems have the id {problem.id!r}; give each its own")
+        seen.add(problem.id)
 
 
 def question_hash(question: str) -> int:
@@ -108,18 +117,27 @@ def load_problems(
 def _read_jsonl(path: Path, n: int | None) -> list[Problem]:
     if not path.is_file():
         raise DPCInterpError(f"{path} is not a file; give the path of a .jsonl file of problems")
-    try:
-        rows = pd.read_json(path, lines=True, dtype=False)
-    except ValueError as error:
-        raise DPCInterpError(f"{path} is not JSON lines ({error}); write one JSON object a line") from error
-    missing = {"question", "answer"} - set(rows.columns)
-    if missing:
-        raise DPCInterpError(f"{path} lacks the column {sorted(missing)[0]!r}; every row needs question and answer")
     problems = []
-    for row in rows.head(n if n is not None else len(rows)).to_dict("records"):
-        rationale = str(row.get("rationale", ""))
-        steps = len(rationale.splitlines())
-        task = str(row.get("task", path.stem))
-        identity = str(row.get("id", f"{task}-{question_hash(str(row['question'])):016x}"))
-        problems.append(Problem(task, str(row["question"]), rationale, str(row["answer"]), steps, identity))
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if line.strip() and (n is None or len(problems) < n):
+            problems.append(_from_json(line, f"{path}, line {number},", path.stem))
+    if not problems:
+        raise DPCInterpError(f"{path} is empty; give at least one problem")
     return problems
+
+
+def _from_json(line: str, place: str, default_task: str) -> Problem:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DPCInterpError(f"{place} is not JSON ({error.msg}); write one JSON object a line") from error
+    if not isinstance(row, dict):
+        raise DPCInterpError(f"{place} is not a JSON object; every line needs question and answer")
+    given = {key: str(value) for key, value in row.items() if value is not None}
+    for key in ("question", "answer"):
+        if key not in given:
+            raise DPCInterpError(f"{place} lacks the column {key!r}; every line needs question and answer")
+    task, rationale = given.get("task", default_task), given.get("rationale", "")
+    identity = given.get("id", f"{task}-{question_hash(given['question']):016x}")
+    steps = sum(bool(step.strip()) for step in rationale[: answer_start(rationale)].splitlines())
+    return Problem(task, given["question"], rationale, given["answer"], steps, identity)

@@ -1,7 +1,7 @@
 """`rule`, the positive control: every step needs a rule that the question does not state.
 
-`a blip b` is `a + b + c` or `a - b + c` with a constant c of each operator's own. `RULES` are this task's; they stand
-in no question, so only the prompt can carry them, and information must flow from it into every step. While the
+`a blip b` is `a + b + c` or `a - b + c` with a constant c of each operator's own; a step names its rule as `blip + 4`. `RULES` are this
+task's; they stand in no question, so only the prompt can carry them, and information must flow from it into every step. While the
 reasoner was trained the rules changed from document to document (`dpc_interp.reasoner.corpus`): a bare model can only guess.
 """
 
@@ -34,7 +34,7 @@ def make(rng: random.Random, n_steps: int, rules: Mapping[str, tuple[str, int]] 
         n = rng.randint(1, 20 if sign == "+" else min(20, value))
         after = value + constant + (n if sign == "+" else -n)
         sentences.append(rng.choice(APPLY).format(op=op, n=n))
-        steps.append(f"{op} {n}: {value} {sign} {n} + {constant} = {after}")
+        steps.append(f"{op} {sign} {constant} with {n}: {value} {sign} {n} + {constant} = {after}")
         value = after
     for _ in range(rng.randint(0, 2)):
         sentences.insert(rng.randint(0, len(sentences)), rng.choice(ASIDE).format(n=rng.randint(2, 40)))

@@ -1,0 +1,207 @@
+"""The frames of `analyse` against plain loops over the saliency of each transcript alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import pandas as pd
+import pytest
+import torch
+from transformer_lens import HookedTransformer
+
+from dpc_interp import (
+    Analysis,
+    DPCInterpError,
+    Problem,
+    SaliencyMap,
+    SoftPrompt,
+    Transcript,
+    analyse,
+    generate,
+    prompted,
+    saliency,
+    saliency_map,
+    with_rationale,
+)
+
+KEYS = {
+    "flow": ["instance", "layer", "source", "source_step", "destination", "step"],
+    "accumulation": ["instance", "layer", "virtual_token"],
+    "tokens": ["instance", "layer", "position"],
+    "instances": ["instance"],
+}
+
+
+@pytest.fixture(scope="module")
+def runs(model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt, written) -> list[Transcript]:
+    """Texts of a model and of a hand: several steps, an answer or none, a stop token or none, one token alone."""
+    texts = [
+        ("one", "buys 8: 9 + 8 = 17\nloses 2: 17 - 2 = 15\n#### 15", True),
+        ("two", "Tom has 9. Tom buys 8.\n", False),
+        ("three", "9 + 8 = 17. 17 - 2 = 15. Tom has 15.", True),
+        ("four", "\n\n9\n#### 1", True),
+        ("five", "buys", True),
+    ]
+    by_hand = [written(text, name=name, gold="15", stopped=stopped) for name, text, stopped in texts]
+    return [*by_hand, *with_rationale(generate(model, problems[:8], prompt, max_new_tokens=20, progress=False), model)]
+
+
+@pytest.fixture(scope="module")
+def found(model: HookedTransformer, runs: list[Transcript], prompt: SoftPrompt) -> Analysis:
+    return analyse(model, runs, prompt, batch_size=8, progress=False)
+
+
+@pytest.fixture(scope="module")
+def maps(model: HookedTransformer, runs: list[Transcript], prompt: SoftPrompt) -> dict[str, SaliencyMap]:
+    return {run.problem.id: saliency_map(model, run, prompt) for run in runs}
+
+
+def mean_of_pairs(flow: torch.Tensor, rows: range, columns: range) -> float | None:
+    """The mean over causal pairs, one by one; None where there is none."""
+    values = [flow[i, j].item() for i in rows for j in columns if j < i]
+    return sum(values) / len(values) if values else None
+
+
+def expected_flow(name: str, map_: SaliencyMap) -> Iterator[tuple[object, ...]]:
+    spans = {key: range(*span) for key, span in map_.segments.borders().items()}
+    steps = [range(*span) for span in map_.segments.steps]
+    for layer, flow in enumerate(map_.values):
+        pairs = [
+            ((source, -1, destination, -1), spans[destination], spans[source])
+            for source, destination in product(spans, spans)
+            if destination != "prompt"
+        ]
+        for k, rows in enumerate(steps):
+            pairs += [((source, -1, "rationale", k), rows, spans[source]) for source in ("prompt", "question")]
+            pairs += [(("rationale", m, "rationale", k), rows, steps[m]) for m in range(k + 1)]
+        for key, rows, columns in pairs:
+            value = mean_of_pairs(flow, rows, columns)
+            if value is not None:
+                yield (name, layer, *key, value)
+
+
+def test_flow_is_the_mean_over_causal_pairs(found: Analysis, maps: dict[str, SaliencyMap]) -> None:
+    rows = [row for name, map_ in maps.items() for row in expected_flow(name, map_)]
+    expected = pd.DataFrame(rows, columns=[*KEYS["flow"], "value"]).set_index(KEYS["flow"])["value"]
+    given = found.flow.set_index(KEYS["flow"])["value"]
+    assert given.index.is_unique
+    assert set(given.index) == set(expected.index)
+    pd.testing.assert_series_equal(given.loc[expected.index].astype(float), expected, rtol=1e-4, atol=1e-8)
+    assert set(found.flow["step"]) > {-1, 0, 1, 2}
+
+
+def test_accumulation_is_the_mean_over_question_and_rationale(found: Analysis, maps: dict[str, SaliencyMap]) -> None:
+    rows = []
+    for name, map_ in maps.items():
+        readers = range(map_.segments.question[0], map_.segments.rationale[1])
+        for layer, token in product(range(len(map_.values)), range(map_.segments.prompt[1])):
+            value = sum(map_.values[layer, i, token].item() for i in readers) / len(readers)
+            rows.append((name, layer, token, value))
+    expected = pd.DataFrame(rows, columns=[*KEYS["accumulation"], "value"])
+    pd.testing.assert_frame_equal(
+        found.accumulation.astype({"value": float, "instance": object}),
+        expected.astype({"instance": object}),
+        rtol=1e-4,
+        atol=1e-8,
+        check_column_type=False,
+    )
+
+
+def test_each_rationale_token_by_loops(found: Analysis, maps: dict[str, SaliencyMap], model: HookedTransformer) -> None:
+    for name, map_ in maps.items():
+        start, stop = map_.segments.rationale
+        table = found.tokens[found.tokens["instance"] == name]
+        assert len(table) == len(map_.values) * (stop - start)
+        for row in table.itertuples():
+            i = start + row.position
+            flow = sum(map_.values[row.layer, i, j].item() for j in range(map_.segments.prompt[1])) / map_.segments.prompt[1]
+            assert row.value == pytest.approx(flow, rel=1e-4, abs=1e-8)
+            assert row.token == map_.tokens[i]
+            assert row.late == (row.position >= (stop - start) // 2)
+            assert [a <= i < b for a, b in map_.segments.steps].index(True) == row.step
+
+
+def test_nll_is_that_of_the_prompted_model(found: Analysis, runs: list[Transcript], model, prompt: SoftPrompt) -> None:
+    table = found.instances.set_index("instance")
+    for run in runs:
+        with prompted(model, prompt) as forward:
+            logits = forward(torch.cat([run.question_tokens, run.generated_tokens])[None])[0]
+        first = prompt.n_virtual + len(run.question_tokens)
+        nll = [-logits[first + k - 1].log_softmax(-1)[t].item() for k, t in enumerate(run.generated_tokens.tolist())]
+        assert table.loc[run.problem.id, "nll"] == pytest.approx(sum(nll) / len(nll), rel=1e-4)
+        tokens = found.tokens[(found.tokens["instance"] == run.problem.id) & (found.tokens["layer"] == 1)]
+        assert tokens["nll"].tolist() == pytest.approx(nll[: len(tokens)], rel=1e-3, abs=1e-5)
+
+
+def test_instances(found: Analysis, runs: list[Transcript]) -> None:
+    table = found.instances
+    assert table["instance"].tolist() == [run.problem.id for run in runs]
+    assert table["correct"].tolist()[:5] == [True, False, False, False, False]
+    assert table["n_rationale_tokens"].tolist()[:5] == [23, 10, 19, 4, 1]
+    assert (table["task"] == "story").all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_batched_is_unbatched(
+    found: Analysis, runs: list[Transcript], model: HookedTransformer, prompt: SoftPrompt, batch_size: int
+) -> None:
+    alone = analyse(model, runs, prompt, batch_size=batch_size, progress=False)
+    for name in KEYS:
+        pd.testing.assert_frame_equal(getattr(alone, name), getattr(found, name), rtol=1e-4, atol=1e-7)
+    assert found.flow["value"].max() > 1e-3, "the absolute tolerance must not decide"
+
+
+@pytest.mark.parametrize("how", ["sum_of_abs", "mean_of_abs"])
+def test_head_reductions_reach_the_frames(runs: list[Transcript], model, prompt: SoftPrompt, how: str) -> None:
+    run = runs[0]
+    tokens = torch.cat([run.question_tokens, run.generated_tokens])
+    values = saliency(model, tokens, prompt, len(run.question_tokens), head_reduction=how)
+    made = analyse(model, runs[:3], prompt, head_reduction=how, progress=False)
+    map_ = saliency_map(model, run, prompt, head_reduction=how)
+    assert torch.equal(map_.values, values)
+    start, stop = map_.segments.rationale
+    table = made.flow.set_index(KEYS["flow"])["value"]
+    expected = values[2, start:stop, : prompt.n_virtual].mean().item()
+    assert table["one", 2, "prompt", -1, "rationale", -1] == pytest.approx(expected, rel=1e-4)
+    assert made.options["head_reduction"] == how
+
+
+def test_gold_target_reads_the_written_rationale(model, prompt: SoftPrompt, written: Callable[..., Transcript]) -> None:
+    gold = written("buys 8: 9 + 8 = 17\n#### 17", gold="17")
+    run = Transcript(gold.problem, gold.question_tokens, written("Tom has 9.").generated_tokens, "Tom has 9.", None, False)
+    found = analyse(model, [run], prompt, target="gold", progress=False)
+    expected = analyse(model, [gold], prompt, progress=False)
+    for name in ("flow", "accumulation", "tokens"):
+        pd.testing.assert_frame_equal(getattr(found, name), getattr(expected, name))
+    assert found.instances["correct"].tolist() == [False], "correct stays that of the run"
+
+
+def test_map_of_a_transcript(maps: dict[str, SaliencyMap], runs: list[Transcript], prompt: SoftPrompt) -> None:
+    map_ = maps["one"]
+    assert map_.tokens[:7] == ["<P0>", "<P1>", "<P2>", "<P3>", "<P4>", "<bos>", "Tom"]
+    assert "".join(map_.tokens[slice(*map_.segments.rationale)]) == "buys 8: 9 + 8 = 17\nloses 2: 17 - 2 = 15\n"
+    assert map_.values.shape == (3, len(map_.tokens), len(map_.tokens)) == (3, *[map_.segments.length] * 2)
+
+
+def test_with_rationale_drops_bare_answers(model, written: Callable[..., Transcript]) -> None:
+    kept, dropped = written("9 + 8 = 17\n#### 17"), written("#### 17")
+    assert with_rationale([dropped, kept], model) == [kept]
+
+
+def test_same_ids_are_refused(model, prompt: SoftPrompt, written: Callable[..., Transcript]) -> None:
+    """Their rows could not be told apart, and every statistic would average over both."""
+    with pytest.raises(DPCInterpError, match="two problems have the id"):
+        analyse(model, [written("buys 8", name=""), written("buys 9", name="")], prompt, progress=False)
+
+
+def test_leaves_nothing_behind(model, runs: list[Transcript], prompt: SoftPrompt, unchanged, monkeypatch) -> None:
+    with unchanged(model):
+        analyse(model, runs[:3], prompt, progress=False)
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dpc_interp.analysis.flow.Groups.reduce", fail)
+    with unchanged(model), pytest.raises(KeyboardInterrupt):
+        analyse(model, runs[:3], prompt, progress=False)

@@ -1,0 +1,172 @@
+"""`saliency` against autograd on ones, finite differences and a flow worked by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformer_lens.hook_points import HookPoint
+
+from dpc_interp import DPCInterpError, SoftPrompt, saliency
+
+N_QUESTION = 6
+TOKENS = torch.tensor([1, 40, 51, 62, 9, 13, 20, 33, 20, 87, 101, 2])
+REDUCE: dict[str, Callable[[Tensor], Tensor]] = {
+    "abs_of_sum": lambda product: product.sum(1).abs(),
+    "sum_of_abs": lambda product: product.abs().sum(1),
+    "mean_of_abs": lambda product: product.abs().mean(1),
+}
+
+
+def loss_of(
+    model: HookedTransformer, vectors: Tensor, change: Callable[[Tensor, HookPoint], Tensor]
+) -> Tensor:
+    """Mean NLL of the tokens after the question, the prompt joined on by hand, each pattern changed by `change`."""
+    n = len(vectors)
+    ids = torch.cat([torch.full((n,), 7), TOKENS])[None]
+    hooks = [
+        ("hook_embed", lambda value, hook: torch.cat([vectors[None].to(value), value[:, n:]], dim=1)),
+        (lambda name: name.endswith("hook_pattern"), change),
+    ]
+    predicted = model.run_with_hooks(ids, fwd_hooks=hooks)[0, n + N_QUESTION - 1 : -1].log_softmax(-1)
+    return -predicted.gather(1, TOKENS[N_QUESTION:, None]).mean()
+
+
+def brute_force(model: HookedTransformer, vectors: Tensor) -> Tensor:
+    """A * dL/dA [layer, head, dest, src]: the gradient of the loss with respect to ones multiplied into each pattern."""
+    size = len(vectors) + len(TOKENS)
+    shape = (model.cfg.n_heads, size, size)
+    ones = [torch.ones(shape, dtype=model.cfg.dtype, requires_grad=True) for _ in range(model.cfg.n_layers)]
+    loss = loss_of(model, vectors, lambda pattern, hook: pattern * ones[hook.layer()])
+    return torch.stack(torch.autograd.grad(loss, ones))
+
+
+@pytest.mark.parametrize("how", REDUCE)
+def test_equals_the_gradient_of_ones(each_model: HookedTransformer, prompt: SoftPrompt, how: str) -> None:
+    expected = REDUCE[how](brute_force(each_model, prompt.vectors))
+    expected.diagonal(dim1=1, dim2=2).zero_()
+    found = saliency(each_model, TOKENS, prompt, N_QUESTION, head_reduction=how)  # type: ignore[arg-type]
+    assert found.dtype == torch.float32
+    assert found.shape == expected.shape
+    for layer in range(len(expected)):
+        assert expected[layer].max() > 1e-4
+        assert (found[layer] - expected[layer]).abs().max() <= 1e-5 * expected[layer].max()
+
+
+@pytest.mark.parametrize("kind", ["gqa", "plain", "learned"])
+def test_every_entry_in_double_precision(build: Callable[..., HookedTransformer], prompt: SoftPrompt, kind: str) -> None:
+    """No cancellation between heads here, so that each entry alone is held to 1e-5."""
+    model = build(kind, dtype=torch.float64)
+    expected = REDUCE["sum_of_abs"](brute_force(model, prompt.vectors)).tril(-1)
+    found = saliency(model, TOKENS, prompt.vectors, N_QUESTION, head_reduction="sum_of_abs").double()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["gqa", "learned"])
+def test_gradient_is_that_of_finite_differences(
+    build: Callable[..., HookedTransformer], prompt: SoftPrompt, kind: str
+) -> None:
+    model = build(kind, dtype=torch.float64)
+    size, step = len(prompt.vectors) + len(TOKENS), 1e-5
+    patterns = torch.zeros(model.cfg.n_layers, model.cfg.n_heads, size, size, dtype=torch.float64)
+
+    def read(pattern: Tensor, hook: HookPoint) -> None:
+        patterns[hook.layer()] = pattern[0]
+
+    loss_of(model, prompt.vectors, read)
+    found = saliency(model, TOKENS, prompt, N_QUESTION)
+    generator = torch.Generator().manual_seed(1)
+    for layer in range(model.cfg.n_layers):
+        for _ in range(6):
+            i = int(torch.randint(2, size - 1, (), generator=generator))
+            j = int(torch.randint(i, (), generator=generator))
+            signed = 0.0
+            for head in range(model.cfg.n_heads):
+
+                def shifted(by: float, layer: int = layer, head: int = head, i: int = i, j: int = j) -> float:
+                    def shift(pattern: Tensor, hook: HookPoint) -> Tensor:
+                        if hook.layer() != layer:
+                            return pattern
+                        moved = pattern.clone()
+                        moved[0, head, i, j] += by
+                        return moved
+
+                    return loss_of(model, prompt.vectors, shift).item()
+
+                slope = (shifted(step) - shifted(-step)) / (2 * step)
+                signed += patterns[layer, head, i, j].item() * slope
+            assert found[layer, i, j].item() == pytest.approx(abs(signed), rel=1e-4, abs=1e-8)
+
+
+def by_hand() -> tuple[HookedTransformer, Tensor]:
+    """Two attention layers of one head, no norm, no MLP, no positions; values and unembedding are the identity."""
+    cfg = HookedTransformerConfig(
+        n_layers=2, d_model=2, n_heads=1, d_head=2, n_ctx=4, d_vocab=2, attn_only=True, normalization_type=None, device="cpu"
+    )
+    model = HookedTransformer(cfg)
+    for weight in model.parameters():
+        weight.data.zero_()
+    for block in model.blocks:
+        block.attn.W_V.data[0] = block.attn.W_O.data[0] = torch.eye(2)
+    model.unembed.W_U.data = torch.eye(2)
+    model.embed.W_E.data = torch.tensor([[1.0, -2.0], [0.5, -0.0625]])
+    return model, torch.tensor([[-1.0, 2.0]])
+
+
+def test_two_layers_and_four_tokens_by_hand() -> None:
+    """Prompt p, question (token 0, token 1), rationale (token 0): positions 0 to 3, one loss, at position 2.
+
+    Queries are zero, so every row of both patterns is uniform, A[i, j] = 1 / (i + 1), and no gradient passes through the patterns.
+    Only the difference d = second - first entry of each vector matters to a softmax over two tokens:
+        d(p) = 3, d(token 0) = -3, d(token 1) = -9/16.
+    Layer 0 adds the mean of what is before:   h0 = 3 + 3 = 6,  h1 = -3 + 0 = -3,  h2 = -9/16 + (-9/16) / 3 = -3/4.
+    Layer 1 at position 2:                     -3/4 + (6 - 3 - 3/4) / 3 = 0: both tokens have probability 1/2.
+    The target is the first token: dL/d(logits) = (-1/2, 1/2) = g, so g . x = d(x) / 2.
+    Layer 1: dL/dA[2, j] = g . h_j, A = 1/3:   I[2, 0] = 6 / 2 / 3 = 1,  I[2, 1] = 3 / 2 / 3 = 1/2.
+    Layer 0: dL/dh2 = g (1 + 1/3), dL/dh1 = dL/dh0 = g / 3:
+        I[2, 0] = 1/3 * 4/3 * 3/2 = 2/3,  I[2, 1] = 1/3 * 4/3 * 3/2 = 2/3,  I[1, 0] = 1/2 * 1/3 * 3/2 = 1/4.
+    Nothing reads position 3; the diagonal is left out.
+    """
+    model, vectors = by_hand()
+    expected = torch.zeros(2, 4, 4)
+    expected[0, 1, 0], expected[0, 2, 0], expected[0, 2, 1] = 1 / 4, 2 / 3, 2 / 3
+    expected[1, 2, 0], expected[1, 2, 1] = 1, 1 / 2
+    torch.testing.assert_close(saliency(model, torch.tensor([0, 1, 0]), vectors, 2), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_of_a_half_precision_model_is_float32_and_near(build: Callable[..., HookedTransformer], prompt: SoftPrompt) -> None:
+    exact = saliency(build("gqa"), TOKENS, prompt, N_QUESTION)
+    rough = saliency(build("gqa", dtype=torch.bfloat16), TOKENS, prompt, N_QUESTION)
+    assert rough.dtype == torch.float32
+    assert torch.corrcoef(torch.stack([exact.flatten(), rough.flatten()]))[0, 1] > 0.98
+
+
+def test_of_an_unfrozen_model_within_no_grad(build: Callable[..., HookedTransformer], prompt: SoftPrompt, unchanged) -> None:
+    frozen = saliency(build("plain"), TOKENS, prompt, N_QUESTION)
+    model = build("plain").requires_grad_(True)
+    with unchanged(model), torch.no_grad():
+        assert torch.equal(saliency(model, TOKENS, prompt, N_QUESTION), frozen)
+
+
+def test_leaves_nothing_behind(each_model: HookedTransformer, prompt: SoftPrompt, unchanged) -> None:
+    with unchanged(each_model):
+        saliency(each_model, TOKENS, prompt, N_QUESTION)
+
+
+def test_leaves_nothing_behind_when_it_fails(model: HookedTransformer, prompt: SoftPrompt, unchanged, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dpc_interp.analysis.saliency._reduce_heads", fail)
+    with unchanged(model), pytest.raises(KeyboardInterrupt):
+        saliency(model, TOKENS, prompt, N_QUESTION)
+
+
+def test_a_pattern_off_the_loss_path_is_refused(build: Callable[..., HookedTransformer], prompt: SoftPrompt) -> None:
+    model = build("gqa")
+    model.add_hook("blocks.1.attn.hook_z", lambda z, hook: z.detach())
+    with pytest.raises(DPCInterpError, match="pattern of layer 1"):
+        saliency(model, TOKENS, prompt, N_QUESTION)

@@ -1,0 +1,103 @@
+"""Segments of texts written by hand, and what holds for every text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpc_interp import Problem, Segments, Transcript
+from dpc_interp.analysis.segments import segment, step_cuts
+
+N_VIRTUAL = 3
+TWO_STEPS = "buys 8: 9 + 8 = 17\nloses 2: 17 - 2 = 15\n#### 15"
+
+
+@pytest.fixture
+def pieces(written: Callable[..., Transcript], tokenizer) -> Callable[..., dict[str, object]]:
+    """The text of each segment and step of a written text."""
+
+    def cut(text: str, stopped: bool = True) -> dict[str, object]:
+        run = written(text, stopped=stopped)
+        layout = segment(run, tokenizer, N_VIRTUAL)
+        tokens = torch.cat([torch.full((N_VIRTUAL,), 0), run.question_tokens, run.generated_tokens])
+        assert layout.length == len(tokens)
+        shown = {name: tokenizer.decode(tokens[a:b]) for name, (a, b) in layout.borders().items()}
+        assert shown.pop("prompt") == "<pad>" * N_VIRTUAL
+        assert shown.pop("question") == tokenizer.decode(run.question_tokens)
+        return shown | {"steps": [tokenizer.decode(tokens[a:b]) for a, b in layout.steps]}
+
+    return cut
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+@pytest.mark.parametrize(
+    ("text", "rationale", "answer", "steps"),
+    [
+        (TWO_STEPS, "buys 8: 9 + 8 = 17\nloses 2: 17 - 2 = 15\n", "#### 15", ["buys 8: 9 + 8 = 17\n", "loses 2: 17 - 2 = 15\n"]),
+        ("buys 8: 9 + 8 = 17\nloses 2:", "buys 8: 9 + 8 = 17\nloses 2:", "", ["buys 8: 9 + 8 = 17\n", "loses 2:"]),
+        ("9 + 8 = 17.", "9 + 8 = 17.", "", ["9 + 8 = 17."]),
+        ("Tom has 9. Tom buys 8. How many?", "Tom has 9. Tom buys 8. How many?", "", ["Tom has 9.", " Tom buys 8.", " How many?"]),
+        ("9 + 8 = 17\nThe answer is B", "9 + 8 = 17\n", "The answer is B", ["9 + 8 = 17\n"]),
+        ("x = 4\n\\boxed{4}", "x = 4\n", "\\boxed{4}", ["x = 4\n"]),
+        ("#### 15", "", "#### 15", []),
+        ("#### 1\n#### 15", "#### 1\n", "#### 15", ["#### 1\n"]),
+        ("9 + 8 = 17\n#### 17\n", "9 + 8 = 17\n", "#### 17\n", ["9 + 8 = 17\n"]),
+        ("9 + 8 = 17\n\n17 - 2 = 15", "9 + 8 = 17\n\n17 - 2 = 15", "", ["9 + 8 = 17\n", "\n", "17 - 2 = 15"]),
+    ],
+)
+def test_by_hand(pieces, text: str, rationale: str, answer: str, steps: list[str], stopped: bool) -> None:
+    assert pieces(text, stopped) == {"rationale": rationale, "answer": answer, "steps": steps}
+
+
+def test_positions_by_hand(written: Callable[..., Transcript], tokenizer) -> None:
+    """3 virtual tokens; <bos> and 17 pieces of question; 9 pieces a step here, 2 + 1 of answer, the stop token."""
+    run = written(TWO_STEPS)
+    n_question = len(run.question_tokens)
+    first = N_VIRTUAL + n_question
+    one = len(tokenizer("buys 8: 9 + 8 = 17\n").input_ids)
+    two = len(tokenizer("loses 2: 17 - 2 = 15\n").input_ids)
+    assert segment(run, tokenizer, N_VIRTUAL) == Segments(
+        prompt=(0, 3),
+        question=(3, first),
+        rationale=(first, first + one + two),
+        answer=(first + one + two, first + one + two + 3),
+        steps=((first, first + one), (first + one, first + one + two)),
+        length=first + one + two + 4,
+    )
+    assert (one, two) == (11, 12)
+
+
+def test_step_of(written: Callable[..., Transcript], tokenizer) -> None:
+    layout = segment(written(TWO_STEPS), tokenizer, N_VIRTUAL)
+    start, stop = layout.rationale
+    assert [layout.step_of(position) for position in range(start, stop)] == [0] * 11 + [1] * 12
+
+
+def test_cuts_of_one_line_do_not_fall_within_numbers() -> None:
+    text = "It is 3.5 km. Is it far? No."
+    assert [text[a:b] for a, b in zip([0, *step_cuts(text)], step_cuts(text))] == ["It is 3.5 km. ", "Is it far? ", "No."]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(ids=st.lists(st.integers(3, 250), min_size=0, max_size=40), breaks=st.lists(st.integers(0, 40)), stopped=st.booleans())
+def test_segments_and_steps_divide_every_text(tokenizer, ids: list[int], breaks: list[int], stopped: bool) -> None:
+    (line_break,) = tokenizer("\n").input_ids
+    (marker,) = tokenizer("####").input_ids
+    for place in breaks:
+        if place < len(ids):
+            ids[place] = marker if place % 5 == 0 else line_break
+    ids = ids + [tokenizer.eos_token_id] * stopped
+    question = torch.tensor([tokenizer.bos_token_id, 40, 41])
+    run = Transcript(Problem("story", "", "", "", 1, "x"), question, torch.tensor(ids, dtype=torch.long), "", None, False)
+    layout = segment(run, tokenizer, N_VIRTUAL)
+    spans = list(layout.borders().values())
+    assert spans[0][0] == 0
+    assert all(a[1] == b[0] for a, b in zip(spans, spans[1:]))
+    assert spans[-1][1] == layout.length - stopped == N_VIRTUAL + 3 + len(ids) - stopped
+    covered = [position for a, b in layout.steps for position in range(a, b)]
+    assert covered == list(range(*layout.rationale))
+    assert all(a < b for a, b in layout.steps)

@@ -1,0 +1,105 @@
+"""Batched, cached decoding against one question at a time with a full forward pass for every token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from transformer_lens import HookedTransformer
+
+from dpc_interp import CorruptionPlan, Problem, SoftPrompt, Transcript, generate
+from dpc_interp.lm.generation import question_tokens
+
+MAX_NEW = 24
+
+
+def slow(model: HookedTransformer, question: Tensor, vectors: Tensor | None) -> list[int]:
+    """Greedy decoding without cache, batch or padding, the prompt joined on by hand."""
+    vectors = torch.zeros(0, model.cfg.d_model) if vectors is None else vectors
+    n, written = len(vectors), []
+    while len(written) < MAX_NEW and (not written or written[-1] != model.tokenizer.eos_token_id):
+        ids = torch.cat([torch.full((n,), 9), question, torch.tensor(written, dtype=torch.long)])[None]
+        hook = ("hook_embed", lambda value, hook: torch.cat([vectors[None], value[:, n:]], dim=1))
+        written.append(int(model.run_with_hooks(ids, fwd_hooks=[hook])[0, -1].argmax()))
+    return written
+
+
+def tokens_of(runs: list[Transcript]) -> list[list[int]]:
+    return [run.generated_tokens.tolist() for run in runs]
+
+
+@pytest.fixture(scope="module", params=["prompted", "bare"])
+def either(request: pytest.FixtureRequest, prompt: SoftPrompt) -> SoftPrompt | None:
+    return prompt if request.param == "prompted" else None
+
+
+def test_cached_is_uncached(model: HookedTransformer, problems: list[Problem], either: SoftPrompt | None) -> None:
+    vectors = None if either is None else either.vectors
+    expected = [slow(model, question_tokens(model, p.question), vectors) for p in problems]
+    lengths = {len(ids) for ids in expected}
+    assert len(lengths) > 4, "rows must leave the batch at different times"
+    assert MAX_NEW in lengths, "and one must not stop by itself"
+    found = generate(model, problems, either, max_new_tokens=MAX_NEW, progress=False)
+    assert tokens_of(found) == expected
+
+
+@pytest.mark.parametrize("kind", ["plain", "learned"])
+def test_cached_is_uncached_of_other_models(
+    build: Callable[..., HookedTransformer], problems: list[Problem], prompt: SoftPrompt, kind: str
+) -> None:
+    """Left padding must not shift learned positions."""
+    model = build(kind, stop_logit=1.8)
+    expected = [slow(model, question_tokens(model, p.question), prompt.vectors) for p in problems[:8]]
+    assert len({tuple(ids) for ids in expected}) > 4
+    assert tokens_of(generate(model, problems[:8], prompt, max_new_tokens=MAX_NEW, progress=False)) == expected
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_text_does_not_depend_on_the_batch(
+    model: HookedTransformer, problems: list[Problem], either: SoftPrompt | None, batch_size: int
+) -> None:
+    whole = generate(model, problems, either, max_new_tokens=MAX_NEW, progress=False)
+    found = generate(model, problems, either, max_new_tokens=MAX_NEW, batch_size=batch_size, progress=False)
+    assert tokens_of(found) == tokens_of(whole)
+    assert [run.problem for run in found] == problems
+
+
+def test_each_row_has_its_own_plan(model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt) -> None:
+    plans = [CorruptionPlan((i % prompt.n_virtual,), mask=0.0, gamma=25.0 * (i % 2)) for i in range(len(problems))]
+    found = generate(model, problems, prompt, plans=plans, max_new_tokens=MAX_NEW, batch_size=7, progress=False)
+    expected = [
+        slow(model, question_tokens(model, p.question), plan(prompt.vectors)) for p, plan in zip(problems, plans, strict=True)
+    ]
+    assert tokens_of(found) == expected
+    assert expected != tokens_of(generate(model, problems, prompt, max_new_tokens=MAX_NEW, progress=False))
+
+
+def test_transcript_reads_and_checks_the_answer(model: HookedTransformer, prompt: SoftPrompt, monkeypatch) -> None:
+    """What `decode` returns becomes text, answer and verdict."""
+    problem = Problem("story", "Tom has 9 apples.", "#### 17", "17", 1, "story-0")
+    ids = torch.tensor([*model.tokenizer("buys 8: 9 + 8 = 17\n#### 17").input_ids, model.tokenizer.eos_token_id])
+    monkeypatch.setattr("dpc_interp.lm.generation.decode", lambda *_: [ids])
+    (run,) = generate(model, [problem], prompt, progress=False)
+    assert (run.text, run.answer, run.correct) == ("buys 8: 9 + 8 = 17\n#### 17", "17", True)
+    assert model.tokenizer.decode(run.question_tokens) == "<bos>Tom has 9 apples.\n"
+
+
+def test_leaves_nothing_behind(model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt, unchanged, monkeypatch) -> None:
+    with unchanged(model):
+        generate(model, problems[:3], prompt, max_new_tokens=3, progress=False)
+
+    def fail(value: Tensor, hook: object) -> Tensor:
+        raise KeyboardInterrupt
+
+    def broken(*_: object) -> Callable[..., Tensor]:
+        return fail
+
+    monkeypatch.setattr("dpc_interp.lm.generation.write_prompt", broken)
+    with unchanged(model), pytest.raises(KeyboardInterrupt):
+        generate(model, problems[:3], prompt, max_new_tokens=3, progress=False)
+
+
+def test_no_problems_give_no_transcripts(model: HookedTransformer, prompt: SoftPrompt) -> None:
+    assert generate(model, [], prompt, plans=[], progress=False) == []

@@ -1,0 +1,123 @@
+"""Tuning lowers the loss, keeps the best prompt on validation, and touches nothing but its vectors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformer_lens import HookedTransformer
+
+from dpc_interp import Problem, SoftPrompt, load_problems, prompted, tune_prompt
+from dpc_interp.lm.generation import question_tokens
+from dpc_interp.lm.tuning import _example, _held_out_loss, prompt_loss
+
+FAST = {"n_virtual_tokens": 4, "n_steps": 30, "batch_size": 8, "check_every": 5, "learning_rate": 0.1, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def train() -> list[Problem]:
+    return load_problems("story", "train", n=40, max_steps=1)
+
+
+@pytest.fixture(scope="module")
+def held_out() -> list[Problem]:
+    return load_problems("story", "validation", n=12, max_steps=1)
+
+
+def validation_loss(model: HookedTransformer, problems: list[Problem], vectors: torch.Tensor) -> float:
+    return _held_out_loss(model, [_example(model, p) for p in problems], vectors, 32)
+
+
+@pytest.fixture(scope="module")
+def tuned(model: HookedTransformer, train: list[Problem], held_out: list[Problem]) -> SoftPrompt:
+    return tune_prompt(model, train, validation=held_out, name="story/seed0", **FAST)
+
+
+def test_loss_is_the_mean_over_the_tokens_after_each_question(
+    model: HookedTransformer, train: list[Problem], prompt: SoftPrompt
+) -> None:
+    total = n_tokens = 0.0
+    for problem in train[:5]:
+        question = question_tokens(model, problem.question)
+        ids = model.tokenizer(problem.rationale).input_ids + [model.tokenizer.eos_token_id]
+        with prompted(model, prompt) as run:
+            logits = run(torch.cat([question, torch.tensor(ids)])[None])[0]
+        for k, token in enumerate(ids):  # the token at k is predicted one place before it
+            total -= logits[prompt.n_virtual + len(question) + k - 1].log_softmax(-1)[token].item()
+        n_tokens += len(ids)
+    found = prompt_loss(model, [_example(model, p) for p in train[:5]], prompt.vectors)
+    assert found.item() == pytest.approx(total / n_tokens, rel=1e-5)
+    for batch_size in (1, 2, 5):
+        examples = [_example(model, p) for p in train[:5]]
+        assert _held_out_loss(model, examples, prompt.vectors, batch_size) == pytest.approx(total / n_tokens, rel=1e-5)
+
+
+def test_loss_falls(model: HookedTransformer, held_out: list[Problem], tuned: SoftPrompt) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = model.W_E[torch.randint(model.cfg.d_vocab, (4,), generator=generator)]
+    before, after = (validation_loss(model, held_out, vectors) for vectors in (start, tuned.vectors))
+    assert after < before - 0.05
+    curve = tuned.recipe["learning_curve"]
+    assert [row["step"] for row in curve] == [5, 10, 15, 20, 25, 30]
+    assert curve[-1]["train"] < curve[0]["train"] - 0.03
+
+
+def test_recipe_and_shape(tuned: SoftPrompt) -> None:
+    assert tuned.vectors.shape == (4, 16)
+    assert tuned.name == "story/seed0"
+    wanted = {"seed": 0, "n_train": 40, "n_validation": 12, "n_steps": 30, "batch_size": 8, "learning_rate": 0.1}
+    assert wanted.items() <= tuned.recipe.items()
+
+
+def test_seed_decides(model: HookedTransformer, train: list[Problem], held_out: list[Problem], tuned: SoftPrompt) -> None:
+    torch.manual_seed(99)  # the global state has no say
+    again = tune_prompt(model, train, validation=held_out, name="story/seed0", **FAST)
+    assert torch.equal(again.vectors, tuned.vectors)
+    assert again.recipe == tuned.recipe
+    other = tune_prompt(model, train, seed=1, validation=held_out, **FAST)
+    assert not torch.allclose(other.vectors, tuned.vectors)
+
+
+@pytest.fixture(scope="module")
+def at_odds(model: HookedTransformer, train: list[Problem], held_out: list[Problem]) -> dict[str, list[Problem]]:
+    """Train on one word, validate on the word whose unembedding points away from it: one loss falls, the other rises."""
+    directions = torch.nn.functional.normalize(model.W_U, dim=0)
+    (word,) = model.tokenizer(" apples").input_ids
+    opposite = model.tokenizer.decode([int((directions.T @ directions[:, word])[4:].argmin()) + 4])
+    return {
+        "problems": [replace(problem, rationale=" apples" * 4) for problem in train],
+        "validation": [replace(problem, rationale=opposite * 4) for problem in held_out],
+    }
+
+
+def test_best_prompt_on_validation_is_kept(model: HookedTransformer, at_odds: dict[str, list[Problem]]) -> None:
+    tuned = tune_prompt(model, **at_odds, **FAST | {"n_steps": 15})
+    losses = [row["validation"] for row in tuned.recipe["learning_curve"]]
+    assert min(losses) < losses[-1] - 0.01, "the last check must not be the best, or this shows nothing"
+    assert validation_loss(model, at_odds["validation"], tuned.vectors) == pytest.approx(min(losses), abs=1e-3)
+
+
+def test_patience_stops(model: HookedTransformer, at_odds: dict[str, list[Problem]]) -> None:
+    tuned = tune_prompt(model, **at_odds, **FAST | {"n_steps": 100, "patience": 3})
+    losses = [row["validation"] for row in tuned.recipe["learning_curve"]]
+    assert len(losses) < 20
+    assert len(losses) - 1 - losses.index(min(losses)) == 3
+
+
+def test_every_tenth_problem_is_held_out(model: HookedTransformer, train: list[Problem]) -> None:
+    recipe = tune_prompt(model, train, **FAST | {"n_steps": 1}).recipe
+    assert (recipe["n_train"], recipe["n_validation"]) == (36, 4)
+
+
+def test_leaves_the_model_as_it_was(build, train: list[Problem], unchanged, monkeypatch) -> None:
+    model = build("plain").requires_grad_(True)
+    with unchanged(model):
+        tune_prompt(model, train, **FAST | {"n_steps": 2})
+
+    def fail(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dpc_interp.lm.tuning.cross_entropy", fail)
+    with unchanged(model), pytest.raises(KeyboardInterrupt):
+        tune_prompt(model, train, **FAST | {"n_steps": 2})
