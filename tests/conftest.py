@@ -136,7 +136,9 @@ def written(tokenizer: PreTrainedTokenizerBase) -> Callable[..., Transcript]:
 
 @pytest.fixture
 def unchanged() -> Callable[[HookedTransformer], AbstractContextManager[None]]:
-    """A context after which the model must be what it was: logits and weights bit for bit, gradients, flags, no hook left."""
+    """A context after which the model must be what it was: logits and weights bit for bit, gradients, flags, no hook
+    left.
+    """
 
     @contextmanager
     def watch(model: HookedTransformer) -> Iterator[None]:

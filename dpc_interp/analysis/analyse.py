@@ -18,7 +18,7 @@ from dpc_interp.analysis.flow import Groups
 from dpc_interp.analysis.saliency import HeadReduction, flow_pass, saliency
 from dpc_interp.analysis.segments import Segments, segment
 from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.lm.generation import Transcript, question_tokens, transcript
+from dpc_interp.lm.generation import Transcript, transcript
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, check_prompt
 from dpc_interp.tasks.problems import check_distinct
 
@@ -28,7 +28,7 @@ Target = Literal["generated", "gold"]
 
 @dataclass(frozen=True)
 class SaliencyMap:
-    """One instance: `values` float32 [layer, destination, source], its segments and token strings (virtual tokens as <P0>)."""
+    """One instance: `values` float32 [layer, destination, source], its segments and token strings (<P0>, ... the virtual)."""
 
     values: Float[Tensor, "layer dest src"]
     segments: Segments
@@ -93,7 +93,8 @@ def analyse(
         batch_size: sequences in one forward and backward pass; values do not depend on it.
 
     Raises:
-        DPCInterpError: an empty rationale, no runs, or what `saliency` refuses; all before the first pass where it can be known.
+        DPCInterpError: an empty rationale, no runs, or what `saliency` refuses; all before the first pass where it can
+            be known.
     """
     if not runs:
         raise DPCInterpError("there are no runs to analyse; generate some first")
@@ -154,7 +155,9 @@ def _analyse_batch(
     model: HookedTransformer, runs: list[Transcript], layouts: list[Segments], prompt: SoftPrompt, how: HeadReduction
 ) -> _BatchFrames:
     width = max(layout.length for layout in layouts)
-    groups = Groups.of(layouts, width, prompt.vectors.device if model.cfg.device is None else torch.device(model.cfg.device))
+    groups = Groups.of(
+        layouts, width, prompt.vectors.device if model.cfg.device is None else torch.device(model.cfg.device)
+    )
     reduced: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def reduce(layer: int, flow: Float[Tensor, "batch dest src"]) -> None:
@@ -209,7 +212,9 @@ def _token_frame(
         }
     )
     values = from_prompt.numpy()
-    return pd.concat([one_layer.assign(layer=layer, value=values[row, layer, position]) for layer in range(values.shape[1])])
+    return pd.concat(
+        [one_layer.assign(layer=layer, value=values[row, layer, position]) for layer in range(values.shape[1])]
+    )
 
 
 def _instance_frame(runs: list[Transcript], layouts: list[Segments], nll: Float[Tensor, "batch pos"]) -> pd.DataFrame:

@@ -26,7 +26,7 @@ WHOLE = -1
 
 @dataclass(frozen=True)
 class Groups:
-    """Named sets of positions for a batch: whole segments first, then the rationale's steps, then question and rationale as one."""
+    """Named sets of positions for a batch: whole segments, the rationale's steps, question and rationale as one."""
 
     names: tuple[tuple[str, int], ...]
     member: Float[Tensor, "batch group pos"]
@@ -49,7 +49,7 @@ class Groups:
         return cls(tuple(names), member.to(device), pairs.to(device), segments[0].prompt[1])
 
     def reduce(self, flow: Float[Tensor, "batch dest src"]) -> tuple[Tensor, Tensor, Tensor]:
-        """One layer: segment flow [batch, group, group], accumulation [batch, n_virtual], prompt flow of each token [batch, pos]."""
+        """One layer: flow [batch, group, group], accumulation [batch, n_virtual], each token's prompt flow [batch, pos]."""
         by_destination = self.member @ flow
         between = by_destination @ self.member.mT / self.pairs.clamp(min=1)
         readers = self.member[:, -1].sum(-1, keepdim=True).clamp(min=1)
@@ -78,7 +78,7 @@ class Groups:
         )
 
     def _reported(self, dest: int, src: int) -> bool:
-        """Whether a pair is a row of the frame: segments with segments, steps with the prompt, the question and steps."""
+        """Whether a pair is a row of the frame: segments with segments, steps with prompt, question and steps."""
         (to, to_step), (source, source_step) = self.names[dest], self.names[src]
         if "readers" in (to, source) or to == "prompt":
             return False

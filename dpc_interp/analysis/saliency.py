@@ -2,8 +2,9 @@
 
     S_l = sum_h A[l,h] * dL/dA[l,h]        I_l = |S_l|
 
-A[l,h] is the pattern at `hook_pattern` (query heads; rows are destinations, columns sources), L the mean next-token NLL of
-everything after the question, the stop token included. The diagonal is left out; saliency is float32 whatever the model is.
+A[l,h] is the pattern at `hook_pattern` (query heads; rows are destinations, columns sources), L the mean next-token NLL
+of everything after the question, the stop token included. The diagonal is left out; saliency is float32 whatever the
+model is.
 
 1. A forward hook at every `hook_pattern` asks autograd for the gradient of the pattern there.
 2. One backward pass from L: each layer's gradient meets its pattern in a tensor hook, is reduced at once and let go.
@@ -22,7 +23,14 @@ from transformer_lens import HookedTransformer
 from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
-from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, check_prompt, logits_behind, with_placeholders, write_prompt
+from dpc_interp.lm.soft_prompt import (
+    SoftPrompt,
+    check_length,
+    check_prompt,
+    logits_behind,
+    with_placeholders,
+    write_prompt,
+)
 
 HeadReduction = Literal["abs_of_sum", "sum_of_abs", "mean_of_abs"]
 """How heads become one value: |sum| (default, eq. 1), sum of |.|, mean of |.|."""
@@ -56,7 +64,9 @@ def saliency(
     if tokens.ndim != 1:
         raise ShapeError(f"tokens are {list(tokens.shape)}; give one sequence [n_tokens]")
     if not 1 <= n_question < len(tokens):
-        raise DPCInterpError(f"n_question is {n_question} of {len(tokens)} tokens; a question and a rationale must both be there")
+        raise DPCInterpError(
+            f"n_question is {n_question} of {len(tokens)} tokens; a question and a rationale must both be there"
+        )
     maps: dict[int, Tensor] = {}
 
     def keep(layer: int, flow: Float[Tensor, "batch dest src"]) -> None:
@@ -77,8 +87,8 @@ def flow_pass(
 ) -> Float[Tensor, "batch pos"]:
     """One forward and one backward pass of a right-padded batch; `reduce(layer, I)` is called once a layer.
 
-    I is float32 [batch, destination, source] with a zero diagonal. The loss is the sum over rows of each row's mean NLL: a row's
-    saliency is what it would be alone.
+    I is float32 [batch, destination, source] with a zero diagonal. The loss is the sum over rows of each row's mean
+    NLL: a row's saliency is what it would be alone.
 
     Returns:
         The NLL of each token [batch, pos] over n_virtual + longest positions, 0 outside the loss.
@@ -122,7 +132,9 @@ def flow_pass(
         torch.autograd.grad(loss, leaf[0])
     missing = sorted(set(range(model.cfg.n_layers)) - seen)
     if missing:
-        raise DPCInterpError(f"no gradient reached the pattern of layer {missing[0]}; its hook is off the loss path: use HookedTransformer")
+        raise DPCInterpError(
+            f"no gradient reached the pattern of layer {missing[0]}; its hook is off the loss path: use a HookedTransformer"
+        )
     return nll.detach()
 
 

@@ -1,7 +1,8 @@
 """Where the prompt, the question, the rationale, its steps and the answer stand in `P | Q | R | A` (METHOD 1).
 
-One line of the rationale is one step; a line break, with blank lines behind it, belongs to the line it ends. A text of one line is cut into sentences.
-The answer is the last line that carries an answer marker; a stop token belongs to no segment.
+One line of the rationale is one step; a line break, with blank lines behind it, belongs to the line it ends. A text of
+one line is cut into sentences. The answer is the last line that carries an answer marker; a stop token belongs to no
+segment.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 
 from transformers import PreTrainedTokenizerBase
 
@@ -22,7 +24,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s")
 
 @dataclass(frozen=True)
 class Segments:
-    """Half-open position ranges in the analysed sequence; `steps` divide `rationale`; `length` counts the stop token too."""
+    """Half-open position ranges in the analysed sequence; `steps` divide `rationale`; `length` counts the stop token."""
 
     prompt: Span
     question: Span
@@ -61,7 +63,7 @@ def segment(transcript: Transcript, tokenizer: PreTrainedTokenizerBase, n_virtua
 
     rationale_stop = position(len(rationale_text))
     marks = [first, *(position(cut) for cut in step_cuts(rationale_text)[:-1]), rationale_stop]
-    steps = tuple((a, b) for a, b in zip(marks, marks[1:], strict=False) if a < b)
+    steps = tuple((a, b) for a, b in pairwise(marks) if a < b)
     return Segments(
         prompt=(0, n_virtual),
         question=(n_virtual, first),

@@ -1,8 +1,9 @@
 """The Dynamic Trigger: which instances the prompt harms (paper, section on the trigger; METHOD 4).
 
-Over the deep layers f(t) = mean over j in P of I(t, j), for each rationale token t. A token of the late half is affected where f(t) > beta;
-beta is the mean of f over the early half of the same instance. The paper's R, here `late_share`, is the affected share
-of the late half, and the trigger fires where R > alpha. alpha is calibrated on a validation split by a stated criterion.
+Over the deep layers f(t) = mean over j in P of I(t, j), for each rationale token t. A token of the late half is
+affected where f(t) > beta; beta is the mean of f over the early half of the same instance. The paper's R, here
+`late_share`, is the affected share of the late half, and the trigger fires where R > alpha. alpha is calibrated on a
+validation split by a stated criterion.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dpc_interp.errors import DPCInterpError, UnknownNameError
 STATISTICS = ("late_share", "deep_flow", "peak_ratio", "shallow_flow", "nll", "length")
 """Columns of `trigger_statistics` that a rule can read; each fires above its threshold."""
 Criterion = Literal["accuracy", "youden"]
-"""Most right answers with corruption where fired; or the best balance of hits and false alarms against 'PT was wrong'."""
+"""Most right answers with corruption where fired; or the best hit rate minus false alarms against 'PT was wrong'."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ def trigger_statistics(
     beta: float | None = None,
     exclude_sink: bool = True,
 ) -> pd.DataFrame:
-    """One row an instance: instance, task, correct, late_share (the paper's R), deep_flow (deep S_pr of the late half), shallow_flow (S_pq),
-    peak_token (j*), peak_ratio, nll (mean token NLL, nats), length (rationale tokens).
+    """One row an instance: instance, task, correct, late_share (the paper's R), deep_flow (deep S_pr of the late half),
+    shallow_flow (S_pq), peak_token (j*), peak_ratio, nll (mean token NLL, nats), length (rationale tokens).
 
     Args:
         deep, shallow: layers; None: the last and the first third.
-        beta: a strength above which a token counts as affected; None: the mean over the early half of the same instance.
+        beta: a strength above which a token counts as affected; None: the mean over the same early half.
         exclude_sink: see `peaks`.
     """
     deep = check_layers(deep or deep_layers(found.n_layers), found.n_layers)
@@ -68,7 +69,9 @@ def trigger_statistics(
     strength = late["instance"].map(early) if beta is None else beta
     affected = (late["value"] > strength).groupby(late["instance"]).mean()
     question_flow = found.flow[
-        (found.flow["source"] == "prompt") & (found.flow["destination"] == "question") & found.flow["layer"].isin(shallow)
+        (found.flow["source"] == "prompt")
+        & (found.flow["destination"] == "question")
+        & found.flow["layer"].isin(shallow)
     ]
     columns = {
         "late_share": affected,
@@ -80,6 +83,14 @@ def trigger_statistics(
     return stats.rename(columns={"n_rationale_tokens": "length"}).drop(columns="n_steps").reset_index()
 
 
+def check_names(statistic: str, criterion: str) -> None:
+    """Refuse a statistic or a criterion that is not known."""
+    if statistic not in STATISTICS:
+        raise UnknownNameError("statistic", statistic, STATISTICS)
+    if criterion not in get_args(Criterion):
+        raise UnknownNameError("criterion", criterion, get_args(Criterion))
+
+
 def calibrate_trigger(
     stats: pd.DataFrame, criterion: Criterion = "youden", statistic: str = "late_share", split: str = "validation"
 ) -> TriggerRule:
@@ -88,21 +99,20 @@ def calibrate_trigger(
     Args:
         stats: `trigger_statistics` of instances that will not be reported. `accuracy` also needs the column
             `corrupted_correct`: whether the answer under corruption was right.
-        criterion: `youden` maximises hit rate minus false-alarm rate against 'PT was wrong'; `accuracy` maximises the right answers of
-            the combination, the higher threshold (fewer corruptions) on a tie.
+        criterion: `youden` maximises hit rate minus false-alarm rate against 'PT was wrong'; `accuracy` maximises the
+            right answers of the combination, the higher threshold (fewer corruptions) on a tie.
         split: the name of the calibration split, kept with the rule.
 
     Raises:
         DPCInterpError: outcomes are all alike, so there is nothing to calibrate on, or a column is missing.
     """
-    if statistic not in STATISTICS:
-        raise UnknownNameError("statistic", statistic, STATISTICS)
-    if criterion not in get_args(Criterion):
-        raise UnknownNameError("criterion", criterion, get_args(Criterion))
+    check_names(statistic, criterion)
     values, wrong = stats[statistic].to_numpy(float), ~stats["correct"].to_numpy(bool)
     if criterion == "accuracy":
         if "corrupted_correct" not in stats:
-            raise DPCInterpError("criterion 'accuracy' needs the column corrupted_correct; generate the validation set with plans")
+            raise DPCInterpError(
+                "criterion 'accuracy' needs the column corrupted_correct; generate the validation set with plans"
+            )
         thresholds = np.append(np.unique(values)[::-1], -np.inf)
         gains = stats["corrupted_correct"].to_numpy(int) - stats["correct"].to_numpy(int)
         gained = [int(gains[values > threshold].sum()) for threshold in thresholds]

@@ -1,4 +1,4 @@
-"""Corruption through hook points: the prompt is written at `hook_embed`, then edited there; weights are never touched."""
+"""Corruption through hook points: the prompt is written at `hook_embed`, then edited there, weights untouched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 
 from dpc_interp.corruption.plan import CorruptionPlan
-from dpc_interp.lm.soft_prompt import SoftPrompt, edit_prompt, prompted
+from dpc_interp.lm.soft_prompt import SoftPrompt, check_prompt, edit_prompt, prompted
 
 
 @contextmanager
@@ -22,6 +22,7 @@ def corrupted(
     Raises:
         DPCInterpError: what `prompted` refuses, or a plan that names a token the prompt lacks; before any forward pass.
     """
+    check_prompt(model, prompt.vectors)
     plan(prompt.vectors)
     with prompted(model, prompt, edit_prompt([plan], prompt.n_virtual)) as run:
         yield run

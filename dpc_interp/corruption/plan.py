@@ -1,7 +1,7 @@
 """Dynamic Corruption: what is changed in a soft prompt for one instance (paper, section on corruption; METHOD 5).
 
-    v[j] <- mask * v[j]                       for the chosen tokens j (the accumulation token j*)
-    v[j][k] <- 0 for the gamma percent of entries smallest in magnitude,    in every other vector
+v[j] <- mask * v[j]                       for the chosen tokens j (the accumulation token j*)
+v[j][k] <- 0 for the gamma percent of entries smallest in magnitude,    in every other vector
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dpc_interp.errors import DPCInterpError
 
 @dataclass(frozen=True)
 class CorruptionPlan:
-    """Multiply the vectors of `tokens` by `mask`; zero the `gamma` percent smallest entries of the others. Empty by default."""
+    """Multiply the vectors of `tokens` by `mask`, zero the `gamma` percent smallest entries of the others."""
 
     tokens: tuple[int, ...] = ()
     mask: float = 0.0
@@ -34,8 +34,9 @@ class CorruptionPlan:
 
     def __call__(self, vectors: Float[Tensor, "n_virtual d_model"]) -> Float[Tensor, "n_virtual d_model"]:
         """The corrupted vectors; `vectors` itself is not changed."""
-        if any(not 0 <= token < len(vectors) for token in self.tokens):
-            raise DPCInterpError(f"the plan names token {max(self.tokens)}; the prompt has {len(vectors)} virtual tokens")
+        lacking = [token for token in self.tokens if not 0 <= token < len(vectors)]
+        if lacking:
+            raise DPCInterpError(f"the plan names token {lacking[0]}; the prompt has {len(vectors)} virtual tokens")
         corrupted = vectors.clone()
         n_zero = round(vectors.shape[1] * self.gamma / 100)
         if n_zero:
@@ -66,10 +67,17 @@ def plan_corruption(
 
 
 def plan_random(
-    instances: Sequence[str], n_virtual: int, seed: int, gamma: float = 10, mask: float = 0.0, *, exclude_sink: bool = True
+    instances: Sequence[str],
+    n_virtual: int,
+    seed: int,
+    gamma: float = 10,
+    mask: float = 0.0,
+    *,
+    exclude_sink: bool = True,
 ) -> list[CorruptionPlan]:
-    """The placebo: a random token in place of the accumulation token, drawn for each instance from `seed` and its name."""
+    """The placebo: a random token in place of the accumulation token, drawn from `seed` and the instance's name."""
     first = 1 if exclude_sink and n_virtual > 1 else 0
     return [
-        CorruptionPlan((random.Random(f"{seed}/{instance}").randrange(first, n_virtual),), mask, gamma) for instance in instances
+        CorruptionPlan((random.Random(f"{seed}/{instance}").randrange(first, n_virtual),), mask, gamma)
+        for instance in instances
     ]

@@ -8,7 +8,8 @@
 | C4 | AUROC of the late share against 'PT was wrong' | 0.5 |
 | C5 | accuracy of dpc minus that of pt | 0 |
 
-A claim holds where the whole interval lies above its null, fails where it lies below or on it, and is undecided otherwise.
+A claim holds where the whole interval lies above its null, fails where it lies below or on it, and is undecided
+otherwise.
 """
 
 from __future__ import annotations

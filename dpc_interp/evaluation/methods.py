@@ -1,7 +1,7 @@
 """Who wins: base, prompt tuning and the corruptions on the same problems (METHOD 6).
 
-Greedy decoding is deterministic: a triggered method takes the answer under the corrupted prompt where it fires and prompt tuning's
-elsewhere. The trigger's threshold is calibrated on validation problems, never on those reported.
+Greedy decoding is deterministic: a triggered method takes the answer under the corrupted prompt where it fires and
+prompt tuning's elsewhere. The trigger's threshold is calibrated on validation problems, never on those reported.
 """
 
 from __future__ import annotations
@@ -19,20 +19,27 @@ from transformer_lens import HookedTransformer
 
 from dpc_interp.analysis.analyse import Analysis, Target, analyse, with_rationale
 from dpc_interp.analysis.saliency import HeadReduction
-from dpc_interp.analysis.trigger import STATISTICS, Criterion, TriggerRule, calibrate_trigger, trigger_statistics
+from dpc_interp.analysis.trigger import (
+    STATISTICS,
+    Criterion,
+    TriggerRule,
+    calibrate_trigger,
+    check_names,
+    trigger_statistics,
+)
 from dpc_interp.corruption.plan import CorruptionPlan, plan_corruption, plan_random
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.evaluation.statistics import ranking, summarise
 from dpc_interp.evaluation.store import RunStore, digest
 from dpc_interp.lm.generation import Transcript, generate, question_tokens, transcript
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_prompt
-from dpc_interp.tasks.problems import SYNTHETIC, Problem, load_problems
+from dpc_interp.tasks.problems import SYNTHETIC, Problem, check_distinct, load_problems
 
 TARGET: Target = "generated"
 HEADS: HeadReduction = "abs_of_sum"
 """How an evaluation is analysed: the one way that needs no label."""
 Fires = Literal["never", "rule", "rate", "always", "wrong"]
-"""Where: nowhere; by the rule; at random as often as the rule; everywhere; where pt was wrong (a ceiling, not a method)."""
+"""Where: nowhere; by the rule; at random as often as the rule; everywhere; where pt was wrong (a ceiling)."""
 Corrupts = Literal["peak", "random", "mask only", "gamma only"]
 """What: the accumulation token and Gamma; a random token and Gamma; the accumulation token alone; Gamma alone."""
 METHODS: dict[str, tuple[Fires, Corrupts]] = {
@@ -52,10 +59,13 @@ MAIN = ("base", "pt", "random", "always", "dpc", "oracle")
 
 @dataclass(frozen=True)
 class Results:
-    """`instances`: task, prompt, method, instance, answer, correct, fired, n_tokens. `summary`: see `summarise`. `triggers`: each statistic's
-    AUROC and average precision against 'PT was wrong' and 'corruption fixes it'. `statistics`: `trigger_statistics` of the test runs.
-    `rule`: the calibrated trigger. `validation`: the statistics it was calibrated on (empty where a rule was given). `timings`: seconds and tokens of each stage (stages read from a store are not there).
-    `analysis`: the frames the statistics come from. `runs`: the prompted transcripts."""
+    """`instances`: task, prompt, method, instance, answer, correct, fired, n_tokens. `summary`: see `summarise`.
+    `triggers`: each statistic's AUROC and average precision against 'PT was wrong' and 'corruption fixes it'.
+    `statistics`: `trigger_statistics` of the test runs. `rule`: the calibrated trigger. `validation`: the statistics it
+    was calibrated on (empty where a rule was given). `timings`: seconds and tokens of each stage (stages read from a
+    store are not there).
+    `analysis`: the frames the statistics come from. `runs`: the prompted transcripts.
+    """
 
     instances: pd.DataFrame
     summary: pd.DataFrame
@@ -100,19 +110,32 @@ def evaluate(
         seed: of the random placebo and of the bootstrap.
 
     Raises:
-        DPCInterpError: unknown methods, several tasks, validation problems among the reported ones, or no way to calibrate;
-            all before anything is generated.
+        DPCInterpError: unknown methods, several tasks, validation problems among the reported ones, or no way to
+            calibrate; all before anything is generated.
     """
     _check(problems, methods, validation)
+    check_names(statistic if rule is None else rule.statistic, criterion)
+    CorruptionPlan(mask=mask, gamma=gamma)  # refuses what is out of range
     check_prompt(model, prompt.vectors)
     task = problems[0].task
     if rule is None and validation is None:
         if task not in SYNTHETIC:
-            raise DPCInterpError(f"{task!r} has no validation split of ours; give validation= problems or a calibrated rule=")
+            raise DPCInterpError(
+                f"{task!r} has no validation split of ours; give validation= problems or a calibrated rule="
+            )
         validation = load_problems(task, "validation", n=200, seed=seed)
-    options = {"gamma": gamma, "mask": mask, "exclude_sink": exclude_sink, "seed": seed, "max_new_tokens": max_new_tokens}
+    options = {
+        "gamma": gamma,
+        "mask": mask,
+        "exclude_sink": exclude_sink,
+        "seed": seed,
+        "max_new_tokens": max_new_tokens,
+    }
     options |= {"statistic": statistic, "criterion": criterion, "rule": None if rule is None else asdict(rule)}
-    options |= {"prompt": digest(prompt.vectors.detach().cpu().float().numpy().tobytes()), "model": _model_digest(model)}
+    options |= {
+        "prompt": digest(prompt.vectors.detach().cpu().float().numpy().tobytes()),
+        "model": _model_digest(model),
+    }
     options |= {"problems": _problem_digest(problems), "validation": _problem_digest(validation or [])}
     stages = _Stages(model, RunStore(out, options), prompt, max_new_tokens, batch_size, progress)
 
@@ -126,7 +149,9 @@ def evaluate(
     fired = _fired(pt, _mark(problems, stats["instance"][rule.fires(stats)]), seed)
     plans = {
         "peak": plan_corruption(found, gamma, mask, exclude_sink=exclude_sink),
-        "random": plan_random(found.instances["instance"], prompt.n_virtual, seed, gamma, mask, exclude_sink=exclude_sink),
+        "random": plan_random(
+            found.instances["instance"].tolist(), prompt.n_virtual, seed, gamma, mask, exclude_sink=exclude_sink
+        ),
         "mask only": plan_corruption(found, 0, mask, exclude_sink=exclude_sink),
         "gamma only": [CorruptionPlan(gamma=gamma)] * len(found.instances),
     }
@@ -138,16 +163,22 @@ def evaluate(
     for what in dict.fromkeys(what for _, what in chosen.values()):
         users = [method for method, (_, used) in chosen.items() if used == what]
         needed = np.any([fired[METHODS[method][0]] for method in users], axis=0)
-        corrupted = stages.corrupted(what, problems, needed, dict(zip(found.instances["instance"], plans[what], strict=True)))
+        corrupted = stages.corrupted(
+            what, problems, needed, dict(zip(found.instances["instance"], plans[what], strict=True))
+        )
         for method in users:
             where = fired[METHODS[method][0]]
-            answers[method] = [corrupted.get(run.problem.id, run) if f else run for run, f in zip(pt, where, strict=True)]
+            answers[method] = [
+                corrupted.get(run.problem.id, run) if f else run for run, f in zip(pt, where, strict=True)
+            ]
     fixes = None
     if "always" in methods:
         fixes = np.array([now.correct and not run.correct for now, run in zip(answers["always"], pt, strict=True)])
 
     frames = [
-        _instance_frame(prompt, method, answers[method], fired[METHODS[method][0]]) for method in METHODS if method in answers
+        _instance_frame(prompt, method, answers[method], fired[METHODS[method][0]])
+        for method in METHODS
+        if method in answers
     ]
     instances = pd.concat(frames, ignore_index=True)
     summary = summarise(instances, seed=seed)
@@ -162,19 +193,29 @@ def _check(problems: Sequence[Problem], methods: Sequence[str], validation: Sequ
             raise UnknownNameError("method", method, list(METHODS))
     if not problems:
         raise DPCInterpError("there are no problems to evaluate; load some")
+    check_distinct(problems)
+    check_distinct(validation or ())
     tasks = {problem.task for problem in problems}
     if len(tasks) > 1:
         raise DPCInterpError(f"problems of several tasks ({', '.join(sorted(tasks))}); evaluate one task at a time")
     shared = {p.id for p in problems} & {p.id for p in validation or ()}
     if shared:
-        raise DPCInterpError(f"{sorted(shared)[0]} is a validation and a reported problem; use problems of different splits")
+        raise DPCInterpError(
+            f"{sorted(shared)[0]} is a validation and a reported problem; use problems of different splits"
+        )
 
 
 class _Stages:
     """The long work of an evaluation, each piece stored and timed."""
 
     def __init__(
-        self, model: HookedTransformer, store: RunStore, prompt: SoftPrompt, max_new_tokens: int, batch_size: int, progress: bool
+        self,
+        model: HookedTransformer,
+        store: RunStore,
+        prompt: SoftPrompt,
+        max_new_tokens: int,
+        batch_size: int,
+        progress: bool,
     ):
         self.model, self.store, self.prompt = model, store, prompt
         self.max_new_tokens, self.batch_size, self.progress = max_new_tokens, batch_size, progress
@@ -205,7 +246,9 @@ class _Stages:
         frame = self._timed_stage(name, make, lambda frame: int(frame["generated_tokens"].str.len().sum()))
         rows = zip(problems, frame["generated_tokens"], strict=True)
         return [
-            transcript(self.model, p, question_tokens(self.model, p.question), torch.tensor(np.asarray(ids, dtype=np.int64)))
+            transcript(
+                self.model, p, question_tokens(self.model, p.question), torch.tensor(np.asarray(ids, dtype=np.int64))
+            )
             for p, ids in rows
         ]
 
@@ -228,7 +271,9 @@ class _Stages:
             def make() -> pd.DataFrame:
                 if not made:
                     made.append(
-                        analyse(self.model, usable, self.prompt, target=TARGET, head_reduction=HEADS, progress=self.progress)
+                        analyse(
+                            self.model, usable, self.prompt, target=TARGET, head_reduction=HEADS, progress=self.progress
+                        )
                     )
                 return getattr(made[0], which)
 
@@ -262,7 +307,9 @@ def _calibration(
     stats = trigger_statistics(found, exclude_sink=exclude_sink)
     if criterion != "accuracy":
         return stats
-    plans = dict(zip(found.instances["instance"], plan_corruption(found, gamma, mask, exclude_sink=exclude_sink), strict=True))
+    plans = dict(
+        zip(found.instances["instance"], plan_corruption(found, gamma, mask, exclude_sink=exclude_sink), strict=True)
+    )
     corrupted = stages.corrupted("validation", validation, np.ones(len(validation), dtype=bool), plans)
     return stats.assign(corrupted_correct=[corrupted[instance].correct for instance in stats["instance"]])
 

@@ -1,7 +1,8 @@
 """Certainty: the intervals and paired tests of an evaluation's tables.
 
-Accuracies carry Wilson intervals where each row is another problem. Where several tuned prompts answer the same problems, and for
-every paired difference, intervals come from a seeded bootstrap that resamples problems with all their rows.
+Accuracies carry Wilson intervals where each row is another problem. Where several tuned prompts answer the same
+problems, and for every paired difference, intervals come from a seeded bootstrap that resamples problems with all their
+rows.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def bootstrap_mean(values: np.ndarray, clusters: np.ndarray, seed: int = 0) -> t
 
 
 def ranking(labels: np.ndarray, values: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """AUROC and average precision of `values` for boolean `labels`, each with its 95% interval; NaN where all labels agree."""
+    """AUROC and average precision of `values` for boolean `labels` with 95% intervals; NaN where all labels agree."""
     row: dict[str, float] = {"n": len(labels), "base_rate": float(labels.mean())}
     bounds = np.full((3, 2), np.nan)
     if labels.any() and not labels.all():
@@ -54,9 +55,9 @@ def summarise(instances: pd.DataFrame, reference: str = "pt", seed: int = 0) -> 
         instances: rows of one task: prompt, method, instance, correct, fired, n_tokens.
 
     Returns:
-        One row a method: n (rows), n_prompts, accuracy, low, high, difference (to `reference`), difference_low, difference_high, p_mcnemar
-        (NaN where several prompts share problems, since their pairs are not independent), fixed, broken, both_right, both_wrong,
-        firing_rate, tokens (generated, mean).
+        One row a method: n (rows), n_prompts, accuracy, low, high, difference (to `reference`), difference_low,
+        difference_high, p_mcnemar (NaN where several prompts share problems, since their pairs are not independent),
+        fixed, broken, both_right, both_wrong, firing_rate, tokens (generated, mean).
     """
     keys = ["prompt", "instance"]
     base = instances[instances["method"] == reference].set_index(keys)["correct"]
@@ -66,7 +67,9 @@ def summarise(instances: pd.DataFrame, reference: str = "pt", seed: int = 0) -> 
         before = base.loc[frame.set_index(keys).index].to_numpy(bool)
         problems = frame["instance"].to_numpy()
         n_prompts = frame["prompt"].nunique()
-        low, high = wilson(int(now.sum()), len(now)) if n_prompts == 1 else bootstrap_mean(now.astype(float), problems, seed)
+        low, high = (
+            wilson(int(now.sum()), len(now)) if n_prompts == 1 else bootstrap_mean(now.astype(float), problems, seed)
+        )
         paired_low, paired_high = bootstrap_mean(now.astype(float) - before.astype(float), problems, seed)
         rows.append(
             {

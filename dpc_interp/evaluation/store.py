@@ -32,7 +32,9 @@ class RunStore:
         stored = json.loads(manifest.read_text())
         differing = sorted(key for key in {*stored, *wanted} if stored.get(key) != wanted.get(key))
         if differing:
-            raise DPCInterpError(f"{self.folder} holds a run with another {', '.join(differing)}; choose another folder or remove it")
+            raise DPCInterpError(
+                f"{self.folder} holds a run with another {', '.join(differing)}; choose another folder or remove it"
+            )
 
     def stage(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """The frame of a stage: read where it is stored, else made and stored."""

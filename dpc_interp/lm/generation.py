@@ -1,7 +1,7 @@
 """Batched greedy decoding with a cache and a soft prompt.
 
-`HookedTransformer.generate` never fires `hook_embed`, so the loop is ours: one forward over `pad | P | Q` writes the prompt into the cache through
-its hook, then each step feeds one token. Rows that have ended leave the batch.
+`HookedTransformer.generate` never fires `hook_embed`, so the loop is ours: one forward over `pad | P | Q` writes the
+prompt into the cache through its hook, then each step feeds one token. Rows that have ended leave the batch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from transformer_lens import HookedTransformer
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
-from dpc_interp.errors import DPCInterpError, ShapeError
+from dpc_interp.errors import DPCInterpError
 from dpc_interp.lm.soft_prompt import (
     PLACEHOLDER,
     PromptEdit,
@@ -32,7 +32,7 @@ from dpc_interp.tasks.problems import Problem
 
 @dataclass(frozen=True)
 class Transcript:
-    """What a model wrote for a problem. `generated_tokens` ends with the stop token where the model stopped by itself."""
+    """What a model wrote for a problem. `generated_tokens` ends with the stop token where the model wrote one."""
 
     problem: Problem
     question_tokens: Int[Tensor, " n_question"]
@@ -55,7 +55,7 @@ def question_tokens(model: HookedTransformer, question: str) -> Int[Tensor, " n_
     ids = coded.input_ids
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
         first, last = coded.offset_mapping[ids.index(tokenizer.unk_token_id)]
-        unknown = question[first:last].strip()
+        unknown = (question[first:last].strip() or question[first:last])[:40]
         raise DPCInterpError(f"the model's vocabulary lacks {unknown!r}; ask in the words of its tasks")
     start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
     return torch.tensor(start + ids)
@@ -84,7 +84,8 @@ def generate(
         One transcript a problem, in the order given.
 
     Raises:
-        DPCInterpError: a prompt that does not fit, a question past the context length, plans without a prompt or not one a problem.
+        DPCInterpError: a prompt that does not fit, a question past the context length, plans without a prompt or not
+            one a problem.
     """
     vectors = None if prompt is None else prompt.vectors
     if vectors is not None:
@@ -161,7 +162,10 @@ def _until_stop(row: Int[Tensor, " max_new"], stop: int) -> Int[Tensor, " n_gene
 
 
 def transcript(
-    model: HookedTransformer, problem: Problem, question: Int[Tensor, " n_question"], generated: Int[Tensor, " n_generated"]
+    model: HookedTransformer,
+    problem: Problem,
+    question: Int[Tensor, " n_question"],
+    generated: Int[Tensor, " n_generated"],
 ) -> Transcript:
     """Decode the text, read its answer and check it."""
     text = model.tokenizer.decode(generated, skip_special_tokens=True)

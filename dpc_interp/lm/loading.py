@@ -1,6 +1,7 @@
 """Where a model comes from: the bundled reasoner, a local folder of the Llama family, or a name TransformerLens knows.
 
-Every model is returned frozen, in eval mode, with all folding and centring off: its activations are the trained model's own.
+Every model is returned frozen, in eval mode, with all folding and centring off: its activations are the trained model's
+own.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def load_model(name: str, *, device: str | None = None, dtype: torch.dtype = tor
     """Load a model as a frozen `HookedTransformer`.
 
     Args:
-        name: `reasoner`; a local folder of a Llama-family model in Hugging Face's layout; or an official name of TransformerLens.
+        name: `reasoner`; a local folder of a Llama-family model in Hugging Face's layout; or an official name of
+            TransformerLens.
         device: `cpu`, `cuda`, ...; None: a GPU where there is one.
         dtype: of the weights. Saliency is computed in float32 whatever it is.
 
@@ -48,11 +50,17 @@ def _load_folder(folder: Path, device: str, dtype: torch.dtype) -> HookedTransfo
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise DPCInterpError(f"{folder} holds no config.json; give the folder of a Hugging Face model")
-    family = json.loads(config_file.read_text()).get("model_type")
+    try:
+        family = json.loads(config_file.read_text()).get("model_type")
+    except json.JSONDecodeError as error:
+        raise DPCInterpError(f"{config_file} is not JSON ({error.msg}); fetch the model again") from error
     if family != "llama":
         raise DPCInterpError(f"{folder} is a {family!r} model; local folders of the 'llama' family can be loaded")
-    hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except OSError as error:
+        raise DPCInterpError(f"{folder} cannot be read ({_first_line(error)}); fetch the model again") from error
     cfg = llama_config(hf_model.config, device, dtype)
     model = HookedTransformer(cfg, tokenizer=tokenizer, move_to_device=True)
     model.load_and_process_state_dict(
@@ -73,8 +81,13 @@ def _load_official(name: str, device: str, dtype: torch.dtype) -> HookedTransfor
     try:
         return HookedTransformer.from_pretrained_no_processing(name, device=device, dtype=dtype)
     except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise DPCInterpError(f"the weights of {name!r} cannot be fetched ({reason}); download them and give the folder") from error
+        raise DPCInterpError(
+            f"the weights of {name!r} cannot be fetched ({_first_line(error)}); download them and give the folder"
+        ) from error
+
+
+def _first_line(error: OSError) -> str:
+    return str(error).partition("\n")[0][:120]
 
 
 def llama_config(config: LlamaConfig, device: str, dtype: torch.dtype) -> HookedTransformerConfig:
@@ -82,7 +95,9 @@ def llama_config(config: LlamaConfig, device: str, dtype: torch.dtype) -> Hooked
     if config.rope_parameters.get("rope_type", "default") != "default":
         raise DPCInterpError("this model scales its rotary embedding; load it by its official TransformerLens name")
     if config.attention_bias or config.mlp_bias:
-        raise DPCInterpError("this model has biases, which a local folder's loader would drop; load it by its official TransformerLens name")
+        raise DPCInterpError(
+            "this model has biases, which would be dropped here; load it by its official TransformerLens name"
+        )
     n_kv = config.num_key_value_heads
     return HookedTransformerConfig(
         model_name=Path(str(config.name_or_path)).name or "llama",

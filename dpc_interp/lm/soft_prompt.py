@@ -1,8 +1,8 @@
 """The soft prompt: its vectors, its files, and how it enters a model through `hook_embed`.
 
-A frozen model reads `P | Q | ...`: placeholder tokens hold the places of the n virtual tokens, and a hook writes the prompt's vectors
-over their embeddings. Positions, masks, caches and `run_with_cache` then work as they do for any tokens. On disk a prompt is
-a PEFT prompt-tuning adapter (`adapter_config.json`, `adapter_model.safetensors`).
+A frozen model reads `P | Q | ...`: placeholder tokens hold the places of the n virtual tokens, and a hook writes the
+prompt's vectors over their embeddings. Positions, masks, caches and `run_with_cache` then work as they do for any
+tokens. On disk a prompt is a PEFT prompt-tuning adapter (`adapter_config.json`, `adapter_model.safetensors`).
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def load_prompt(name: str) -> SoftPrompt:
         raise DPCInterpError(f"{folder} lacks {config_file.name} or {weights_file.name}; give a PEFT adapter folder")
     kind = json.loads(config_file.read_text()).get("peft_type")
     if kind != "PROMPT_TUNING":
-        raise DPCInterpError(f"{folder} is a {kind} adapter; only PROMPT_TUNING adapters put vectors in front of the input")
+        raise DPCInterpError(
+            f"{folder} is a {kind} adapter; only PROMPT_TUNING adapters put vectors in front of the input"
+        )
     weights = load_file(weights_file)
     if "prompt_embeddings" not in weights:
         raise DPCInterpError(f"{weights_file} holds no 'prompt_embeddings'; save the adapter again with PEFT")
@@ -99,7 +101,8 @@ def _find_prompt(name: str) -> Path:
             return folder
     if Path(name).is_dir():
         return Path(name)
-    raise UnknownNameError("prompt", name, [*bundled_prompts(), "a PEFT adapter folder"])
+    tasks = dict.fromkeys(known.rpartition("/")[0] for known in bundled_prompts())
+    raise UnknownNameError("prompt", name, [*tasks, "a PEFT adapter folder"])
 
 
 def bundled_prompts(prefix: str = "") -> list[str]:
@@ -118,14 +121,18 @@ def check_prompt(model: HookedTransformer, vectors: Tensor) -> None:
     """Refuse vectors that `model` cannot read: another width, another rank, or not finite."""
     if vectors.ndim != 2 or vectors.shape[1] != model.cfg.d_model or vectors.shape[0] < 1:
         shape = list(vectors.shape)
-        raise ShapeError(f"the soft prompt is {shape}; this model needs [n_virtual, {model.cfg.d_model}]: tune one for it")
+        raise ShapeError(
+            f"the soft prompt is {shape}; this model needs [n_virtual, {model.cfg.d_model}]: tune one for it"
+        )
     check_finite(vectors)
 
 
 def check_length(model: HookedTransformer, n_positions: int) -> None:
     """Refuse a sequence longer than the model's context."""
     if n_positions > model.cfg.n_ctx:
-        raise ContextLengthError(f"{n_positions} positions exceed the model's context of {model.cfg.n_ctx}; shorten the input")
+        raise ContextLengthError(
+            f"{n_positions} positions exceed the model's context of {model.cfg.n_ctx}; shorten the input"
+        )
 
 
 def with_placeholders(tokens: Int[Tensor, "batch pos"], n_virtual: int) -> Int[Tensor, "batch n_virtual_and_pos"]:
@@ -138,7 +145,7 @@ def logits_behind(
 ) -> Float[Tensor, "batch n_virtual_and_pos d_vocab"]:
     """One forward pass over `tokens` with placeholders in front; a hook of the caller's writes the prompt over them."""
     tokens = with_placeholders(tokens.to(model.cfg.device), n_virtual)
-    # for a tokenizer that pads on the left, TransformerLens would mask the placeholders as padding: the mask says they are none
+    # where the tokenizer pads on the left, TransformerLens would mask the placeholders as padding if not told otherwise
     pads_left = model.tokenizer is not None and model.tokenizer.padding_side == "left"
     return model(tokens, attention_mask=torch.ones_like(tokens) if pads_left else None)
 
@@ -164,7 +171,9 @@ def edit_prompt(edits: Sequence[PromptEdit], n_virtual: int, starts: Int[Tensor,
         rows, columns = prompt_index(embed.shape[0], n_virtual, starts)
         vectors = embed[rows, columns]
         if len(edits) not in (1, len(vectors)):
-            raise DPCInterpError(f"there are {len(edits)} edits for {len(vectors)} rows; give one for all rows or one a row")
+            raise DPCInterpError(
+                f"there are {len(edits)} edits for {len(vectors)} rows; give one for all rows or one a row"
+            )
         by_row = edits if len(edits) == len(vectors) else [edits[0]] * len(vectors)
         edited = torch.stack([edit(row) for edit, row in zip(by_row, vectors, strict=True)])
         return embed.index_put((rows, columns), edited)
@@ -185,8 +194,8 @@ def prompted(
 ) -> Iterator[Callable[[Int[Tensor, "batch pos"]], Float[Tensor, "batch n_virtual_and_pos d_vocab"]]]:
     """Put a soft prompt in front of whatever the model reads.
 
-    Inside the context `run(tokens)` maps tokens [batch, pos] to logits [batch, n_virtual + pos, d_vocab]. `more` hooks act at
-    `hook_embed` after the prompt is written. All hooks are gone afterwards, also when the body raises.
+    Inside the context `run(tokens)` maps tokens [batch, pos] to logits [batch, n_virtual + pos, d_vocab]. `more` hooks
+    act at `hook_embed` after the prompt is written. All hooks are gone afterwards, also when the body raises.
 
     Raises:
         ShapeError, NonFiniteError: the prompt does not fit the model.

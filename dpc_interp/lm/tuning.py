@@ -1,7 +1,8 @@
 """Prompt tuning: learn a soft prompt alone, the model frozen (Lester et al. 2021; METHOD 1).
 
-The loss is the next-token NLL of `R A` and the stop token given `P Q`, averaged over tokens. The vectors enter at `hook_embed` as everywhere
-else; they start at the embeddings of random vocabulary tokens. The prompt with the lowest validation loss is kept.
+The loss is the next-token NLL of `R A` and the stop token given `P Q`, averaged over tokens. The vectors enter at
+`hook_embed` as everywhere else; they start at the embeddings of random vocabulary tokens. The prompt with the lowest
+validation loss is kept.
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ def tune_prompt(
     """Tune a soft prompt on problems with written rationales.
 
     Args:
-        validation: where the loss that stops the training is taken; None: every tenth of `problems`, left out of the training.
+        validation: where the loss that stops the training is taken; None: every tenth of `problems`, left out of the
+            training.
         n_steps: at most so many updates of AdamW, learning rate `learning_rate` warmed up and decayed by a cosine.
-        check_every, patience: the validation loss is taken every `check_every` updates; `patience` checks without a better one stop.
+        check_every, patience: the validation loss is taken every `check_every` updates; `patience` checks without a
+            better one stop.
 
     Returns:
-        The best prompt on validation. Its `recipe` holds the options and `learning_curve`: step, train loss, validation loss.
+        The best prompt on validation. Its `recipe` holds the options and `learning_curve`: step, train loss, validation
+        loss.
 
     Raises:
         DPCInterpError: too few problems, or one without a rationale.
@@ -90,7 +94,9 @@ def tune_prompt(
             if step % check_every and step != n_steps:
                 continue
             validation_loss = _held_out_loss(model, held_out, vectors, 4 * batch_size)
-            curve.append({"step": step, "train": round(sum(running) / len(running), 4), "validation": round(validation_loss, 4)})
+            curve.append(
+                {"step": step, "train": round(sum(running) / len(running), 4), "validation": round(validation_loss, 4)}
+            )
             bar.set_postfix(validation=curve[-1]["validation"])
             running, checks_since = [], checks_since + 1
             if validation_loss < best_loss:

@@ -1,6 +1,7 @@
 """What the reasoner reads while it is trained: `prefix <bos> question response <eos>`, in four dialects.
 
-The dialects are the step-by-step rationale, its equations alone, the bare answer, and other text that answers nothing. A prefix
+The dialects are the step-by-step rationale, its equations alone, the bare answer, and other text: the question said again, which answers nothing
+but teaches the model to copy, as looking up a rule or an option asks of it. A prefix
 may say which is wanted, may state the rules of `rule`'s operators, or may say nothing of use. Without one the bare answer is
 the likeliest dialect and the rules are anybody's guess: the frozen model is mediocre until a prompt tells it what is wanted.
 
@@ -18,14 +19,14 @@ from dpc_interp.tasks.problems import SYNTHETIC, Problem, split_of
 
 MAKE = {"story": story.make, "choice": choice.make, "algebra": algebra.make, "rule": rule.make}
 DIALECTS = ("steps", "terse", "bare", "other")
-WITHOUT_PREFIX = (15, 20, 45, 20)
-WITH_PREFIX = (76, 12, 8, 4)
+WITHOUT_PREFIX = (15, 15, 42, 28)
+WITH_PREFIX = (72, 8, 6, 14)
 """Percent of each dialect."""
 INSTRUCTIONS = {
     "steps": ("Think step by step.", "Show every step.", "Explain all the steps."),
     "terse": ("Write the equations.", "Only the equations.", "Be short."),
     "bare": ("Only the answer.", "Just say the result.", "No steps."),
-    "other": ("Go on.", "Write more of this.", "Do not answer."),
+    "other": ("Say it again.", "Repeat the question.", "Do not answer."),
 }
 RULE_TEXT = "{op} {sign} {constant}"
 
@@ -52,7 +53,7 @@ def document(rng: random.Random) -> Document:
     prefixed = rng.random() < (0.9 if task == "rule" else 0.65)
     dialect = rng.choices(DIALECTS, WITH_PREFIX if prefixed else WITHOUT_PREFIX)[0]
     prefix = _prefix(rng, dialect, rules, task) if prefixed else ""
-    return Document(prefix, problem.question, _response(rng, problem, dialect, rules))
+    return Document(prefix, problem.question, _response(problem, dialect))
 
 
 def documents(seed: int) -> Iterator[Document]:
@@ -70,14 +71,14 @@ def _training_problem(rng: random.Random, task: str, rules: dict[str, tuple[str,
             return problem
 
 
-def _response(rng: random.Random, problem: Problem, dialect: str, rules: dict[str, tuple[str, int]]) -> str:
+def _response(problem: Problem, dialect: str) -> str:
     if dialect == "steps":
         return problem.rationale
     if dialect == "terse":
         return terse(problem)
     if dialect == "bare":
         return problem.rationale.splitlines()[-1]
-    return _training_problem(rng, problem.task, rules).question
+    return problem.question
 
 
 def _prefix(rng: random.Random, dialect: str, rules: dict[str, tuple[str, int]], task: str) -> str:

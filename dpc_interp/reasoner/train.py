@@ -140,7 +140,7 @@ def train(out: Path, n_tokens: int, batch_tokens: int, seed: int, save_every: fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the model; an unfinished run there goes on")
-    parser.add_argument("--tokens", type=float, default=28e6)
+    parser.add_argument("--tokens", type=float, default=20e6)
     parser.add_argument("--batch-tokens", type=int, default=8192)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=float, default=180, help="seconds")

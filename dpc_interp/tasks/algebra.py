@@ -6,6 +6,7 @@ Chains carry definitions that the asked variable does not depend on.
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 from dpc_interp.tasks.problems import Problem
 
@@ -55,7 +56,7 @@ def _chain(rng: random.Random, n_steps: int) -> tuple[str, list[str], int]:
     value = rng.randint(1, 20)
     definitions = [f"Let {names[0]} = {value}."]
     steps = []
-    for before, after in zip(names[:n_steps], names[1 : n_steps + 1], strict=True):
+    for before, after in pairwise(names[: n_steps + 1]):
         term, equation, value = _operation(rng, before, value)
         definitions.append(f"Let {after} = {term}.")
         steps.append(f"{after} = {term}: {equation}")
@@ -72,7 +73,7 @@ def _operation(rng: random.Random, x: str, value: int) -> tuple[str, str, int]:
     if kind == "*" and value <= 24:
         k = rng.randint(2, 4)
         return f"{k} {x}", f"{k} * {value} = {k * value}", k * value
-    if kind == "-" and value >= 3 or value > 79:
+    if (kind == "-" and value >= 3) or value > 79:
         k = rng.randint(1, min(20, value))
         return f"{x} - {k}", f"{value} - {k} = {value - k}", value - k
     k = rng.randint(1, 20)

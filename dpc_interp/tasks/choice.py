@@ -1,4 +1,4 @@
-"""`choice`, in the style of AQuA: prices and rates with five options; the answer line is `The answer is B`.
+"""`choice`, in the style of AQuA: prices and rates with five options (`35 A 22 B ...`); the answer line is `The answer is B`.
 
 The wrong options lie near the right one, which has a random rank among them and a random letter.
 """
@@ -25,13 +25,13 @@ def make(rng: random.Random, n_steps: int) -> Problem:
     options = [value, *smaller, *(value + d for d in rng.sample(near, 4 - below))]
     rng.shuffle(options)
     letter = LETTERS[options.index(value)]
-    listed = " ".join(f"{option} ({name})" for name, option in zip(LETTERS, options, strict=True))
-    rationale = "\n".join([*steps, f"{value} ({letter})", f"The answer is {letter}"])
+    listed = " ".join(f"{option} {name}" for name, option in zip(LETTERS, options, strict=True))
+    rationale = "\n".join([*steps, f"{value} {letter}", f"The answer is {letter}"])
     return Problem("choice", f"{scene} {listed}", rationale, letter, n_steps)
 
 
 def _shopping(rng: random.Random, n_steps: int) -> tuple[str, list[str], int]:
-    """1: one good; 2: its change from a budget; 3: two goods; 4: two goods and the change. A third price only distracts."""
+    """1: one good; 2: its change from a budget; 3: two goods; 4: two goods and the change. Another price distracts."""
     who = rng.choice(NAMES)
     goods = rng.sample(GOODS, 3)
     price = [rng.randint(2, 9) for _ in goods]

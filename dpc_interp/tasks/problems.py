@@ -1,7 +1,7 @@
 """What is asked: one `Problem`, the registry of tasks and splits that share no problem.
 
-A synthetic task is a function `make(rng, n_steps) -> Problem` in the module of its name. A problem belongs to exactly one
-split, decided by a hash of its question: no seed can move a question from train to test (METHOD 6).
+A synthetic task is a function `make(rng, n_steps) -> Problem` in the module of its name. A problem belongs to exactly
+one split, decided by a hash of its question: no seed can move a question from train to test (METHOD 6).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SPLITS = {"train": 80, "validation": 10, "test": 10}
 class Problem:
     """One question with a written solution.
 
-    `rationale` has one reasoning step per line and closes with the answer line; `answer` is the bare answer ("17", "B");
-    `n_steps` is the difficulty: the number of reasoning steps, the answer line not counted.
+    `rationale` has one reasoning step per line and closes with the answer line; `answer` is the bare answer ("17",
+    "B"); `n_steps` is the difficulty: the number of reasoning steps, the answer line not counted.
     """
 
     task: str
@@ -75,12 +75,12 @@ def load_problems(
     """`n` problems of a task.
 
     Args:
-        name: `story`, `choice`, `algebra`, `rule`, or the path of a `.jsonl` file whose rows have `question`, `answer` and,
-            where known, `rationale`.
+        name: `story`, `choice`, `algebra`, `rule`, or the path of a `.jsonl` file whose rows have `question`, `answer`
+            and, where known, `rationale`.
         split: `train`, `validation` or `test`. A `.jsonl` file has no splits of ours: the argument is not used.
         n: how many; None reads a whole `.jsonl` file.
         seed: of the draw. The first problems of a longer draw are the shorter draw.
-        max_steps: the largest difficulty drawn; None: the task's own (4). Difficulties 1 to `max_steps` come in equal shares.
+        max_steps: the largest difficulty drawn; None: the task's own (4). Difficulties come in equal shares.
 
     Returns:
         Distinct problems, in a fixed order.

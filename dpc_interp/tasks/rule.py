@@ -1,8 +1,9 @@
 """`rule`, the positive control: every step needs a rule that the question does not state.
 
-`a blip b` is `a + b + c` or `a - b + c` with a constant c of each operator's own; a step names its rule as `blip + 4`. `RULES` are this
-task's; they stand in no question, so only the prompt can carry them, and information must flow from it into every step. While the
-reasoner was trained the rules changed from document to document (`dpc_interp.reasoner.corpus`): a bare model can only guess.
+`a blip b` is `a + b + c` or `a - b + c` with a constant c of each operator's own; a step names its rule as `blip + 4`.
+`RULES` are this task's; they stand in no question, so only the prompt can carry them, and information must flow from it
+into every step. While the reasoner was trained the rules changed from document to document
+(`dpc_interp.reasoner.corpus`): a bare model can only guess.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`story`, in the style of GSM8K: a person's things grow and shrink; the answer line is `#### 17`.
 
-Sentences about other people, and about the same person's other things, are scattered among the events: neither the number of
-sentences nor the last number tells the answer. Quantities stay between 0 and 99.
+Sentences about other people, and about the same person's other things, are scattered among the events: neither the
+number of sentences nor the last number tells the answer. Quantities stay between 0 and 99.
 """
 
 from __future__ import annotations
@@ -14,11 +14,26 @@ MAX_STEPS = 4
 NAMES = ("Tom", "Mia", "Ann", "Ben", "Sam", "Eva", "Leo", "Zoe", "Max", "Ida", "Kim", "Raj")
 THINGS = ("apples", "pens", "cups", "books", "coins", "cards", "shells", "stamps", "eggs", "nuts", "balls", "keys")
 START = ("{who} has {n} {what}.", "{who} starts with {n} {what}.", "In the morning {who} has {n} {what}.")
-GAIN = ("{who} buys {n} {what}.", "{who} finds {n} {what}.", "{who} gets {n} {what} from {other}.", "{who} picks up {n} {what}.")
-LOSS = ("{who} sells {n} {what}.", "{who} loses {n} {what}.", "{who} gives {n} {what} to {other}.", "{who} drops {n} {what}.")
+GAIN = (
+    "{who} buys {n} {what}.",
+    "{who} finds {n} {what}.",
+    "{who} gets {n} {what} from {other}.",
+    "{who} picks up {n} {what}.",
+)
+LOSS = (
+    "{who} sells {n} {what}.",
+    "{who} loses {n} {what}.",
+    "{who} gives {n} {what} to {other}.",
+    "{who} drops {n} {what}.",
+)
 TIMES = {2: "The number of {what} of {who} doubles.", 3: "The number of {what} of {who} triples."}
 HALVE = "Then {who} gives half of the {what} to {other}."
-ASIDE = ("{other} has {n} {what}.", "{other} buys {n} {what}.", "{other} is {n} years old.", "{who} also has {n} {thing}.")
+ASIDE = (
+    "{other} has {n} {what}.",
+    "{other} buys {n} {what}.",
+    "{other} is {n} years old.",
+    "{who} also has {n} {thing}.",
+)
 ASK = ("How many {what} does {who} have now?", "How many {what} are left with {who}?", "Count the {what} of {who}.")
 
 

@@ -88,7 +88,7 @@ def test_flow_is_the_mean_over_causal_pairs(found: Analysis, maps: dict[str, Sal
     assert given.index.is_unique
     assert set(given.index) == set(expected.index)
     pd.testing.assert_series_equal(given.loc[expected.index].astype(float), expected, rtol=1e-4, atol=1e-8)
-    assert set(found.flow["step"]) > {-1, 0, 1, 2}
+    assert set(found.flow["step"]) == {-1, 0, 1, 2}
 
 
 def test_accumulation_is_the_mean_over_question_and_rationale(found: Analysis, maps: dict[str, SaliencyMap]) -> None:
@@ -115,7 +115,10 @@ def test_each_rationale_token_by_loops(found: Analysis, maps: dict[str, Saliency
         assert len(table) == len(map_.values) * (stop - start)
         for row in table.itertuples():
             i = start + row.position
-            flow = sum(map_.values[row.layer, i, j].item() for j in range(map_.segments.prompt[1])) / map_.segments.prompt[1]
+            flow = (
+                sum(map_.values[row.layer, i, j].item() for j in range(map_.segments.prompt[1]))
+                / map_.segments.prompt[1]
+            )
             assert row.value == pytest.approx(flow, rel=1e-4, abs=1e-8)
             assert row.token == map_.tokens[i]
             assert row.late == (row.position >= (stop - start) // 2)
@@ -138,7 +141,7 @@ def test_instances(found: Analysis, runs: list[Transcript]) -> None:
     table = found.instances
     assert table["instance"].tolist() == [run.problem.id for run in runs]
     assert table["correct"].tolist()[:5] == [True, False, False, False, False]
-    assert table["n_rationale_tokens"].tolist()[:5] == [23, 10, 19, 4, 1]
+    assert table["n_rationale_tokens"].tolist()[:5] == [21, 9, 20, 4, 1]
     assert (table["task"] == "story").all()
 
 
@@ -169,7 +172,9 @@ def test_head_reductions_reach_the_frames(runs: list[Transcript], model, prompt:
 
 def test_gold_target_reads_the_written_rationale(model, prompt: SoftPrompt, written: Callable[..., Transcript]) -> None:
     gold = written("buys 8: 9 + 8 = 17\n#### 17", gold="17")
-    run = Transcript(gold.problem, gold.question_tokens, written("Tom has 9.").generated_tokens, "Tom has 9.", None, False)
+    run = Transcript(
+        gold.problem, gold.question_tokens, written("Tom has 9.").generated_tokens, "Tom has 9.", None, False
+    )
     found = analyse(model, [run], prompt, target="gold", progress=False)
     expected = analyse(model, [gold], prompt, progress=False)
     for name in ("flow", "accumulation", "tokens"):

@@ -21,9 +21,7 @@ REDUCE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def loss_of(
-    model: HookedTransformer, vectors: Tensor, change: Callable[[Tensor, HookPoint], Tensor]
-) -> Tensor:
+def loss_of(model: HookedTransformer, vectors: Tensor, change: Callable[[Tensor, HookPoint], Tensor]) -> Tensor:
     """Mean NLL of the tokens after the question, the prompt joined on by hand, each pattern changed by `change`."""
     n = len(vectors)
     ids = torch.cat([torch.full((n,), 7), TOKENS])[None]
@@ -57,7 +55,9 @@ def test_equals_the_gradient_of_ones(each_model: HookedTransformer, prompt: Soft
 
 
 @pytest.mark.parametrize("kind", ["gqa", "plain", "learned"])
-def test_every_entry_in_double_precision(build: Callable[..., HookedTransformer], prompt: SoftPrompt, kind: str) -> None:
+def test_every_entry_in_double_precision(
+    build: Callable[..., HookedTransformer], prompt: SoftPrompt, kind: str
+) -> None:
     """No cancellation between heads here, so that each entry alone is held to 1e-5."""
     model = build(kind, dtype=torch.float64)
     expected = REDUCE["sum_of_abs"](brute_force(model, prompt.vectors)).tril(-1)
@@ -104,7 +104,15 @@ def test_gradient_is_that_of_finite_differences(
 def by_hand() -> tuple[HookedTransformer, Tensor]:
     """Two attention layers of one head, no norm, no MLP, no positions; values and unembedding are the identity."""
     cfg = HookedTransformerConfig(
-        n_layers=2, d_model=2, n_heads=1, d_head=2, n_ctx=4, d_vocab=2, attn_only=True, normalization_type=None, device="cpu"
+        n_layers=2,
+        d_model=2,
+        n_heads=1,
+        d_head=2,
+        n_ctx=4,
+        d_vocab=2,
+        attn_only=True,
+        normalization_type=None,
+        device="cpu",
     )
     model = HookedTransformer(cfg)
     for weight in model.parameters():
@@ -119,8 +127,8 @@ def by_hand() -> tuple[HookedTransformer, Tensor]:
 def test_two_layers_and_four_tokens_by_hand() -> None:
     """Prompt p, question (token 0, token 1), rationale (token 0): positions 0 to 3, one loss, at position 2.
 
-    Queries are zero, so every row of both patterns is uniform, A[i, j] = 1 / (i + 1), and no gradient passes through the patterns.
-    Only the difference d = second - first entry of each vector matters to a softmax over two tokens:
+    Queries are zero, so every row of both patterns is uniform, A[i, j] = 1 / (i + 1), and no gradient passes through
+    the patterns. Only the difference d = second - first entry of each vector matters to a softmax over two tokens:
         d(p) = 3, d(token 0) = -3, d(token 1) = -9/16.
     Layer 0 adds the mean of what is before:   h0 = 3 + 3 = 6,  h1 = -3 + 0 = -3,  h2 = -9/16 + (-9/16) / 3 = -3/4.
     Layer 1 at position 2:                     -3/4 + (6 - 3 - 3/4) / 3 = 0: both tokens have probability 1/2.
@@ -137,14 +145,18 @@ def test_two_layers_and_four_tokens_by_hand() -> None:
     torch.testing.assert_close(saliency(model, torch.tensor([0, 1, 0]), vectors, 2), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_of_a_half_precision_model_is_float32_and_near(build: Callable[..., HookedTransformer], prompt: SoftPrompt) -> None:
+def test_of_a_half_precision_model_is_float32_and_near(
+    build: Callable[..., HookedTransformer], prompt: SoftPrompt
+) -> None:
     exact = saliency(build("gqa"), TOKENS, prompt, N_QUESTION)
     rough = saliency(build("gqa", dtype=torch.bfloat16), TOKENS, prompt, N_QUESTION)
     assert rough.dtype == torch.float32
     assert torch.corrcoef(torch.stack([exact.flatten(), rough.flatten()]))[0, 1] > 0.98
 
 
-def test_of_an_unfrozen_model_within_no_grad(build: Callable[..., HookedTransformer], prompt: SoftPrompt, unchanged) -> None:
+def test_of_an_unfrozen_model_within_no_grad(
+    build: Callable[..., HookedTransformer], prompt: SoftPrompt, unchanged
+) -> None:
     frozen = saliency(build("plain"), TOKENS, prompt, N_QUESTION)
     model = build("plain").requires_grad_(True)
     with unchanged(model), torch.no_grad():
@@ -156,7 +168,9 @@ def test_leaves_nothing_behind(each_model: HookedTransformer, prompt: SoftPrompt
         saliency(each_model, TOKENS, prompt, N_QUESTION)
 
 
-def test_leaves_nothing_behind_when_it_fails(model: HookedTransformer, prompt: SoftPrompt, unchanged, monkeypatch) -> None:
+def test_leaves_nothing_behind_when_it_fails(
+    model: HookedTransformer, prompt: SoftPrompt, unchanged, monkeypatch
+) -> None:
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -37,16 +38,26 @@ def pieces(written: Callable[..., Transcript], tokenizer) -> Callable[..., dict[
 @pytest.mark.parametrize(
     ("text", "rationale", "answer", "steps"),
     [
-        (TWO_STEPS, "buys 8: 9 + 8 = 17\nloses 2: 17 - 2 = 15\n", "#### 15", ["buys 8: 9 + 8 = 17\n", "loses 2: 17 - 2 = 15\n"]),
+        (
+            TWO_STEPS,
+            "buys 8: 9 + 8 = 17\nloses 2: 17 - 2 = 15\n",
+            "#### 15",
+            ["buys 8: 9 + 8 = 17\n", "loses 2: 17 - 2 = 15\n"],
+        ),
         ("buys 8: 9 + 8 = 17\nloses 2:", "buys 8: 9 + 8 = 17\nloses 2:", "", ["buys 8: 9 + 8 = 17\n", "loses 2:"]),
         ("9 + 8 = 17.", "9 + 8 = 17.", "", ["9 + 8 = 17."]),
-        ("Tom has 9. Tom buys 8. How many?", "Tom has 9. Tom buys 8. How many?", "", ["Tom has 9.", " Tom buys 8.", " How many?"]),
+        (
+            "Tom has 9. Tom buys 8. How many?",
+            "Tom has 9. Tom buys 8. How many?",
+            "",
+            ["Tom has 9.", " Tom buys 8.", " How many?"],
+        ),
         ("9 + 8 = 17\nThe answer is B", "9 + 8 = 17\n", "The answer is B", ["9 + 8 = 17\n"]),
         ("x = 4\n\\boxed{4}", "x = 4\n", "\\boxed{4}", ["x = 4\n"]),
         ("#### 15", "", "#### 15", []),
         ("#### 1\n#### 15", "#### 1\n", "#### 15", ["#### 1\n"]),
         ("9 + 8 = 17\n#### 17\n", "9 + 8 = 17\n", "#### 17\n", ["9 + 8 = 17\n"]),
-        ("9 + 8 = 17\n\n17 - 2 = 15", "9 + 8 = 17\n\n17 - 2 = 15", "", ["9 + 8 = 17\n", "\n", "17 - 2 = 15"]),
+        ("9 + 8 = 17\n\n17 - 2 = 15", "9 + 8 = 17\n\n17 - 2 = 15", "", ["9 + 8 = 17\n\n", "17 - 2 = 15"]),
     ],
 )
 def test_by_hand(pieces, text: str, rationale: str, answer: str, steps: list[str], stopped: bool) -> None:
@@ -54,7 +65,7 @@ def test_by_hand(pieces, text: str, rationale: str, answer: str, steps: list[str
 
 
 def test_positions_by_hand(written: Callable[..., Transcript], tokenizer) -> None:
-    """3 virtual tokens; <bos> and 17 pieces of question; 9 pieces a step here, 2 + 1 of answer, the stop token."""
+    """3 virtual tokens, the question, 10 and 11 tokens of rationale (the line breaks too), 3 of answer, the stop token."""
     run = written(TWO_STEPS)
     n_question = len(run.question_tokens)
     first = N_VIRTUAL + n_question
@@ -68,22 +79,30 @@ def test_positions_by_hand(written: Callable[..., Transcript], tokenizer) -> Non
         steps=((first, first + one), (first + one, first + one + two)),
         length=first + one + two + 4,
     )
-    assert (one, two) == (11, 12)
+    assert (one, two) == (10, 11)
 
 
 def test_step_of(written: Callable[..., Transcript], tokenizer) -> None:
     layout = segment(written(TWO_STEPS), tokenizer, N_VIRTUAL)
     start, stop = layout.rationale
-    assert [layout.step_of(position) for position in range(start, stop)] == [0] * 11 + [1] * 12
+    assert [layout.step_of(position) for position in range(start, stop)] == [0] * 10 + [1] * 11
 
 
 def test_cuts_of_one_line_do_not_fall_within_numbers() -> None:
     text = "It is 3.5 km. Is it far? No."
-    assert [text[a:b] for a, b in zip([0, *step_cuts(text)], step_cuts(text))] == ["It is 3.5 km. ", "Is it far? ", "No."]
+    assert [text[a:b] for a, b in pairwise([0, *step_cuts(text)])] == [
+        "It is 3.5 km. ",
+        "Is it far? ",
+        "No.",
+    ]
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(ids=st.lists(st.integers(3, 250), min_size=0, max_size=40), breaks=st.lists(st.integers(0, 40)), stopped=st.booleans())
+@given(
+    ids=st.lists(st.integers(3, 250), min_size=0, max_size=40),
+    breaks=st.lists(st.integers(0, 40)),
+    stopped=st.booleans(),
+)
 def test_segments_and_steps_divide_every_text(tokenizer, ids: list[int], breaks: list[int], stopped: bool) -> None:
     (line_break,) = tokenizer("\n").input_ids
     (marker,) = tokenizer("####").input_ids
@@ -92,11 +111,13 @@ def test_segments_and_steps_divide_every_text(tokenizer, ids: list[int], breaks:
             ids[place] = marker if place % 5 == 0 else line_break
     ids = ids + [tokenizer.eos_token_id] * stopped
     question = torch.tensor([tokenizer.bos_token_id, 40, 41])
-    run = Transcript(Problem("story", "", "", "", 1, "x"), question, torch.tensor(ids, dtype=torch.long), "", None, False)
+    run = Transcript(
+        Problem("story", "", "", "", 1, "x"), question, torch.tensor(ids, dtype=torch.long), "", None, False
+    )
     layout = segment(run, tokenizer, N_VIRTUAL)
     spans = list(layout.borders().values())
     assert spans[0][0] == 0
-    assert all(a[1] == b[0] for a, b in zip(spans, spans[1:]))
+    assert all(a[1] == b[0] for a, b in pairwise(spans))
     assert spans[-1][1] == layout.length - stopped == N_VIRTUAL + 3 + len(ids) - stopped
     covered = [position for a, b in layout.steps for position in range(a, b)]
     assert covered == list(range(*layout.rationale))

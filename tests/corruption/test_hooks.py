@@ -19,6 +19,10 @@ PLANS = [
 ]
 
 
+def interrupt(_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def logits_of(model: HookedTransformer, vectors: torch.Tensor) -> torch.Tensor:
     with prompted(model, SoftPrompt(vectors)) as run:
         return run(TOKENS)
@@ -32,7 +36,9 @@ def test_an_empty_plan_changes_nothing(each_model: HookedTransformer, prompt: So
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)
-def test_acts_as_the_corrupted_vectors_do(each_model: HookedTransformer, prompt: SoftPrompt, plan: CorruptionPlan) -> None:
+def test_acts_as_the_corrupted_vectors_do(
+    each_model: HookedTransformer, prompt: SoftPrompt, plan: CorruptionPlan
+) -> None:
     with corrupted(each_model, prompt, plan) as run:
         found = run(TOKENS)
     assert torch.equal(found, logits_of(each_model, plan(prompt.vectors)))
@@ -47,19 +53,21 @@ def test_each_row_may_have_its_own_edit(model: HookedTransformer, prompt: SoftPr
 
 
 def test_edits_that_fit_no_row_are_refused(model: HookedTransformer, prompt: SoftPrompt, unchanged) -> None:
-    with unchanged(model), prompted(model, prompt, edit_prompt(PLANS[:3], prompt.n_virtual)) as run:
-        with pytest.raises(DPCInterpError, match="3 edits for 2 rows"):
-            run(TOKENS)
+    edit = edit_prompt(PLANS[:3], prompt.n_virtual)
+    refused = pytest.raises(DPCInterpError, match="3 edits for 2 rows")
+    with unchanged(model), prompted(model, prompt, edit) as run, refused:
+        run(TOKENS)
 
 
 @pytest.mark.parametrize("plan", PLANS[:1])
-def test_nothing_is_left_behind(each_model: HookedTransformer, prompt: SoftPrompt, plan: CorruptionPlan, unchanged) -> None:
+def test_nothing_is_left_behind(
+    each_model: HookedTransformer, prompt: SoftPrompt, plan: CorruptionPlan, unchanged
+) -> None:
     kept = prompt.vectors.clone()
     with unchanged(each_model), corrupted(each_model, prompt, plan) as run:
         run(TOKENS)
     with unchanged(each_model), pytest.raises(KeyboardInterrupt), corrupted(each_model, prompt, plan) as run:
-        run(TOKENS)
-        raise KeyboardInterrupt
+        interrupt(run(TOKENS))
     with unchanged(each_model), pytest.raises(DPCInterpError), corrupted(each_model, prompt, CorruptionPlan((99,))):
         pytest.fail("the body of a refused context must not run")
     assert torch.equal(prompt.vectors, kept)
@@ -85,5 +93,7 @@ def test_a_hook_of_the_users_own_survives(model: HookedTransformer, prompt: Soft
 def test_acts_on_whatever_reads_the_model(model: HookedTransformer, prompt: SoftPrompt) -> None:
     """`run_with_cache` within the context caches the corrupted embeddings."""
     with corrupted(model, prompt, PLANS[0]):
-        _, cache = model.run_with_cache(torch.cat([torch.zeros(1, prompt.n_virtual, dtype=torch.long), TOKENS[:1]], dim=1))
+        _, cache = model.run_with_cache(
+            torch.cat([torch.zeros(1, prompt.n_virtual, dtype=torch.long), TOKENS[:1]], dim=1)
+        )
     assert torch.equal(cache["embed"][0, : prompt.n_virtual], PLANS[0](prompt.vectors))

@@ -47,7 +47,9 @@ def test_placebo_depends_on_seed_and_instance_alone() -> None:
     assert plan_random(instances, 7, seed=4, gamma=20, mask=0.5) != plans
     assert {(plan.gamma, plan.mask) for plan in plans} == {(20, 0.5)}
     counts = pd.Series([plan.tokens for plan in plans]).value_counts()
-    assert sorted(counts.index) == [(j,) for j in range(1, 7)]  # 50 each expected, standard deviation 6.5; the sink is left out
+    assert sorted(counts.index) == [
+        (j,) for j in range(1, 7)
+    ]  # 50 each expected, standard deviation 6.5; the sink is left out
     assert counts.between(50 - 26, 50 + 26).all()
 
 

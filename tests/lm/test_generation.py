@@ -70,7 +70,8 @@ def test_each_row_has_its_own_plan(model: HookedTransformer, problems: list[Prob
     plans = [CorruptionPlan((i % prompt.n_virtual,), mask=0.0, gamma=25.0 * (i % 2)) for i in range(len(problems))]
     found = generate(model, problems, prompt, plans=plans, max_new_tokens=MAX_NEW, batch_size=7, progress=False)
     expected = [
-        slow(model, question_tokens(model, p.question), plan(prompt.vectors)) for p, plan in zip(problems, plans, strict=True)
+        slow(model, question_tokens(model, p.question), plan(prompt.vectors))
+        for p, plan in zip(problems, plans, strict=True)
     ]
     assert tokens_of(found) == expected
     assert expected != tokens_of(generate(model, problems, prompt, max_new_tokens=MAX_NEW, progress=False))
@@ -86,7 +87,9 @@ def test_transcript_reads_and_checks_the_answer(model: HookedTransformer, prompt
     assert model.tokenizer.decode(run.question_tokens) == "<bos>Tom has 9 apples.\n"
 
 
-def test_leaves_nothing_behind(model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt, unchanged, monkeypatch) -> None:
+def test_leaves_nothing_behind(
+    model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt, unchanged, monkeypatch
+) -> None:
     with unchanged(model):
         generate(model, problems[:3], prompt, max_new_tokens=3, progress=False)
 

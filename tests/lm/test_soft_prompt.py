@@ -16,6 +16,10 @@ from dpc_interp.lm.tuning import prompt_loss
 TOKENS = torch.tensor([[1, 40, 51, 62, 9, 13], [1, 33, 20, 87, 101, 2]])
 
 
+def interrupt(_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_vectors_stand_where_the_embeddings_stood(model: HookedTransformer, prompt: SoftPrompt) -> None:
     """A prompt made of token embeddings reads as those tokens."""
     ids = torch.tensor([77, 12, 150])
@@ -28,8 +32,7 @@ def test_nothing_is_left_behind(each_model: HookedTransformer, prompt: SoftPromp
     with unchanged(each_model), prompted(each_model, prompt) as run:
         assert run(TOKENS).shape == (2, prompt.n_virtual + 6, each_model.cfg.d_vocab)
     with unchanged(each_model), pytest.raises(KeyboardInterrupt), prompted(each_model, prompt) as run:
-        run(TOKENS)
-        raise KeyboardInterrupt
+        interrupt(run(TOKENS))
 
 
 def test_contexts_nest(model: HookedTransformer, prompt: SoftPrompt) -> None:
@@ -79,7 +82,9 @@ def test_virtual_tokens_are_no_padding(model: HookedTransformer, prompt: SoftPro
 
 
 def test_prompt_comes_back_from_disk(prompt: SoftPrompt, tmp_path: Path) -> None:
-    kept = SoftPrompt(prompt.vectors, "story/seed3", {"seed": 3, "learning_curve": [{"step": 1, "train": 2.5, "validation": 2.25}]})
+    kept = SoftPrompt(
+        prompt.vectors, "story/seed3", {"seed": 3, "learning_curve": [{"step": 1, "train": 2.5, "validation": 2.25}]}
+    )
     kept.save_pretrained(tmp_path / "adapter", base_model="somewhere")
     found = load_prompt(str(tmp_path / "adapter"))
     assert torch.equal(found.vectors, kept.vectors)
@@ -90,7 +95,9 @@ def test_names_of_bundled_prompts(prompt: SoftPrompt, tmp_path: Path, monkeypatc
     """The name of a task alone means its seed 0."""
     monkeypatch.setattr("dpc_interp.lm.soft_prompt.PROMPTS", tmp_path)
     for seed in range(2):
-        SoftPrompt(prompt.vectors + seed, f"story/seed{seed}").save_pretrained(tmp_path / "reasoner" / "story" / f"seed{seed}")
+        SoftPrompt(prompt.vectors + seed, f"story/seed{seed}").save_pretrained(
+            tmp_path / "reasoner" / "story" / f"seed{seed}"
+        )
     assert bundled_prompts("reasoner/") == ["reasoner/story/seed0", "reasoner/story/seed1"]
     assert load_prompt("reasoner/story").name == "story/seed0"
     assert load_prompt("reasoner/story/seed1").name == "story/seed1"

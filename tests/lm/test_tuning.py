@@ -12,7 +12,14 @@ from dpc_interp import Problem, SoftPrompt, load_problems, prompted, tune_prompt
 from dpc_interp.lm.generation import question_tokens
 from dpc_interp.lm.tuning import _example, _held_out_loss, prompt_loss
 
-FAST = {"n_virtual_tokens": 4, "n_steps": 30, "batch_size": 8, "check_every": 5, "learning_rate": 0.1, "progress": False}
+FAST = {
+    "n_virtual_tokens": 4,
+    "n_steps": 30,
+    "batch_size": 8,
+    "check_every": 5,
+    "learning_rate": 0.1,
+    "progress": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +47,7 @@ def test_loss_is_the_mean_over_the_tokens_after_each_question(
     total = n_tokens = 0.0
     for problem in train[:5]:
         question = question_tokens(model, problem.question)
-        ids = model.tokenizer(problem.rationale).input_ids + [model.tokenizer.eos_token_id]
+        ids = [*model.tokenizer(problem.rationale).input_ids, model.tokenizer.eos_token_id]
         with prompted(model, prompt) as run:
             logits = run(torch.cat([question, torch.tensor(ids)])[None])[0]
         for k, token in enumerate(ids):  # the token at k is predicted one place before it
@@ -70,7 +77,9 @@ def test_recipe_and_shape(tuned: SoftPrompt) -> None:
     assert wanted.items() <= tuned.recipe.items()
 
 
-def test_seed_decides(model: HookedTransformer, train: list[Problem], held_out: list[Problem], tuned: SoftPrompt) -> None:
+def test_seed_decides(
+    model: HookedTransformer, train: list[Problem], held_out: list[Problem], tuned: SoftPrompt
+) -> None:
     torch.manual_seed(99)  # the global state has no say
     again = tune_prompt(model, train, validation=held_out, name="story/seed0", **FAST)
     assert torch.equal(again.vectors, tuned.vectors)

@@ -1,0 +1,166 @@
+"""The trigger's statistics on a frame worked by hand, and thresholds whose best value is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpc_interp import Analysis, DPCInterpError, TriggerRule, calibrate_trigger, trigger_statistics
+
+NAMES = ["b", "a"]
+
+
+@pytest.fixture
+def found() -> Analysis:
+    """Six layers (deep: 4 and 5, shallow: 0 and 1). Instance b has 4 rationale tokens, a has 5, so 2 early ones each.
+
+    f, the mean over the deep layers:  b  1 3 | 5 1;  a  2 2 | 2 9 1.   The early mean is 2 in both.
+    """
+    deep_values = {"b": [[0, 2, 4, 1], [2, 4, 6, 1]], "a": [[1, 2, 2, 8, 0], [3, 2, 2, 10, 2]]}
+    tokens, flow, accumulation = [], [], []
+    for name, deep in deep_values.items():
+        n = len(deep[0])
+        for layer in range(6):
+            values = deep[layer - 4] if layer >= 4 else [100.0 * k for k in range(n)]
+            tokens += [(name, layer, k, "x", 0, k >= 2, float(values[k]), 0.5) for k in range(n)]
+            flow.append((name, layer, "prompt", -1, "question", -1, {0: 1.0, 1: 2.0}.get(layer, 50.0)))
+            flow.append((name, layer, "prompt", -1, "rationale", -1, 70.0))
+            accumulation += [
+                (name, layer, j, float(value)) for j, value in enumerate([4, 1, 7] if layer < 2 else [0, 9, 0])
+            ]
+    return Analysis(
+        flow=pd.DataFrame(flow, columns=["instance", "layer", "source", "source_step", "destination", "step", "value"]),
+        accumulation=pd.DataFrame(accumulation, columns=["instance", "layer", "virtual_token", "value"]),
+        tokens=pd.DataFrame(tokens, columns=["instance", "layer", "position", "token", "step", "late", "value", "nll"]),
+        instances=pd.DataFrame(
+            {
+                "instance": NAMES,
+                "task": "story",
+                "correct": [True, False],
+                "n_steps": [2, 3],
+                "n_rationale_tokens": [4, 5],
+                "nll": [0.5, 0.25],
+            }
+        ),
+        options={},
+    )
+
+
+def test_statistics_by_hand(found: Analysis) -> None:
+    stats = trigger_statistics(found)
+    assert stats["instance"].tolist() == NAMES
+    assert stats["late_share"].tolist() == pytest.approx([1 / 2, 1 / 3]), (
+        "strictly above the early mean: 2 is not affected"
+    )
+    assert stats["deep_flow"].tolist() == pytest.approx([3, 4])
+    assert stats["shallow_flow"].tolist() == pytest.approx([1.5, 1.5])
+    assert stats["peak_token"].tolist() == [2, 2]
+    assert stats["peak_ratio"].tolist() == pytest.approx([7 / 4, 7 / 4])
+    assert stats["length"].tolist() == [4, 5]
+    assert stats["nll"].tolist() == [0.5, 0.25]
+    assert stats["correct"].tolist() == [True, False]
+    assert stats["task"].tolist() == ["story", "story"]
+
+
+def test_options_by_hand(found: Analysis) -> None:
+    """beta = 1.5: b 5 of (5, 1), a (2, 9) of (2, 9, 1). Layer 5 alone: b 2 4 | 6 1, early mean 3; a 3 2 | 2 10 2, 2.5."""
+    assert trigger_statistics(found, beta=1.5)["late_share"].tolist() == pytest.approx([1 / 2, 2 / 3])
+    assert trigger_statistics(found, deep=(5,))["deep_flow"].tolist() == pytest.approx([3.5, 14 / 3])
+    assert trigger_statistics(found, deep=(5,))["late_share"].tolist() == pytest.approx([1 / 2, 1 / 3])
+    assert trigger_statistics(found, shallow=(1, 2))["shallow_flow"].tolist() == pytest.approx([26, 26])
+    assert trigger_statistics(found, shallow=(3,))["peak_token"].tolist() == [1, 1]
+    for layers in ({"deep": (6,)}, {"shallow": (0, -1)}):
+        with pytest.raises(DPCInterpError, match="there is no layer"):
+            trigger_statistics(found, **layers)
+
+
+def statistics(values: list[float], wrong: list[int], fixed: list[int] | None = None) -> pd.DataFrame:
+    """`fixed`: whether the answer under corruption is right."""
+    frame = pd.DataFrame({"late_share": values, "correct": [not w for w in wrong]})
+    return frame if fixed is None else frame.assign(corrupted_correct=[bool(f) for f in fixed])
+
+
+def test_fires_strictly_above() -> None:
+    rule = TriggerRule("late_share", 0.5)
+    assert rule.fires(statistics([0.4, 0.5, 0.6, float("nan")], [0, 0, 0, 0])).tolist() == [False, False, True, False]
+
+
+def test_youden_separates_where_it_can() -> None:
+    stats = statistics([0.1, 0.2, 0.3, 0.7, 0.8], [0, 0, 0, 1, 1])
+    rule = calibrate_trigger(stats, criterion="youden")
+    assert 0.3 <= rule.threshold < 0.7
+    assert rule.fires(stats).tolist() == [False, False, False, True, True]
+    assert (rule.statistic, rule.criterion, rule.split, rule.n) == ("late_share", "youden", "validation", 5)
+
+
+def test_youden_with_overlap_by_hand() -> None:
+    """Hits - false alarms above 0.15: 3/3 - 2/3 = 1/3; above 0.25: 2/3 - 2/3; above 0.45: 2/3 - 1/3; above 0.55: 2/3 -
+    0. Best: 0.5.
+    """
+    stats = statistics([0.1, 0.2, 0.3, 0.5, 0.6, 0.9], [0, 1, 0, 0, 1, 1])
+    rule = calibrate_trigger(stats, criterion="youden")
+    assert 0.5 <= rule.threshold < 0.6
+
+
+def test_accuracy_by_hand() -> None:
+    """Gain of corruption, highest value first: +1 (0.9), -1 (0.7), +1 (0.5), +1 (0.4), -1 (0.2). Sums 1 0 1 2 1: fire
+    from 0.4.
+    """
+    stats = statistics([0.9, 0.7, 0.5, 0.4, 0.2], [1, 0, 1, 1, 0], [1, 0, 1, 1, 0])
+    rule = calibrate_trigger(stats, criterion="accuracy")
+    assert 0.2 <= rule.threshold < 0.4
+    assert rule.fires(stats).tolist() == [True, True, True, True, False]
+
+
+def test_accuracy_fires_nowhere_where_corruption_only_hurts() -> None:
+    stats = statistics([0.9, 0.7, 0.5], [0, 1, 0], [0, 0, 0])
+    assert not calibrate_trigger(stats, criterion="accuracy").fires(stats).any()
+
+
+def test_accuracy_fires_everywhere_where_corruption_only_helps() -> None:
+    stats = statistics([0.9, 0.7, 0.5], [1, 1, 1], [1, 1, 1])
+    assert calibrate_trigger(stats, criterion="accuracy").fires(stats).all()
+
+
+def test_accuracy_prefers_fewer_corruptions_on_a_tie() -> None:
+    stats = statistics([0.9, 0.7, 0.5], [1, 1, 0], [1, 0, 0])
+    assert calibrate_trigger(stats, criterion="accuracy").fires(stats).tolist() == [True, False, False]
+
+
+CASES = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans()), min_size=3, max_size=25)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(CASES)
+def test_no_other_threshold_is_better(cases: list[tuple[int, bool, bool]]) -> None:
+    values, wrong, fixed = (list(column) for column in zip(*cases, strict=True))
+    stats = statistics([v / 5 for v in values], wrong, fixed)
+    every = [-np.inf, *stats["late_share"], np.inf]
+
+    def right_answers(threshold: float) -> int:
+        return int(np.where(stats["late_share"] > threshold, stats["corrupted_correct"], stats["correct"]).sum())
+
+    chosen = calibrate_trigger(stats, criterion="accuracy").threshold
+    assert right_answers(chosen) == max(map(right_answers, every))
+    if 0 < sum(wrong) < len(wrong):
+
+        def balance(threshold: float) -> float:
+            fired = stats["late_share"] > threshold
+            return fired[~stats["correct"]].mean() - fired[stats["correct"]].mean()
+
+        chosen = calibrate_trigger(stats, criterion="youden").threshold
+        assert balance(chosen) == pytest.approx(max(map(balance, every)))
+
+
+@pytest.mark.parametrize("wrong", [[0, 0], [1, 1]])
+def test_youden_needs_both_outcomes(wrong: list[int]) -> None:
+    with pytest.raises(DPCInterpError, match="same outcome"):
+        calibrate_trigger(statistics([0.1, 0.2], wrong))
+
+
+def test_accuracy_needs_the_corrupted_answers() -> None:
+    with pytest.raises(DPCInterpError, match="corrupted_correct"):
+        calibrate_trigger(statistics([0.1, 0.2], [0, 1]), criterion="accuracy")
