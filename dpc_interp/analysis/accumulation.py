@@ -40,7 +40,7 @@ def peaks(
         exclude_sink: leave virtual token 0 out of the argmax: the first token is usually an attention sink.
 
     Returns:
-        Indexed by `instance`, in the frame's order: `peak_token` (j*) and `peak_ratio` (no unit; its mean counts the sink).
+        Indexed by `instance`, in the frame's order: `peak_token` (j*) and `peak_ratio` (its mean counts the sink).
     """
     n_layers = int(accumulation["layer"].max()) + 1
     layers = check_layers(layers or shallow_layers(n_layers), n_layers)

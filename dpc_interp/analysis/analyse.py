@@ -18,7 +18,7 @@ from dpc_interp.analysis.flow import Groups
 from dpc_interp.analysis.saliency import HeadReduction, flow_pass, saliency
 from dpc_interp.analysis.segments import Segments, segment
 from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.lm.generation import Transcript, transcript
+from dpc_interp.lm.generation import Transcript, tokenizer_of, transcript
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, check_prompt
 from dpc_interp.tasks.problems import check_distinct
 
@@ -28,7 +28,7 @@ Target = Literal["generated", "gold"]
 
 @dataclass(frozen=True)
 class SaliencyMap:
-    """One instance: `values` float32 [layer, destination, source], its segments and token strings (<P0>, ... the virtual)."""
+    """One instance: `values` float32 [layer, destination, source], segments and token strings (virtual: <P0>)."""
 
     values: Float[Tensor, "layer dest src"]
     segments: Segments
@@ -66,11 +66,12 @@ def saliency_map(
     model: HookedTransformer, run: Transcript, prompt: SoftPrompt, *, head_reduction: HeadReduction = "abs_of_sum"
 ) -> SaliencyMap:
     """The saliency of one transcript with its segments and token strings; see `saliency` for values and errors."""
-    layout = segment(run, model.tokenizer, prompt.n_virtual)
+    tokenizer = tokenizer_of(model)
+    layout = segment(run, tokenizer, prompt.n_virtual)
     _refuse_empty([run], [layout])
     tokens = torch.cat([run.question_tokens, run.generated_tokens])
     values = saliency(model, tokens, prompt, len(run.question_tokens), head_reduction=head_reduction)
-    strings = [f"<P{j}>" for j in range(prompt.n_virtual)] + [model.tokenizer.decode([i]) for i in tokens.tolist()]
+    strings = [f"<P{j}>" for j in range(prompt.n_virtual)] + [str(tokenizer.decode([i])) for i in tokens.tolist()]
     return SaliencyMap(values.cpu(), layout, strings)
 
 
@@ -104,7 +105,7 @@ def analyse(
     check_prompt(model, prompt.vectors)
     if target == "gold":
         runs = [gold_transcript(model, run) for run in runs]
-    layouts = [segment(run, model.tokenizer, prompt.n_virtual) for run in runs]
+    layouts = [segment(run, tokenizer_of(model), prompt.n_virtual) for run in runs]
     _refuse_empty(runs, layouts)
     check_length(model, max(layout.length for layout in layouts))
     order = sorted(range(len(runs)), key=lambda i: (layouts[i].length, i))
@@ -121,19 +122,20 @@ def analyse(
         frame = pd.concat([getattr(part, name) for part in parts], ignore_index=True)
         return frame.sort_values("instance", key=lambda ids: ids.map(rank), kind="stable", ignore_index=True)
 
-    options = {"target": target, "head_reduction": head_reduction, "prompt": prompt.name}
+    options: dict[str, str | int | bool] = {"target": target, "head_reduction": head_reduction, "prompt": prompt.name}
     return Analysis(joined("flow"), joined("accumulation"), joined("tokens"), joined("instances"), options)
 
 
 def with_rationale(runs: Sequence[Transcript], model: HookedTransformer) -> list[Transcript]:
     """The transcripts that have a rationale before their answer; only these can be analysed."""
-    return [run for run in runs if segment(run, model.tokenizer, 0).steps]
+    return [run for run in runs if segment(run, tokenizer_of(model), 0).steps]
 
 
 def gold_transcript(model: HookedTransformer, run: Transcript) -> Transcript:
     """The problem's written rationale as if the model had written it; `correct` stays that of the run."""
-    ids = model.tokenizer(run.problem.rationale, add_special_tokens=False).input_ids
-    gold = transcript(model, run.problem, run.question_tokens, torch.tensor([*ids, model.tokenizer.eos_token_id]))
+    tokenizer = tokenizer_of(model)
+    ids = tokenizer(run.problem.rationale, add_special_tokens=False).input_ids
+    gold = transcript(model, run.problem, run.question_tokens, torch.tensor([*ids, tokenizer.eos_token_id]))
     return Transcript(gold.problem, gold.question_tokens, gold.generated_tokens, gold.text, gold.answer, run.correct)
 
 
@@ -203,9 +205,9 @@ def _token_frame(
     steps = [np.repeat(np.arange(len(lay.steps)), [stop - start for start, stop in lay.steps]) for lay in layouts]
     one_layer = pd.DataFrame(
         {
-            "instance": np.array([run.problem.id for run in runs], dtype=object)[row],
+            "instance": np.array([run.problem.id for run in runs], dtype=np.object_)[row],
             "position": t,
-            "token": np.array([model.tokenizer.decode([i]) for i in known.tolist()], dtype=object)[which],
+            "token": np.array([str(tokenizer_of(model).decode([i])) for i in known.tolist()], dtype=np.object_)[which],
             "step": np.concatenate(steps),
             "late": t >= n[row] // 2,
             "nll": nll.numpy()[row, position],

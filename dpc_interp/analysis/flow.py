@@ -49,7 +49,7 @@ class Groups:
         return cls(tuple(names), member.to(device), pairs.to(device), segments[0].prompt[1])
 
     def reduce(self, flow: Float[Tensor, "batch dest src"]) -> tuple[Tensor, Tensor, Tensor]:
-        """One layer: flow [batch, group, group], accumulation [batch, n_virtual], each token's prompt flow [batch, pos]."""
+        """One layer: flow [batch, group, group], accumulation [batch, n_virtual], prompt flow by token [batch, pos]."""
         by_destination = self.member @ flow
         between = by_destination @ self.member.mT / self.pairs.clamp(min=1)
         readers = self.member[:, -1].sum(-1, keepdim=True).clamp(min=1)

@@ -133,7 +133,7 @@ def flow_pass(
     missing = sorted(set(range(model.cfg.n_layers)) - seen)
     if missing:
         raise DPCInterpError(
-            f"no gradient reached the pattern of layer {missing[0]}; its hook is off the loss path: use a HookedTransformer"
+            f"no gradient reached the pattern of layer {missing[0]}; it is off the loss path: use a HookedTransformer"
         )
     return nll.detach()
 

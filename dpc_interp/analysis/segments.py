@@ -24,7 +24,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s")
 
 @dataclass(frozen=True)
 class Segments:
-    """Half-open position ranges in the analysed sequence; `steps` divide `rationale`; `length` counts the stop token."""
+    """Half-open ranges of positions in the sequence; `steps` divide `rationale`; `length` counts the stop token."""
 
     prompt: Span
     question: Span
@@ -52,7 +52,7 @@ def segment(transcript: Transcript, tokenizer: PreTrainedTokenizerBase, n_virtua
     ids = transcript.generated_tokens.tolist()
     stopped = bool(ids) and ids[-1] == tokenizer.eos_token_id
     written = ids[:-1] if stopped else ids
-    text = tokenizer.decode(written)
+    text = str(tokenizer.decode(written))
     rationale_text = text[: answer_start(text)]
     first = n_virtual + len(transcript.question_tokens)
 

@@ -124,7 +124,7 @@ def evaluate(
                 f"{task!r} has no validation split of ours; give validation= problems or a calibrated rule="
             )
         validation = load_problems(task, "validation", n=200, seed=seed)
-    options = {
+    options: dict[str, object] = {
         "gamma": gamma,
         "mask": mask,
         "exclude_sink": exclude_sink,

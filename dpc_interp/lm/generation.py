@@ -6,8 +6,9 @@ prompt into the cache through its hook, then each step feeds one token. Rows tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens import HookedTransformer
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+from transformers import PreTrainedTokenizerBase
 
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.lm.soft_prompt import (
@@ -42,15 +44,20 @@ class Transcript:
     correct: bool
 
 
+def tokenizer_of(model: HookedTransformer) -> PreTrainedTokenizerBase:
+    """The model's tokenizer; a model without one is refused."""
+    if model.tokenizer is None:
+        raise DPCInterpError("this model has no tokenizer; load it with one")
+    return model.tokenizer
+
+
 def question_tokens(model: HookedTransformer, question: str) -> Int[Tensor, " n_question"]:
     """Token ids of a question as the model reads it: BOS where the model has one, the question, a line break.
 
     Raises:
         DPCInterpError: the tokenizer does not know a word of the question.
     """
-    tokenizer = model.tokenizer
-    if tokenizer is None:
-        raise DPCInterpError("this model has no tokenizer; load it with one")
+    tokenizer = tokenizer_of(model)
     coded = tokenizer(question + "\n", add_special_tokens=False, return_offsets_mapping=True)
     ids = coded.input_ids
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
@@ -123,7 +130,7 @@ def decode(
     for row, question in enumerate(questions):
         tokens[row, width - len(question) :] = question
     mask = (torch.arange(width) >= starts[:, None]).long()
-    hooks = []
+    hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]] = []
     if vectors is not None:
         hooks.append(("hook_embed", write_prompt(vectors, starts)))
         if plans is not None:
@@ -132,7 +139,7 @@ def decode(
     cache = TransformerLensKeyValueCache.init_cache(model.cfg, device, len(questions))
     with model.hooks(fwd_hooks=hooks):
         logits = model(tokens.to(device), attention_mask=mask.to(device), past_kv_cache=cache, prepend_bos=False)
-    stop = model.tokenizer.eos_token_id
+    stop = tokenizer_of(model).eos_token_id
     written = torch.full((len(questions), max_new_tokens), stop)
     alive = torch.arange(len(questions))
     for step in range(max_new_tokens):
@@ -168,6 +175,6 @@ def transcript(
     generated: Int[Tensor, " n_generated"],
 ) -> Transcript:
     """Decode the text, read its answer and check it."""
-    text = model.tokenizer.decode(generated, skip_special_tokens=True)
+    text = str(tokenizer_of(model).decode(generated, skip_special_tokens=True))
     answer = extract_answer(text)
     return Transcript(problem, question, generated, text, answer, is_correct(answer, problem.answer))

@@ -54,14 +54,14 @@ def _load_folder(folder: Path, device: str, dtype: torch.dtype) -> HookedTransfo
         family = json.loads(config_file.read_text()).get("model_type")
     except json.JSONDecodeError as error:
         raise DPCInterpError(f"{config_file} is not JSON ({error.msg}); fetch the model again") from error
-    if family != "llama":
+    if family != LlamaConfig.model_type:
         raise DPCInterpError(f"{folder} is a {family!r} model; local folders of the 'llama' family can be loaded")
     try:
         hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except OSError as error:
         raise DPCInterpError(f"{folder} cannot be read ({_first_line(error)}); fetch the model again") from error
-    cfg = llama_config(hf_model.config, device, dtype)
+    cfg = llama_config(LlamaConfig.from_pretrained(folder, local_files_only=True), device, dtype)
     model = HookedTransformer(cfg, tokenizer=tokenizer, move_to_device=True)
     model.load_and_process_state_dict(
         convert_llama_weights(hf_model, cfg),
@@ -92,13 +92,14 @@ def _first_line(error: OSError) -> str:
 
 def llama_config(config: LlamaConfig, device: str, dtype: torch.dtype) -> HookedTransformerConfig:
     """The TransformerLens configuration of a Hugging Face Llama configuration."""
-    if config.rope_parameters.get("rope_type", "default") != "default":
+    rope = config.rope_parameters or {}
+    if rope.get("rope_type", "default") != "default":
         raise DPCInterpError("this model scales its rotary embedding; load it by its official TransformerLens name")
     if config.attention_bias or config.mlp_bias:
         raise DPCInterpError(
             "this model has biases, which would be dropped here; load it by its official TransformerLens name"
         )
-    n_kv = config.num_key_value_heads
+    n_kv, d_head = config.num_key_value_heads, config.head_dim or config.hidden_size // config.num_attention_heads
     return HookedTransformerConfig(
         model_name=Path(str(config.name_or_path)).name or "llama",
         original_architecture="LlamaForCausalLM",
@@ -106,7 +107,7 @@ def llama_config(config: LlamaConfig, device: str, dtype: torch.dtype) -> Hooked
         d_model=config.hidden_size,
         n_heads=config.num_attention_heads,
         n_key_value_heads=n_kv if n_kv != config.num_attention_heads else None,
-        d_head=config.head_dim,
+        d_head=d_head,
         d_mlp=config.intermediate_size,
         n_ctx=config.max_position_embeddings,
         d_vocab=config.vocab_size,
@@ -116,8 +117,8 @@ def llama_config(config: LlamaConfig, device: str, dtype: torch.dtype) -> Hooked
         final_rms=True,
         gated_mlp=True,
         positional_embedding_type="rotary",
-        rotary_dim=config.head_dim,
-        rotary_base=config.rope_parameters["rope_theta"],
+        rotary_dim=d_head,
+        rotary_base=float(rope["rope_theta"]),
         rotary_adjacent_pairs=False,
         device=device,
         dtype=dtype,

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from transformer_lens import HookedTransformer
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError
-from dpc_interp.lm.generation import question_tokens
+from dpc_interp.lm.generation import question_tokens, tokenizer_of
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, logits_behind, write_prompt
 from dpc_interp.tasks.problems import Problem
 
@@ -32,11 +32,11 @@ def tune_prompt(
     seed: int = 0,
     *,
     validation: Sequence[Problem] | None = None,
-    n_steps: int = 400,
+    n_steps: int = 300,
     batch_size: int = 16,
     learning_rate: float = 0.03,
-    check_every: int = 25,
-    patience: int = 6,
+    check_every: int = 30,
+    patience: int = 4,
     name: str = "prompt",
     progress: bool = True,
 ) -> SoftPrompt:
@@ -147,5 +147,6 @@ def _example(model: HookedTransformer, problem: Problem) -> Example:
     if not problem.rationale:
         raise DPCInterpError(f"problem {problem.id!r} has no rationale to learn from; give problems with rationales")
     question = question_tokens(model, problem.question)
-    ids = model.tokenizer(problem.rationale, add_special_tokens=False).input_ids
-    return torch.cat([question, torch.tensor([*ids, model.tokenizer.eos_token_id])]), len(question)
+    tokenizer = tokenizer_of(model)
+    ids = tokenizer(problem.rationale, add_special_tokens=False).input_ids
+    return torch.cat([question, torch.tensor([*ids, tokenizer.eos_token_id])]), len(question)

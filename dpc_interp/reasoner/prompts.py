@@ -28,7 +28,7 @@ def tune(task: str, seed: int, out: Path) -> str:
         load_problems(task, "train", n=4000, seed=seed),
         N_VIRTUAL_TOKENS,
         seed,
-        validation=load_problems(task, "validation", n=200, seed=1),
+        validation=load_problems(task, "validation", n=100, seed=1),
         name=f"{task}/seed{seed}",
         progress=False,
     )

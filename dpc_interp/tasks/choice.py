@@ -1,4 +1,4 @@
-"""`choice`, in the style of AQuA: prices and rates with five options (`35 A 22 B ...`); the answer line is `The answer is B`.
+"""`choice`, in the style of AQuA: prices and rates, five options (`35 A 22 B ...`); answer line `The answer is B`.
 
 The wrong options lie near the right one, which has a random rank among them and a random letter.
 """

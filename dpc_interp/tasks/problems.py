@@ -117,7 +117,7 @@ def load_problems(
 def _read_jsonl(path: Path, n: int | None) -> list[Problem]:
     if not path.is_file():
         raise DPCInterpError(f"{path} is not a file; give the path of a .jsonl file of problems")
-    problems = []
+    problems: list[Problem] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if line.strip() and (n is None or len(problems) < n):
             problems.append(_from_json(line, f"{path}, line {number},", path.stem))

@@ -73,7 +73,7 @@ def test_layers_are_the_first_and_the_last_third(n_layers: int, shallow, deep) -
 
 @pytest.fixture
 def drawn(build: Callable[..., HookedTransformer]) -> HookedTransformer:
-    """Every query is the same vector q; keys read the residual's direction u into q. Whatever carries u is looked at."""
+    """Every query is the same vector q; keys read the residual's direction u into q. What carries u is looked at."""
     model = build("learned", seed=4)
     u = torch.zeros(16)
     u[3], u[7] = 1.0, -1.0  # LayerNorm keeps a direction of mean zero

@@ -34,7 +34,7 @@ def loss_of(model: HookedTransformer, vectors: Tensor, change: Callable[[Tensor,
 
 
 def brute_force(model: HookedTransformer, vectors: Tensor) -> Tensor:
-    """A * dL/dA [layer, head, dest, src]: the gradient of the loss with respect to ones multiplied into each pattern."""
+    """A * dL/dA [layer, head, dest, src]: the gradient of the loss to ones multiplied into each pattern."""
     size = len(vectors) + len(TOKENS)
     shape = (model.cfg.n_heads, size, size)
     ones = [torch.ones(shape, dtype=model.cfg.dtype, requires_grad=True) for _ in range(model.cfg.n_layers)]

@@ -65,7 +65,7 @@ def test_by_hand(pieces, text: str, rationale: str, answer: str, steps: list[str
 
 
 def test_positions_by_hand(written: Callable[..., Transcript], tokenizer) -> None:
-    """3 virtual tokens, the question, 10 and 11 tokens of rationale (the line breaks too), 3 of answer, the stop token."""
+    """3 virtual tokens, the question, 10 and 11 tokens of rationale (with line breaks), 3 of answer, the stop token."""
     run = written(TWO_STEPS)
     n_question = len(run.question_tokens)
     first = N_VIRTUAL + n_question

@@ -66,7 +66,7 @@ def test_statistics_by_hand(found: Analysis) -> None:
 
 
 def test_options_by_hand(found: Analysis) -> None:
-    """beta = 1.5: b 5 of (5, 1), a (2, 9) of (2, 9, 1). Layer 5 alone: b 2 4 | 6 1, early mean 3; a 3 2 | 2 10 2, 2.5."""
+    """beta = 1.5: b 5 of (5, 1), a (2, 9) of (2, 9, 1). Layer 5 alone: b 2 4 | 6 1, mean 3; a 3 2 | 2 10 2, 2.5."""
     assert trigger_statistics(found, beta=1.5)["late_share"].tolist() == pytest.approx([1 / 2, 2 / 3])
     assert trigger_statistics(found, deep=(5,))["deep_flow"].tolist() == pytest.approx([3.5, 14 / 3])
     assert trigger_statistics(found, deep=(5,))["late_share"].tolist() == pytest.approx([1 / 2, 1 / 3])

@@ -59,7 +59,7 @@ def test_placebo_may_name_the_sink_where_it_is_not_excluded() -> None:
 
 
 def test_each_instance_is_masked_at_its_own_peak() -> None:
-    """Layers 0 to 2, so layer 0 is shallow: a peaks at 2 and b at 1; over all layers a peaks at 1. Token 0 is the sink."""
+    """Layers 0 to 2, so 0 is shallow: a peaks at 2 and b at 1; over all layers a peaks at 1. Token 0 is the sink."""
     values = {
         "b": [[9, 5, 1], [0, 0, 0], [0, 0, 0]],
         "a": [[9, 1, 2], [0, 4, 0], [0, 4, 0]],

@@ -90,7 +90,7 @@ def test_seed_decides(
 
 @pytest.fixture(scope="module")
 def at_odds(model: HookedTransformer, train: list[Problem], held_out: list[Problem]) -> dict[str, list[Problem]]:
-    """Train on one word, validate on the word whose unembedding points away from it: one loss falls, the other rises."""
+    """Train on one word, validate on the word whose unembedding points away: one loss falls, the other rises."""
     directions = torch.nn.functional.normalize(model.W_U, dim=0)
     (word,) = model.tokenizer(" apples").input_ids
     opposite = model.tokenizer.decode([int((directions.T @ directions[:, word])[4:].argmin()) + 4])

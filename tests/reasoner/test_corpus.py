@@ -34,7 +34,7 @@ def dialect_of(document: Document) -> str:
 def task_of(question: str) -> str:
     if re.search(r"blip|zorp|quix", question):
         return "rule"
-    if "(A)" in question:
+    if re.search(r"\d A \d.* E$", question):
         return "choice"
     return "algebra" if "=" in question else "story"
 

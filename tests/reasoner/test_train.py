@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from itertools import islice
 
+import pytest
 import torch
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
+from dpc_interp.lm.loading import BUNDLED
 from dpc_interp.reasoner.corpus import documents
+from dpc_interp.reasoner.tokenizer import build_tokenizer
 from dpc_interp.reasoner.train import CONTEXT_WEIGHT, batches, config, encode
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return build_tokenizer(n_documents=3000)
 
 
 def test_response_starts_after_prefix_bos_and_question(tokenizer) -> None:
@@ -37,12 +46,8 @@ def test_weights_mark_context_response_and_padding(tokenizer, monkeypatch) -> No
     assert seen > 20
 
 
-def test_bundled_model_has_the_stated_architecture(tokenizer) -> None:
-    from transformers import AutoConfig
-
-    from dpc_interp.lm.loading import BUNDLED
-
-    wanted = config(len(tokenizer)).to_dict()
+def test_bundled_model_has_the_stated_architecture() -> None:
+    wanted = config(len(AutoTokenizer.from_pretrained(BUNDLED["reasoner"], local_files_only=True))).to_dict()
     shipped = AutoConfig.from_pretrained(BUNDLED["reasoner"], local_files_only=True).to_dict()
     for name in (
         "vocab_size",

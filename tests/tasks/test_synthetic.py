@@ -80,7 +80,7 @@ def number_of_choice(question: str) -> int:
 
 
 def options_of(question: str) -> dict[str, int]:
-    return {letter: int(n) for n, letter in re.findall(r"(\d+) \(([A-E])\)", question)}
+    return {letter: int(n) for n, letter in re.findall(r"(\d+) ([A-E])\b", question.rpartition("?")[2])}
 
 
 def solve_choice(question: str) -> str:
@@ -146,7 +146,7 @@ def test_equations_are_true_and_end_at_the_answer(task: str) -> None:
             assert value_of(equation[1]) == int(equation[2]), line
             results.append(equation[2])
         if task == "choice":
-            assert lines[-2] == f"{results[-1]} ({problem.answer})"
+            assert lines[-2] == f"{results[-1]} {problem.answer}"
             assert options_of(problem.question)[problem.answer] == int(results[-1])
         else:
             assert results[-1] == problem.answer
