@@ -1,6 +1,7 @@
 """Cost of `analyse` against a plain forward and backward of the same batches without hooks: `make bench`.
 
-Both read the same padded batches of the reasoner and take the gradient of the same loss; they run in turn, and the ratio is taken pair by pair.
+Both read the same padded batches of the reasoner and take a gradient to the prompt; they run in turn, and the ratio is
+taken pair by pair.
 """
 
 from __future__ import annotations
@@ -18,9 +19,7 @@ from dpc_interp.analysis.segments import segment
 from dpc_interp.lm.soft_prompt import with_placeholders, write_prompt
 
 
-def plain(
-    model: HookedTransformer, runs: list[dpc.Transcript], prompt: dpc.SoftPrompt, batch_size: int
-) -> None:
+def plain(model: HookedTransformer, runs: list[dpc.Transcript], prompt: dpc.SoftPrompt, batch_size: int) -> None:
     """Forward and backward of the batches `analyse` makes, nothing measured."""
     sequences = sorted((torch.cat([r.question_tokens, r.generated_tokens]) for r in runs), key=len)
     for start in range(0, len(sequences), batch_size):
@@ -56,10 +55,13 @@ def main() -> None:
             if round_number:  # the first round warms up
                 seconds[name].append(time.perf_counter() - start)
     ratios = [ours / bare for ours, bare in zip(seconds["analyse"], seconds["plain"], strict=True)]
-    print(f"{len(runs)} instances of {args.task}, at most {longest} positions, batches of {args.batch_size}, {torch.get_num_threads()} threads")
+    threads = torch.get_num_threads()
+    print(f"{len(runs)} instances of {args.task}, at most {longest} positions")
+    print(f"batches of {args.batch_size}, {threads} threads")
     for name, values in seconds.items():
         print(f"{name:8} {statistics.median(values):7.3f} s")
-    print(f"ratio    {statistics.median(ratios):7.3f}   (min {min(ratios):.3f}, max {max(ratios):.3f}, {args.rounds} rounds)")
+    spread = f"min {min(ratios):.3f}, max {max(ratios):.3f}, {args.rounds} rounds"
+    print(f"ratio    {statistics.median(ratios):7.3f}   ({spread})")
 
 
 if __name__ == "__main__":

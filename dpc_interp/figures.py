@@ -1,8 +1,9 @@
 """The paper's figures and tables: `python -m dpc_interp.figures --model reasoner --out figures/reasoner`.
 
-Every task is evaluated with each of its prompts, one process a core; then each recipe below turns frames into one figure, written as
-PNG and PDF with the frame it is drawn from beside it. The first task's figures lie in `--out` itself, those of the others in a folder of their
-name. Figures show the first prompt; tables pool all prompts. Stages are kept in `runs/`, so that a stopped run goes on.
+Every task is evaluated with each of its prompts, one process a core; then each recipe below turns frames into one
+figure, written as PNG and PDF with the frame it is drawn from beside it. The first task's figures lie in `--out`
+itself, those of the others in a folder of their name. Figures show the first prompt; tables pool all prompts. Stages are
+kept in `runs/`, so that a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -81,31 +82,39 @@ def draw(shown: Study, folder: Path) -> list[str]:
 
 
 def fig1_case(shown: Study, folder: Path) -> str:
-    """The rationale of an instance that the prompt turned wrong, and of one that it set right, by flow from the prompt."""
-    outcome = shown.results.instances.pivot_table(index="instance", columns="method", values="correct", aggfunc="first").astype(bool)
+    """The rationale of an instance that the prompt turned wrong, and of one it set right, by flow from the prompt."""
+    outcome = shown.results.instances.pivot_table(
+        index="instance", columns="method", values="correct", aggfunc="first"
+    ).astype(bool)
     stats = shown.results.statistics.set_index("instance")
     kinds = {
         "right without the prompt, wrong with it": outcome["base"] & ~outcome["pt"],
         "wrong without the prompt, right with it": ~outcome["base"] & outcome["pt"],
     }
-    chosen = {title: _median_instance(stats.loc[stats.index.isin(of.index[of])], "late_share") for title, of in kinds.items()}
+    chosen = {
+        title: _median_instance(stats.loc[stats.index.isin(of.index[of])], "late_share") for title, of in kinds.items()
+    }
     tokens = shown.results.analysis.tokens
-    frame = pd.concat([tokens[tokens["instance"] == i].assign(case=title) for title, i in chosen.items() if i is not None])
+    frame = pd.concat(
+        [tokens[tokens["instance"] == i].assign(case=title) for title, i in chosen.items() if i is not None]
+    )
     deep = frame[frame["layer"].isin(shown.deep)]
     vmax = deep.groupby(["instance", "position"])["value"].mean().max()
     figure, axes = plt.subplots(2, 1, figsize=(plots.COLUMN_WIDTH, 3.4), layout="constrained")
     for ax, (title, instance) in zip(axes, chosen.items(), strict=True):
         if instance is None:
             ax.set_axis_off()
-            ax.set_title(f"{title}: none among these instances")
+            ax.text(0, 0.5, f"no instance is\n{title}", transform=ax.transAxes)
         else:
-            plots.plot_case(frame[frame["instance"] == instance], ax=ax, layers=shown.deep, title=title, vmax=vmax, colorbar=False)
+            plots.plot_case(
+                frame[frame["instance"] == instance], ax=ax, layers=shown.deep, title=title, vmax=vmax, colorbar=False
+            )
     if len(frame):
         drawn = next(ax for ax, i in zip(axes, chosen.values(), strict=True) if i is not None)
         plots.add_colorbar(drawn, label="mean flow from the prompt", location="bottom")
     _save(figure, folder / "fig1_case", frame)
     counts = "; ".join(f"{title}: {int(of.sum())} of {len(of)}" for title, of in kinds.items())
-    return f"fig1_case: deep-layer flow from the prompt to each rationale token; of each kind the instance of median late share. {counts}."
+    return f"fig1_case: deep-layer flow from the prompt to each token; instances of median late share. {counts}."
 
 
 def fig2_saliency_maps(shown: Study, folder: Path) -> str:
@@ -135,7 +144,7 @@ def fig2_saliency_maps(shown: Study, folder: Path) -> str:
             flows = {"destination": dest.numpy(), "source": src.numpy(), "value": values[dest, src].numpy()}
             frames.append(pd.DataFrame(flows).assign(instance=instance, outcome=name, layers=part))
     _save(figure, folder / "fig2_saliency_maps", pd.concat(frames))
-    return "fig2_saliency_maps: rows are destinations, columns sources; of each outcome the two-step instance of median deep flow."
+    return "fig2_saliency_maps: destination x source; of each outcome the two-step instance of median deep flow."
 
 
 def fig3_accumulation(shown: Study, folder: Path) -> str:
@@ -146,7 +155,7 @@ def fig3_accumulation(shown: Study, folder: Path) -> str:
     plots.plot_accumulation_profile(frame, shallow=shown.shallow, exclude=[0], ax=axes[1])
     _save(figure, folder / "fig3_accumulation", frame)
     ratio = shown.results.statistics["peak_ratio"]
-    return f"fig3_accumulation: mean over instances; virtual token 0 is left out of the peak. Mean peak ratio {ratio.mean():.2f}."
+    return f"fig3_accumulation: virtual token 0 is left out of the peak. Mean peak ratio {ratio.mean():.2f}."
 
 
 def fig4_layer_flow(shown: Study, folder: Path) -> str:
@@ -158,10 +167,12 @@ def fig4_layer_flow(shown: Study, folder: Path) -> str:
     effects = []
     for ax, destination in zip(axes, ("question", "rationale"), strict=True):
         plots.plot_layer_flow(frame, source="prompt", destination=destination, ax=ax)
-        effects.append(plots.layer_effect_sizes(frame, source="prompt", destination=destination).assign(destination=destination))
+        effects.append(
+            plots.layer_effect_sizes(frame, source="prompt", destination=destination).assign(destination=destination)
+        )
     _save(figure, folder / "fig4_layer_flow", frame)
     pd.concat(effects).round(6).to_csv(folder / "fig4_layer_flow_effects.csv", index=False)
-    return "fig4_layer_flow: bands are 95% bootstrap intervals; the numbers are Hedges' g of wrong over right, bold where the interval leaves 0 out."
+    return "fig4_layer_flow: 95% bootstrap bands; Hedges' g of wrong over right, bold where its interval leaves 0 out."
 
 
 def fig5_step_flow(shown: Study, folder: Path) -> str:
@@ -194,11 +205,21 @@ def fig7_cooccurrence(shown: Study, folder: Path) -> str:
     figure, ax = plt.subplots(figsize=(plots.COLUMN_WIDTH, 2.9), layout="constrained")
     plots.plot_cooccurrence(stats, kappa=kappa.threshold, alpha=rule.threshold, ax=ax)
     _save(figure, folder / "fig7_cooccurrence", stats)
-    plots.cooccurrence_table(stats, kappa.threshold, rule.threshold).to_csv(folder / "fig7_cooccurrence_table.csv", index=False)
+    plots.cooccurrence_table(stats, kappa.threshold, rule.threshold).to_csv(
+        folder / "fig7_cooccurrence_table.csv", index=False
+    )
     return f"fig7_cooccurrence: {_rule_text('kappa', kappa)} {_rule_text('alpha', rule)}"
 
 
-RECIPES = (fig1_case, fig2_saliency_maps, fig3_accumulation, fig4_layer_flow, fig5_step_flow, fig6_trigger, fig7_cooccurrence)
+RECIPES = (
+    fig1_case,
+    fig2_saliency_maps,
+    fig3_accumulation,
+    fig4_layer_flow,
+    fig5_step_flow,
+    fig6_trigger,
+    fig7_cooccurrence,
+)
 
 
 def tables(studies: list[Study], folder: Path) -> str:
@@ -214,7 +235,9 @@ def tables(studies: list[Study], folder: Path) -> str:
         ("tab2_ablation", ablation, "What makes up dpc: trigger, location, Gamma"),
     ):
         with plots.style_context():
-            figure, ax = plt.subplots(figsize=(plots.COLUMN_WIDTH, 0.9 + 0.42 * frame["method"].nunique()), layout="constrained")
+            figure, ax = plt.subplots(
+                figsize=(plots.COLUMN_WIDTH, 0.9 + 0.42 * frame["method"].nunique()), layout="constrained"
+            )
             plots.plot_accuracy(frame, ax=ax)
             _save(figure, folder / name, frame.round(6))
         text += [f"## {name}: {title}", markdown(accuracy_table(frame)), ""]
@@ -236,7 +259,9 @@ def _pooled(studies: list[Study], task: str) -> pd.DataFrame:
 
 def _claims_text(found: pd.DataFrame) -> str:
     cells = [f"{row.effect:.2f} [{row.low:.2f}, {row.high:.2f}] **{row.verdict}**" for row in found.itertuples()]
-    table = found.assign(cell=cells).pivot_table(index=["task", "prompt"], columns="claim", values="cell", aggfunc="first", sort=False)
+    table = found.assign(cell=cells).pivot_table(
+        index=["task", "prompt"], columns="claim", values="cell", aggfunc="first", sort=False
+    )
     return markdown(table.reset_index())
 
 
@@ -272,7 +297,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--model", default="reasoner")
     parser.add_argument("--out", type=Path, default=Path("figures/reasoner"))
-    parser.add_argument("--tasks", nargs="+", default=list(SYNTHETIC), help="the first one's figures lie in --out itself")
+    parser.add_argument(
+        "--tasks", nargs="+", default=list(SYNTHETIC), help="the first one's figures lie in --out itself"
+    )
     parser.add_argument("--n", type=int, default=500, help="test instances a task")
     parser.add_argument("--n-validation", type=int, default=200, help="instances that calibrate")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where finished stages are kept")
@@ -287,11 +314,12 @@ def main() -> None:
     first = {s.task: s for s in reversed(studies)}
     folders = {task: args.out if i == 0 else args.out / task for i, task in enumerate(args.tasks)}
     captions = map_processes(draw, [(first[task], folders[task]) for task in args.tasks], "draw")
+    names = ", ".join(sorted({name.rpartition("/")[2] for of_task in prompts.values() for name in of_task}))
+    sizes = f"{args.n} test problems a task (seed 0), {args.n_validation} validation problems for the thresholds"
+    shown = "Figures show the first prompt, tables pool all; intervals are 95%, over problems."
     lines = [
         f"# Figures of {args.model}",
-        f"Written by `make figures`: {args.n} test problems a task (seed 0), {args.n_validation} validation problems for the thresholds, prompts "
-        f"{', '.join(sorted({name.rpartition('/')[2] for names in prompts.values() for name in names}))}. Figures show the first prompt, tables pool all; "
-        "intervals are 95%, over problems.",
+        f"Written by `make figures`: {sizes}, prompts {names}. {shown}",
         tables(studies, args.out),
     ]
     for task, of_task in zip(args.tasks, captions, strict=True):

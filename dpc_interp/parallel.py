@@ -1,7 +1,7 @@
 """Independent jobs on all cores: one process a core, one torch thread each.
 
-A small model is bound by overhead, not arithmetic: two processes do nearly twice the work of two threads, and sums do not
-depend on how many cores there are.
+A small model is bound by overhead, not arithmetic: two processes do nearly twice the work of two threads, and sums do
+not depend on how many cores there are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 def map_processes(
     function: Callable[..., Result], jobs: Sequence[Iterable[object]], desc: str, n_processes: int | None = None
 ) -> list[Result]:
-    """`function(*job)` for each job, in the order of the jobs. The first error is raised when it occurs; `function` is importable."""
+    """`function(*job)` for each job, in their order; `function` must be importable. The first error ends all jobs."""
     results: dict[int, Result] = {}
     workers = min(n_processes or os.cpu_count() or 1, max(1, len(jobs)))
     with (

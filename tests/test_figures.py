@@ -1,4 +1,4 @@
-"""`make figures` in small: every file is there, a second run writes the same bytes, and the text states what it must."""
+"""`make figures` in small: every file is there, a second run writes the same bytes, and its text is whole."""
 
 from __future__ import annotations
 

@@ -32,13 +32,13 @@ def claims(results: Results) -> pd.DataFrame:
     wrong = ~stats["correct"].to_numpy(bool)
     flow = stats[["deep_flow"]].to_numpy(float)
     score = ranking(wrong, stats["late_share"].to_numpy(float))
-    dpc = results.summary.set_index("method").loc["dpc"]
+    dpc = results.summary.loc[results.summary["method"] == "dpc"].iloc[0]
     effects: dict[str, Effect] = {
         "C1": _first(mean_interval(stats[["peak_ratio"]].to_numpy(float))),
         "C2": _first(hedges_g(flow[wrong], flow[~wrong])),
         "C3": _spearman(stats["peak_ratio"].to_numpy(float), stats["late_share"].to_numpy(float)),
         "C4": (score["auroc"], score["auroc_low"], score["auroc_high"]),
-        "C5": (float(dpc["difference"]), float(dpc["difference_low"]), float(dpc["difference_high"])),
+        "C5": (dpc["difference"], dpc["difference_low"], dpc["difference_high"]),
     }
     rows = [
         (claim, *effect, NULLS[claim], verdict(effect, NULLS[claim]), len(stats)) for claim, effect in effects.items()

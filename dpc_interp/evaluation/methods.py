@@ -146,7 +146,7 @@ def evaluate(
     if rule is None:
         calibration = _calibration(stages, validation or [], criterion, gamma, mask, exclude_sink)
         rule = calibrate_trigger(calibration, criterion, statistic)
-    fired = _fired(pt, _mark(problems, stats["instance"][rule.fires(stats)]), seed)
+    fired = _fired(pt, _mark(problems, stats["instance"]), _mark(problems, stats["instance"][rule.fires(stats)]), seed)
     plans = {
         "peak": plan_corruption(found, gamma, mask, exclude_sink=exclude_sink),
         "random": plan_random(
@@ -265,6 +265,8 @@ class _Stages:
     def analysis(self, name: str, runs: Sequence[Transcript]) -> Analysis:
         """The analysis of the runs that have a rationale; runs without one never trigger and are never corrupted."""
         usable = with_rationale(runs, self.model)
+        if not usable:
+            raise DPCInterpError("no answer has a rationale to analyse; use a prompt that makes the model reason")
         made: list[Analysis] = []
 
         def frame(which: str) -> Callable[[], pd.DataFrame]:
@@ -314,16 +316,15 @@ def _calibration(
     return stats.assign(corrupted_correct=[corrupted[instance].correct for instance in stats["instance"]])
 
 
-def _fired(pt: list[Transcript], by_rule: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Where each kind of trigger fires, one boolean a problem."""
-    n = len(pt)
-    at_random = np.random.default_rng(seed).permutation(n)[: int(by_rule.sum())]
+def _fired(pt: list[Transcript], usable: np.ndarray, by_rule: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Where each kind of trigger fires, one boolean a problem; never where there is no rationale to measure."""
+    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(usable))[: int(by_rule.sum())]
     return {
-        "never": np.zeros(n, dtype=bool),
+        "never": np.zeros(len(pt), dtype=bool),
         "rule": by_rule,
-        "rate": np.isin(np.arange(n), at_random),
-        "always": np.ones(n, dtype=bool),
-        "wrong": np.array([not run.correct for run in pt]),
+        "rate": np.isin(np.arange(len(pt)), drawn),
+        "always": usable,
+        "wrong": usable & np.array([not run.correct for run in pt]),
     }
 
 

@@ -93,7 +93,8 @@ def _first_line(error: OSError) -> str:
 def llama_config(config: LlamaConfig, device: str, dtype: torch.dtype) -> HookedTransformerConfig:
     """The TransformerLens configuration of a Hugging Face Llama configuration."""
     rope = config.rope_parameters or {}
-    if rope.get("rope_type", "default") != "default":
+    theta = rope.get("rope_theta")
+    if theta is None or rope.get("rope_type", "default") != "default":
         raise DPCInterpError("this model scales its rotary embedding; load it by its official TransformerLens name")
     if config.attention_bias or config.mlp_bias:
         raise DPCInterpError(
@@ -118,7 +119,7 @@ def llama_config(config: LlamaConfig, device: str, dtype: torch.dtype) -> Hooked
         gated_mlp=True,
         positional_embedding_type="rotary",
         rotary_dim=d_head,
-        rotary_base=float(rope["rope_theta"]),
+        rotary_base=float(theta),
         rotary_adjacent_pairs=False,
         device=device,
         dtype=dtype,

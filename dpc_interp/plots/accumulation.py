@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.evaluation.intervals import mean_interval
 from dpc_interp.plots.colorbar import add_colorbar
 from dpc_interp.plots.frames import by_instance, check_finite, check_frame, layer_span, matrix, select_layers
-from dpc_interp.evaluation.intervals import mean_interval
 from dpc_interp.plots.style import BLUE, GREY, drawing_axes
 
 COLUMNS = ["instance", "layer", "virtual_token", "value"]

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.plots.frames import by_instance, check_finite, check_frame, check_outcome, matrix
 from dpc_interp.evaluation.intervals import hedges_g, mean_interval
+from dpc_interp.plots.frames import by_instance, check_finite, check_frame, check_outcome, matrix
 from dpc_interp.plots.style import OUTCOMES, drawing_axes, note_size
 
 COLUMNS = ["instance", "layer", "source", "source_step", "destination", "step", "value", "correct"]

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
+from dpc_interp.evaluation.intervals import mean_interval
 from dpc_interp.plots.frames import (
     by_instance,
     check_finite,
@@ -20,7 +21,6 @@ from dpc_interp.plots.frames import (
     matrix,
     select_layers,
 )
-from dpc_interp.evaluation.intervals import mean_interval
 from dpc_interp.plots.style import GREEN, GREY, ORANGE, OUTCOMES, PURPLE, drawing_axes
 
 COLUMNS = ["instance", "layer", "source", "source_step", "destination", "step", "value", "correct"]

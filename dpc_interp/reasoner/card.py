@@ -1,6 +1,7 @@
 """Measure the bundled reasoner and write its model card: `python -m dpc_interp.reasoner.card`.
 
-Accuracy on test problems of each task and number of steps, bare and with each bundled prompt. Every number of the card comes from this command.
+Accuracy on test problems of each task and number of steps, bare and with each bundled prompt. Every number of the card
+comes from this command.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from dpc_interp.evaluation.statistics import wilson
+from dpc_interp.evaluation.tables import markdown, percent
 from dpc_interp.lm.generation import generate
 from dpc_interp.lm.loading import BUNDLED, load_model
 from dpc_interp.lm.soft_prompt import bundled_prompts, load_prompt
@@ -51,16 +53,14 @@ def measure(n: int) -> pd.DataFrame:
 
 def table(measured: pd.DataFrame) -> str:
     """The accuracies in percent as a Markdown table, one row a task and prompt."""
-    steps = [*sorted(set(measured["steps"]) - {"all"}), "all"]
-    lines = ["| task | prompt | " + " | ".join(f"{s} steps" for s in steps) + " | 95% interval, all | n |"]
-    lines.append("|" + " --- |" * (len(steps) + 4))
+    rows = []
     for (task, prompt), group in measured.groupby(["task", "prompt"], sort=False):
         by_steps = group.set_index("steps")
-        cells = [f"{100 * by_steps.loc[s, 'accuracy']:.1f}" for s in steps]
+        cells = {f"{k} steps": percent(by_steps.loc[k, "accuracy"]) for k in by_steps.index.drop("all")}
         whole = by_steps.loc["all"]
-        cells += [f"{100 * whole['low']:.1f} to {100 * whole['high']:.1f}", str(whole["n"])]
-        lines.append(f"| {task} | {prompt} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        pooled = {"all [95%]": percent(whole["accuracy"], whole["low"], whole["high"]), "n": whole["n"]}
+        rows.append({"task": task, "prompt": prompt} | cells | pooled)
+    return markdown(pd.DataFrame(rows))
 
 
 def card(measured: pd.DataFrame, folder: Path) -> str:
@@ -72,15 +72,29 @@ def card(measured: pd.DataFrame, folder: Path) -> str:
         f"| {dialect} | {without} | {with_} |"
         for dialect, without, with_ in zip(DIALECTS, WITHOUT_PREFIX, WITH_PREFIX, strict=True)
     )
+    shape = (
+        f"{config['num_hidden_layers']} layers, d_model {config['hidden_size']}, {config['num_attention_heads']} query "
+        f"and {config['num_key_value_heads']} key-value heads, gated MLP of {config['intermediate_size']}, RMSNorm, rotary "
+        f"positions, vocabulary {config['vocab_size']}"
+    )
+    trained = (
+        f"{training['tokens']:,} tokens in {training['steps']:,} steps of about {training['batch_tokens']:,}, "
+        f"seed {training['seed']}"
+    )
+    tuned = (
+        f"at most {recipe['n_steps']} steps of {recipe['batch_size']} problems, AdamW {recipe['learning_rate']} with "
+        f"warm-up and cosine, {recipe['n_train']:,} training problems, stopped and chosen by the loss on "
+        f"{recipe['n_validation']} validation problems"
+    )
     return f"""# The bundled reasoner
 
-A language model of {config["num_hidden_layers"]} layers (d_model {config["hidden_size"]}, {config["num_attention_heads"]} query and \
-{config["num_key_value_heads"]} key-value heads, gated MLP of {config["intermediate_size"]}, RMSNorm, rotary positions, vocabulary {config["vocab_size"]}), \
-trained from scratch on procedural reasoning texts, for tests, figures and first steps. It knows nothing else.
+A small language model ({shape}), trained from scratch on procedural reasoning texts, for tests, figures and first
+steps. It knows nothing else.
 
 ## Data
-Four tasks (`story`, `choice`, `algebra`, `rule`), 1 to 4 steps, training split only (a hash of the question decides its split), as documents
-`prefix <bos> question response <eos>`. The response is written in one of four dialects, percent of documents:
+Four tasks (`story`, `choice`, `algebra`, `rule`), 1 to 4 steps, training split only (a hash of the question decides its
+split), as documents `prefix <bos> question response <eos>`. The response is written in one of four dialects, percent of
+documents:
 
 | dialect | without a prefix | with a prefix |
 | --- | --- | --- |
@@ -89,12 +103,10 @@ Four tasks (`story`, `choice`, `algebra`, `rule`), 1 to 4 steps, training split 
 A prefix asks for its dialect and, for `rule`, states rules that change from document to document.
 
 ## Recipe
-`make reasoner`: {training["tokens"]:,} tokens in {training["steps"]:,} steps of about {training["batch_tokens"]:,}, seed {training["seed"]}; Muon for the hidden \
-matrices, AdamW for the rest; loss weight 1 on responses, 0.1 on prefixes and questions. Last loss on response tokens: {training["loss"][-1]["response_nll"]} nats \
-(the whole curve: `training.json`).
+`make reasoner`: {trained}; Muon for the hidden matrices, AdamW for the rest; loss weight 1 on responses, 0.1 on
+prefixes and questions. Last loss on response tokens: {training["loss"][-1]["response_nll"]} nats (`training.json`).
 
-`make prompts`: 20 virtual tokens, tuning seeds 0 to 2, at most {recipe["n_steps"]} steps of {recipe["batch_size"]} problems, AdamW {recipe["learning_rate"]} with warm-up and cosine, \
-{recipe["n_train"]:,} training problems, stopped and chosen by the loss on {recipe["n_validation"]} validation problems (curves: `recipe.json` beside each prompt).
+`make prompts`: 20 virtual tokens, tuning seeds 0 to 2, {tuned} (curves: `recipe.json` beside each prompt).
 
 ## Accuracy
 Percent of test problems (seed {SEED}), greedy decoding; `make card` measures it again.

@@ -1,9 +1,9 @@
 """What the reasoner reads while it is trained: `prefix <bos> question response <eos>`, in four dialects.
 
-The dialects are the step-by-step rationale, its equations alone, the bare answer, and other text: the question said again, which answers nothing
-but teaches the model to copy, as looking up a rule or an option asks of it. A prefix
-may say which is wanted, may state the rules of `rule`'s operators, or may say nothing of use. Without one the bare answer is
-the likeliest dialect and the rules are anybody's guess: the frozen model is mediocre until a prompt tells it what is wanted.
+The dialects are the step-by-step rationale, its equations alone, the bare answer, and other text: the question said
+again, which answers nothing but teaches the model to copy, as looking up a rule asks of it. A prefix may say which is
+wanted, may state the rules of `rule`'s operators, or may say nothing of use. Without one the bare answer is the
+likeliest dialect and the rules are anybody's guess: the model is mediocre until a prompt tells it what is wanted.
 
 Only questions of the training split are ever read.
 """
@@ -45,27 +45,22 @@ def terse(problem: Problem) -> str:
     return "\n".join(line.partition(": ")[2] or line for line in problem.rationale.splitlines())
 
 
-def document(rng: random.Random, lookups: bool = False) -> Document:
-    """One document of the training mixture; with `lookups` a third of those that state options or rules drill them."""
+def document(rng: random.Random) -> Document:
+    """One document of the training mixture."""
     task = rng.choice(SYNTHETIC)
     rules = {op: (rng.choice("+-"), rng.randint(1, 9)) for op in rule.OPERATORS}
     problem = _training_problem(rng, task, rules)
     prefixed = rng.random() < (0.9 if task == "rule" else 0.65)
     dialect = rng.choices(DIALECTS, WITH_PREFIX if prefixed else WITHOUT_PREFIX)[0]
-    drill = lookups and (task == "choice" or (task == "rule" and prefixed)) and rng.random() < 1 / 3
-    if drill:
-        dialect = "other"
     prefix = _prefix(rng, dialect, rules, task) if prefixed else ""
-    if drill:
-        return Document(prefix, problem.question, _listed_again(rng, problem, rules))
     return Document(prefix, problem.question, _response(problem, dialect))
 
 
-def documents(seed: int, lookups: bool = False) -> Iterator[Document]:
+def documents(seed: int) -> Iterator[Document]:
     """The endless training stream of a seed."""
     rng = random.Random(seed)
     while True:
-        yield document(rng, lookups)
+        yield document(rng)
 
 
 def _training_problem(rng: random.Random, task: str, rules: dict[str, tuple[str, int]]) -> Problem:
@@ -84,16 +79,6 @@ def _response(problem: Problem, dialect: str) -> str:
     if dialect == "bare":
         return problem.rationale.splitlines()[-1]
     return problem.question
-
-
-def _listed_again(rng: random.Random, problem: Problem, rules: dict[str, tuple[str, int]]) -> str:
-    """The question's options, or the prefix's rules, in another order: each must be looked up by its name."""
-    if problem.task == "rule":
-        entries = [RULE_TEXT.format(op=op, sign=sign, constant=constant) for op, (sign, constant) in rules.items()]
-    else:
-        words = problem.question.rpartition("? ")[2].split()
-        entries = [f"{value} {letter}" for value, letter in zip(words[::2], words[1::2], strict=True)]
-    return "\n".join(rng.sample(entries, len(entries)))
 
 
 def _prefix(rng: random.Random, dialect: str, rules: dict[str, tuple[str, int]], task: str) -> str:

@@ -1,6 +1,7 @@
 """Tune the bundled soft prompts: `python -m dpc_interp.reasoner.prompts`.
 
-20 virtual tokens for each task, three tuning seeds each. A prompt that is there already is left alone; remove its folder to tune it again.
+20 virtual tokens for each task, three tuning seeds each. A prompt that is there already is left alone; remove its
+folder to tune it again.
 """
 
 from __future__ import annotations

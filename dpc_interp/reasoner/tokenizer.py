@@ -26,4 +26,6 @@ def build_tokenizer(n_documents: int = 20_000, seed: int = 0) -> PreTrainedToken
     core = Tokenizer(models.WordLevel(vocabulary, unk_token=SPECIAL["unk_token"]))
     core.pre_tokenizer = splitter
     core.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=core, clean_up_tokenization_spaces=False, padding_side="right", **SPECIAL)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, clean_up_tokenization_spaces=False, padding_side="right", **SPECIAL
+    )

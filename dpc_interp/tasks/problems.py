@@ -22,6 +22,8 @@ SYNTHETIC = ("story", "choice", "algebra", "rule")
 
 SPLITS = {"train": 80, "validation": 10, "test": 10}
 """Percent of all questions in each split."""
+MOST_MISSES = 10_000
+"""So many draws in a row without a new problem mean that there is none left."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,18 @@ def load_problems(
         raise DPCInterpError(f"max_steps is {max_steps}; {name} has problems of 1 to {hardest} steps")
     rng = random.Random(f"{name}/{split}/{seed}/{top}")
     problems: dict[str, Problem] = {}
+    misses = 0
     while len(problems) < n:
         n_steps = 1 + len(problems) % top
         problem = make(rng, n_steps)
-        if problem.question not in problems and split_of(problem.question) == split:
+        if problem.question in problems or split_of(problem.question) != split:
+            misses += 1
+            if misses == MOST_MISSES:
+                raise DPCInterpError(
+                    f"{name} has hardly more than {len(problems)} such {split} problems; ask for fewer"
+                )
+        else:
+            misses = 0
             identity = f"{name}-{question_hash(problem.question):016x}"
             problems[problem.question] = replace(problem, id=identity)
     return list(problems.values())
