@@ -2,8 +2,8 @@
 
 Every task is evaluated with each of its prompts, one process a core; then each recipe below turns frames into one
 figure, written as PNG and PDF with the frame it is drawn from beside it. The first task's figures lie in `--out`
-itself, those of the others in a folder of their name. Figures show the first prompt; tables pool all prompts. Stages are
-kept in `runs/`, so that a stopped run goes on.
+itself, those of the others in a folder of their name. Figures show the first prompt; tables pool all prompts. Stages
+are kept in `runs/`, so that a stopped run goes on.
 """
 
 from __future__ import annotations

@@ -74,8 +74,8 @@ def card(measured: pd.DataFrame, folder: Path) -> str:
     )
     shape = (
         f"{config['num_hidden_layers']} layers, d_model {config['hidden_size']}, {config['num_attention_heads']} query "
-        f"and {config['num_key_value_heads']} key-value heads, gated MLP of {config['intermediate_size']}, RMSNorm, rotary "
-        f"positions, vocabulary {config['vocab_size']}"
+        f"and {config['num_key_value_heads']} key-value heads, gated MLP of {config['intermediate_size']}, "
+        f"RMSNorm, rotary positions, vocabulary {config['vocab_size']}"
     )
     trained = (
         f"{training['tokens']:,} tokens in {training['steps']:,} steps of about {training['batch_tokens']:,}, "
