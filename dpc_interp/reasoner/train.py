@@ -1,9 +1,9 @@
 """Train the bundled reasoner from scratch: `python -m dpc_interp.reasoner.train --out dpc_interp/assets/reasoner`.
 
 A Llama-style model of 1.2M parameters (RMSNorm, rotary, gated MLP, grouped queries) reads documents of `corpus`. The
-loss of a response token counts 1, that of a question or prefix token 0.1. Hidden matrices are optimised by Muon, the rest
-by AdamW; the learning rate is constant, then falls linearly to zero. The run saves itself every few minutes and goes on
-where it stopped.
+loss of a response token counts 1, that of a question or prefix token 0.1. Hidden matrices are optimised by Muon, the
+rest by AdamW; the learning rate is constant, then falls linearly to zero. The run saves itself every few minutes and
+goes on where it stopped.
 """
 
 from __future__ import annotations
