@@ -46,9 +46,15 @@ def the_text_is_the_answer() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def model(build: Callable[..., HookedTransformer]) -> HookedTransformer:
-    """It sometimes stops at once, without a rationale."""
-    return build("gqa", stop_logit=5.0)
+def model(build: Callable[..., HookedTransformer], prompt: SoftPrompt) -> HookedTransformer:
+    """The first random model that sometimes stops at once, without a rationale."""
+    tried = load_problems("story", "test", n=27, max_steps=2)
+    for seed in range(40):
+        model = build("gqa", seed=seed, stop_logit=1.6)
+        runs = generate(model, tried, prompt, max_new_tokens=16, progress=False)
+        if 15 < len(with_rationale(runs, model)) < 25:
+            return model
+    raise AssertionError("no such model among 40")
 
 
 Texts = dict[str, str]
