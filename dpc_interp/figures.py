@@ -86,7 +86,8 @@ def fig1_case(shown: Study, folder: Path) -> str:
     outcome = shown.results.instances.pivot_table(
         index="instance", columns="method", values="correct", aggfunc="first"
     ).astype(bool)
-    stats = shown.results.statistics.set_index("instance")
+    long = [run.problem.id for run in shown.results.runs if run.problem.n_steps >= 3]
+    stats = shown.results.statistics.set_index("instance").filter(long, axis="index")
     kinds = {
         "right without the prompt, wrong with it": outcome["base"] & ~outcome["pt"],
         "wrong without the prompt, right with it": ~outcome["base"] & outcome["pt"],
@@ -114,7 +115,7 @@ def fig1_case(shown: Study, folder: Path) -> str:
         plots.add_colorbar(drawn, label="mean flow from the prompt", location="bottom")
     _save(figure, folder / "fig1_case", frame)
     counts = "; ".join(f"{title}: {int(of.sum())} of {len(of)}" for title, of in kinds.items())
-    return f"fig1_case: deep-layer flow from the prompt to each token; instances of median late share. {counts}."
+    return f"fig1_case: deep-layer flow from the prompt to each token; the one of median late share among 3 and 4 steps. {counts}."
 
 
 def fig2_saliency_maps(shown: Study, folder: Path) -> str:

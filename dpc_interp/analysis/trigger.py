@@ -121,6 +121,7 @@ def calibrate_trigger(
         if wrong.all() or not wrong.any():
             raise DPCInterpError("every validation answer has the same outcome; calibrate on a harder or easier split")
         false_alarm, hit, cuts = roc_curve(wrong, values)
-        # roc_curve calls a value positive at or above its cut; the rule fires strictly above its threshold
-        threshold = np.nextafter(cuts[int(np.argmax(hit - false_alarm))], -np.inf)
+        # roc_curve calls a value positive at or above its cut, the rule strictly above its threshold; its first cut is
+        # infinite: no instance fires
+        threshold = min(np.nextafter(cuts[int(np.argmax(hit - false_alarm))], -np.inf), values.max())
     return TriggerRule(statistic, float(threshold), criterion, split, len(stats))

@@ -55,11 +55,13 @@ def table(measured: pd.DataFrame) -> str:
     """The accuracies in percent as a Markdown table, one row a task and prompt."""
     rows = []
     for (task, prompt), group in measured.groupby(["task", "prompt"], sort=False):
-        by_steps = group.set_index("steps")
-        cells = {f"{k} steps": percent(by_steps.loc[k, "accuracy"]) for k in by_steps.index.drop("all")}
-        whole = by_steps.loc["all"]
-        pooled = {"all [95%]": percent(whole["accuracy"], whole["low"], whole["high"]), "n": whole["n"]}
-        rows.append({"task": task, "prompt": prompt} | cells | pooled)
+        cells: dict[str, object] = {"task": task, "prompt": prompt}
+        for row in group.to_dict("records"):
+            if row["steps"] != "all":
+                cells[f"{row['steps']} steps"] = percent(row["accuracy"])
+            else:
+                cells |= {"all [95%]": percent(row["accuracy"], row["low"], row["high"]), "n": row["n"]}
+        rows.append(cells)
     return markdown(pd.DataFrame(rows))
 
 

@@ -164,3 +164,10 @@ def test_youden_needs_both_outcomes(wrong: list[int]) -> None:
 def test_accuracy_needs_the_corrupted_answers() -> None:
     with pytest.raises(DPCInterpError, match="corrupted_correct"):
         calibrate_trigger(statistics([0.1, 0.2], [0, 1]), criterion="accuracy")
+
+
+def test_youden_that_no_threshold_improves_fires_nowhere() -> None:
+    stats = pd.DataFrame({"late_share": [0.1, 0.2, 0.3, 0.4], "correct": [False, False, True, True]})
+    rule = calibrate_trigger(stats, "youden")
+    assert rule.threshold == 0.4
+    assert not rule.fires(stats).any()
