@@ -115,7 +115,7 @@ def fig1_case(shown: Study, folder: Path) -> str:
         plots.add_colorbar(drawn, label="mean flow from the prompt", location="bottom")
     _save(figure, folder / "fig1_case", frame)
     counts = "; ".join(f"{title}: {int(of.sum())} of {len(of)}" for title, of in kinds.items())
-    return f"fig1_case: deep-layer flow from the prompt to each token; the one of median late share among 3 and 4 steps. {counts}."
+    return f"fig1_case: deep-layer prompt flow to each token; median late share among 3 and 4 steps. {counts}."
 
 
 def fig2_saliency_maps(shown: Study, folder: Path) -> str:
