@@ -110,8 +110,8 @@ def fig1_case(shown: Study, folder: Path) -> str:
             plots.plot_case(
                 frame[frame["instance"] == instance], ax=ax, layers=shown.deep, title=title, vmax=vmax, colorbar=False
             )
-    if len(frame):
-        drawn = next(ax for ax, i in zip(axes, chosen.values(), strict=True) if i is not None)
+    drawn = [ax for ax, instance in zip(axes, chosen.values(), strict=True) if instance is not None]
+    if drawn:
         plots.add_colorbar(drawn, label="mean flow from the prompt", location="bottom")
     _save(figure, folder / "fig1_case", frame)
     counts = "; ".join(f"{title}: {int(of.sum())} of {len(of)}" for title, of in kinds.items())
@@ -151,9 +151,10 @@ def fig2_saliency_maps(shown: Study, folder: Path) -> str:
 def fig3_accumulation(shown: Study, folder: Path) -> str:
     """Accumulation by layer and virtual token, and its profile over the shallow layers."""
     frame = shown.results.analysis.accumulation
-    figure, axes = plt.subplots(2, 1, figsize=(plots.COLUMN_WIDTH, 3.8), layout="constrained")
-    plots.plot_accumulation(frame, ax=axes[0])
-    plots.plot_accumulation_profile(frame, shallow=shown.shallow, exclude=[0], ax=axes[1])
+    figure = plt.figure(figsize=(plots.COLUMN_WIDTH, 4.2), layout="constrained")
+    upper, lower = figure.subfigures(2, 1)  # so that neither is narrowed by the other's scale
+    plots.plot_accumulation(frame, ax=upper.subplots())
+    plots.plot_accumulation_profile(frame, shallow=shown.shallow, exclude=[0], ax=lower.subplots())
     _save(figure, folder / "fig3_accumulation", frame)
     ratio = shown.results.statistics["peak_ratio"]
     return f"fig3_accumulation: virtual token 0 is left out of the peak. Mean peak ratio {ratio.mean():.2f}."
