@@ -152,7 +152,7 @@ def fig3_accumulation(shown: Study, folder: Path) -> str:
     """Accumulation by layer and virtual token, and its profile over the shallow layers."""
     frame = shown.results.analysis.accumulation
     figure = plt.figure(figsize=(plots.COLUMN_WIDTH, 4.2), layout="constrained")
-    upper, lower = figure.subfigures(2, 1)  # so that neither is narrowed by the other's scale
+    upper, lower = figure.subfigures(2, 1, squeeze=False).flat  # so that neither is narrowed by the other's scale
     plots.plot_accumulation(frame, ax=upper.subplots())
     plots.plot_accumulation_profile(frame, shallow=shown.shallow, exclude=[0], ax=lower.subplots())
     _save(figure, folder / "fig3_accumulation", frame)
