@@ -38,10 +38,7 @@ def test_size() -> None:
     assert sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) <= LIMIT
 
 
-CANNOT_LOOK_UP = pytest.mark.xfail(reason="the reasoner does not find an option's letter yet: see its model card")
-
-
-@pytest.mark.parametrize("task", [t if t != "choice" else pytest.param(t, marks=CANNOT_LOOK_UP) for t in SYNTHETIC])
+@pytest.mark.parametrize("task", SYNTHETIC)
 def test_the_prompt_helps(task: str, reasoner) -> None:
     """100 test problems: a loose bound on what the card measures on 1,000."""
     problems = load_problems(task, n=100, seed=3)

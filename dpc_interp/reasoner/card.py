@@ -18,7 +18,7 @@ from dpc_interp.lm.generation import generate
 from dpc_interp.lm.loading import BUNDLED, load_model
 from dpc_interp.lm.soft_prompt import bundled_prompts, load_prompt
 from dpc_interp.parallel import map_processes
-from dpc_interp.reasoner.corpus import DIALECTS, WITH_PREFIX, WITHOUT_PREFIX
+from dpc_interp.reasoner.corpus import DIALECTS, SHORT, WITH_PREFIX, WITHOUT_PREFIX
 from dpc_interp.tasks.problems import SYNTHETIC, load_problems
 
 SEED = 1
@@ -71,8 +71,8 @@ def card(measured: pd.DataFrame, folder: Path) -> str:
     training = json.loads((folder / "training.json").read_text())
     recipe = load_prompt("reasoner/story").recipe
     shares = "\n".join(
-        f"| {dialect} | {without} | {with_} |"
-        for dialect, without, with_ in zip(DIALECTS, WITHOUT_PREFIX, WITH_PREFIX, strict=True)
+        f"| {dialect} | {short} | {long} | {with_} |"
+        for dialect, short, long, with_ in zip(DIALECTS, *WITHOUT_PREFIX.values(), WITH_PREFIX, strict=True)
     )
     shape = (
         f"{config['num_hidden_layers']} layers, d_model {config['hidden_size']}, {config['num_attention_heads']} query "
@@ -98,8 +98,8 @@ Four tasks (`story`, `choice`, `algebra`, `rule`), 1 to 4 steps, training split 
 split), as documents `prefix <bos> question response <eos>`. The response is written in one of four dialects, percent of
 documents:
 
-| dialect | without a prefix | with a prefix |
-| --- | --- | --- |
+| dialect | without a prefix, up to {SHORT} steps | without, longer | with a prefix |
+| --- | --- | --- | --- |
 {shares}
 
 A prefix asks for its dialect and, for `rule`, states rules that change from document to document.

@@ -3,7 +3,7 @@
 A Llama-style model of 1.2M parameters (RMSNorm, rotary, gated MLP, grouped queries) reads documents of `corpus`. The
 loss of a response token counts 1, that of a question or prefix token 0.1. Hidden matrices are optimised by Muon, the
 rest by AdamW; the learning rate is constant, then falls linearly to zero. The run saves itself every few minutes and
-goes on where it stopped.
+goes on where it stopped. It takes the GPU where there is one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, IterableDataset
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -81,12 +82,24 @@ def batches(
             yield tokens, weight
 
 
+class Batches(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
+    """`batches` from the batch `skip` on, so that a loader can make them in a process of its own."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, n_tokens: int, skip: int) -> None:
+        self.arguments, self.skip = (tokenizer, seed, n_tokens), skip
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return islice(batches(*self.arguments), self.skip, None)
+
+
 def train(out: Path, n_tokens: int, batch_tokens: int, seed: int, save_every: float) -> None:
     """Train for `n_tokens` tokens and write model, tokenizer and the loss record to `out`."""
     torch.manual_seed(seed)
+    torch.set_float32_matmul_precision("high")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
-    model = LlamaForCausalLM(config(len(tokenizer)))
+    model = LlamaForCausalLM(config(len(tokenizer))).to(device)
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
     rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "layers" not in name]
     optimizers = [
@@ -101,17 +114,20 @@ def train(out: Path, n_tokens: int, batch_tokens: int, seed: int, save_every: fl
     ]
     state_file, seen, step, record = out / "training_state.pt", 0, 0, []
     if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+        state = torch.load(state_file, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         seen, step, record = state["seen"], state["step"], state["record"]
-    forward = torch.compile(model, dynamic=True)
-    stream = islice(batches(tokenizer, seed, batch_tokens), step, None)
+    forward = torch.compile(model, dynamic=True) if device == "cpu" else model  # compiling takes minutes
+    loader = DataLoader(
+        Batches(tokenizer, seed, batch_tokens, step), batch_size=None, num_workers=int(device == "cuda")
+    )
+    stream = iter(loader)
     saved_at, losses = time.monotonic(), []
     with tqdm(total=n_tokens, initial=seen, unit="tok", unit_scale=True, mininterval=5) as bar:
         while seen < n_tokens:
-            tokens, weight = next(stream)
+            tokens, weight = (tensor.to(device) for tensor in next(stream))
             logits = forward(input_ids=tokens, use_cache=False).logits[:, :-1]
             nll = cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none").view_as(weight[:, 1:])
             loss = (nll * weight[:, 1:]).sum() / weight[:, 1:].sum()
@@ -148,8 +164,8 @@ def main() -> None:
     """Train from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the model; an unfinished run there goes on")
-    parser.add_argument("--tokens", type=float, default=20e6)
-    parser.add_argument("--batch-tokens", type=int, default=8192)
+    parser.add_argument("--tokens", type=float, default=30e6)
+    parser.add_argument("--batch-tokens", type=int, default=16384)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=float, default=180, help="seconds")
     args = parser.parse_args()

@@ -1,6 +1,7 @@
-"""`choice`, in the style of AQuA: prices and rates, five options (`35 A 22 B ...`); answer line `The answer is B`.
+"""`choice`, in the style of AQuA: prices and rates, five options (`A 35 B 22 ...`); answer line `The answer is B`.
 
-The wrong options lie near the right one, which has a random rank among them and a random letter.
+The wrong options lie near the right one, which has a random rank among them and a random letter. The rationale reads
+the options in order up to the right one.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ MOVERS = ("bus", "boat", "tram", "cyclist")
 
 
 def make(rng: random.Random, n_steps: int) -> Problem:
-    """A problem whose number takes `n_steps` equations; the lookup of its letter is not counted."""
+    """A problem whose number takes `n_steps` equations; finding its letter is not counted."""
     scene, steps, value = (_shopping if rng.random() < 0.5 else _journey)(rng, n_steps)
     below = min(rng.randint(0, 4), value)
     near = (1, 2, 3, 4, 5, 7, 10)
     smaller = rng.sample([value - d for d in near if d <= value], below) if value >= 7 else range(value - below, value)
     options = [value, *smaller, *(value + d for d in rng.sample(near, 4 - below))]
     rng.shuffle(options)
-    letter = LETTERS[options.index(value)]
-    listed = " ".join(f"{option} {name}" for name, option in zip(LETTERS, options, strict=True))
-    rationale = "\n".join([*steps, f"{value} {letter}", f"The answer is {letter}"])
-    return Problem("choice", f"{scene} {listed}", rationale, letter, n_steps)
+    right = options.index(value)
+    listed = [f"{letter} {option}" for letter, option in zip(LETTERS, options, strict=True)]
+    rationale = "\n".join([*steps, " ".join(listed[: right + 1]), f"The answer is {LETTERS[right]}"])
+    return Problem("choice", f"{scene} {' '.join(listed)}", rationale, LETTERS[right], n_steps)
 
 
 def _shopping(rng: random.Random, n_steps: int) -> tuple[str, list[str], int]:
