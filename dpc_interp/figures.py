@@ -86,7 +86,7 @@ def fig1_case(shown: Study, folder: Path) -> str:
     outcome = shown.results.instances.pivot_table(
         index="instance", columns="method", values="correct", aggfunc="first"
     ).astype(bool)
-    long = [run.problem.id for run in shown.results.runs if run.problem.n_steps >= 3]
+    long = [run.problem.id for run in shown.results.runs if run.problem.n_steps >= 2]
     stats = shown.results.statistics.set_index("instance").filter(long, axis="index")
     kinds = {
         "right without the prompt, wrong with it": outcome["base"] & ~outcome["pt"],
@@ -115,7 +115,9 @@ def fig1_case(shown: Study, folder: Path) -> str:
         plots.add_colorbar(drawn, label="mean flow from the prompt", location="bottom")
     _save(figure, folder / "fig1_case", frame)
     counts = "; ".join(f"{title}: {int(of.sum())} of {len(of)}" for title, of in kinds.items())
-    return f"fig1_case: deep-layer prompt flow to each token; median late share among 3 and 4 steps. {counts}."
+    return (
+        f"fig1_case: deep-layer prompt flow to each token; median late share among those of 2 steps and more. {counts}."
+    )
 
 
 def fig2_saliency_maps(shown: Study, folder: Path) -> str:

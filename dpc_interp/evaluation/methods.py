@@ -158,9 +158,7 @@ def evaluate(
     for what in dict.fromkeys(what for _, what in chosen.values()):
         users = [method for method, (_, used) in chosen.items() if used == what]
         needed = np.any([fired[METHODS[method][0]] for method in users], axis=0)
-        corrupted = stages.corrupted(
-            what, problems, needed, dict(zip(found.instances["instance"], plans[what], strict=True))
-        )
+        corrupted = stages.corrupted(what, pt, needed, dict(zip(found.instances["instance"], plans[what], strict=True)))
         for method in users:
             where = fired[METHODS[method][0]]
             answers[method] = [
@@ -204,14 +202,15 @@ def _calibration(
     stages: Stages, validation: Sequence[Problem], criterion: Criterion, gamma: float, mask: float, exclude_sink: bool
 ) -> pd.DataFrame:
     """The statistics of the validation runs, with the outcome of corruption where the criterion asks for it."""
-    found = stages.analysis("validation-analysis", stages.runs("validation-pt", validation, stages.prompt))
+    pt = stages.runs("validation-pt", validation, stages.prompt)
+    found = stages.analysis("validation-analysis", pt)
     stats = trigger_statistics(found, exclude_sink=exclude_sink)
     if criterion != "accuracy":
         return stats
     plans = dict(
         zip(found.instances["instance"], plan_corruption(found, gamma, mask, exclude_sink=exclude_sink), strict=True)
     )
-    corrupted = stages.corrupted("validation", validation, np.ones(len(validation), dtype=bool), plans)
+    corrupted = stages.corrupted("validation", pt, np.ones(len(pt), dtype=bool), plans)
     return stats.assign(corrupted_correct=[corrupted[instance].correct for instance in stats["instance"]])
 
 

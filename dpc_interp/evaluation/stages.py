@@ -46,8 +46,9 @@ class Stages:
         problems: Sequence[Problem],
         prompt: SoftPrompt | None,
         plans: Sequence[CorruptionPlan] | None = None,
+        drafts: Sequence[Transcript] | None = None,
     ) -> list[Transcript]:
-        """Transcripts of a stage."""
+        """Transcripts of a stage; `drafts` are the same problems' transcripts from another."""
 
         def make() -> pd.DataFrame:
             made = generate(
@@ -55,6 +56,7 @@ class Stages:
                 problems,
                 prompt,
                 plans=plans,
+                drafts=None if drafts is None else [draft.generated_tokens for draft in drafts],
                 max_new_tokens=self.max_new_tokens,
                 batch_size=self.batch_size,
                 progress=self.progress,
@@ -72,14 +74,16 @@ class Stages:
         ]
 
     def corrupted(
-        self, name: str, problems: Sequence[Problem], needed: np.ndarray, plans: dict[str, CorruptionPlan]
+        self, name: str, pt: Sequence[Transcript], needed: np.ndarray, plans: dict[str, CorruptionPlan]
     ) -> dict[str, Transcript]:
-        """Transcripts, by problem id, of the needed problems that have a plan."""
-        chosen = [p for p, wanted in zip(problems, needed, strict=True) if wanted and p.id in plans]
+        """Corrupted transcripts, by problem id, of the needed `pt` runs that have a plan."""
+        chosen = [run for run, wanted in zip(pt, needed, strict=True) if wanted and run.problem.id in plans]
         if not chosen:
             return {}
-        stage = f"corrupted-{name.replace(' ', '-')}-{problem_digest(chosen)}"
-        return {run.problem.id: run for run in self.runs(stage, chosen, self.prompt, [plans[p.id] for p in chosen])}
+        problems = [run.problem for run in chosen]
+        stage = f"corrupted-{name.replace(' ', '-')}-{problem_digest(problems)}"
+        runs = self.runs(stage, problems, self.prompt, [plans[p.id] for p in problems], chosen)
+        return {run.problem.id: run for run in runs}
 
     def analysis(self, name: str, runs: Sequence[Transcript]) -> Analysis:
         """The analysis of the runs that have a rationale; runs without one never trigger and are never corrupted."""

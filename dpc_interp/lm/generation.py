@@ -1,7 +1,8 @@
 """Batched greedy decoding with a cache and a soft prompt.
 
 `HookedTransformer.generate` never fires `hook_embed`, so the loop is ours: one forward over `pad | P | Q` writes the
-prompt into the cache through its hook, then each step feeds one token. Rows that have ended leave the batch.
+prompt into the cache through its hook, then each step feeds one token. Rows that have ended leave the batch. Where a
+draft of the answer is at hand, one pass over it tells how far the model agrees, and decoding begins there.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ from dpc_interp.lm.soft_prompt import (
     check_length,
     check_prompt,
     edit_prompt,
+    logits_behind,
     write_prompt,
 )
 from dpc_interp.tasks.answers import extract_answer, is_correct
 from dpc_interp.tasks.problems import Problem
+
+DRAFTS = 16
+"""Drafts in one pass: it makes logits of all their positions."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ def generate(
     prompt: SoftPrompt | None = None,
     *,
     plans: Sequence[PromptEdit] | None = None,
+    drafts: Sequence[Int[Tensor, " _"]] | None = None,
     max_new_tokens: int = 96,
     batch_size: int = 128,
     progress: bool = True,
@@ -84,6 +90,8 @@ def generate(
     Args:
         prompt: the soft prompt before each question; None: the bare model.
         plans: one corruption of the prompt for each problem (METHOD 5); None: the prompt as it is.
+        drafts: for each problem the tokens of a likely answer, such as the one under the uncorrupted prompt; what the
+            model would write itself is taken from it. None: all is decoded. The text does not depend on it.
         max_new_tokens: decoding stops there at the latest.
         batch_size: questions decoded together; the text does not depend on it.
 
@@ -92,13 +100,15 @@ def generate(
 
     Raises:
         DPCInterpError: a prompt that does not fit, a question past the context length, plans without a prompt or not
-            one a problem.
+            one a problem, drafts not one a problem.
     """
     vectors = None if prompt is None else prompt.vectors
     if vectors is not None:
         check_prompt(model, vectors)
     if plans is not None and (prompt is None or len(plans) != len(problems)):
         raise DPCInterpError("corruption needs a soft prompt and one plan for each problem")
+    if drafts is not None and len(drafts) != len(problems):
+        raise DPCInterpError(f"there are {len(drafts)} drafts for {len(problems)} problems; give one for each")
     questions = [question_tokens(model, problem.question) for problem in problems]
     n_virtual = 0 if vectors is None else vectors.shape[0]
     check_length(model, n_virtual + max((len(q) for q in questions), default=0) + max_new_tokens)
@@ -108,7 +118,12 @@ def generate(
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch_plans = None if plans is None else [plans[i] for i in chosen]
-            rows = decode(model, [questions[i] for i in chosen], vectors, batch_plans, max_new_tokens)
+            asked = [questions[i] for i in chosen]
+            if drafts is None:
+                rows = decode(model, asked, vectors, batch_plans, max_new_tokens)
+            else:
+                begun = [drafts[i][:max_new_tokens] for i in chosen]
+                rows = _decode_drafted(model, asked, begun, vectors, batch_plans, max_new_tokens)
             written.update(zip(chosen, rows, strict=True))
             bar.update(len(chosen))
     return [transcript(model, p, questions[i], written[i]) for i, p in enumerate(problems)]
@@ -154,6 +169,57 @@ def decode(
         ones = torch.ones(len(last), 1, dtype=torch.long, device=device)
         logits = model(last[:, None], attention_mask=ones, past_kv_cache=cache, prepend_bos=False)
     return [_until_stop(row, stop) for row in written]
+
+
+def _decode_drafted(
+    model: HookedTransformer,
+    questions: Sequence[Int[Tensor, " _"]],
+    drafts: Sequence[Int[Tensor, " _"]],
+    vectors: Float[Tensor, "n_virtual d_model"] | None,
+    plans: Sequence[PromptEdit] | None,
+    max_new_tokens: int,
+) -> list[Int[Tensor, " _"]]:
+    """What `decode` writes, its beginning taken from each draft as far as the model agrees with it."""
+    stop = tokenizer_of(model).eos_token_id
+    rows: list[Int[Tensor, " _"]] = []
+    for start in range(0, len(questions), DRAFTS):
+        part = slice(start, start + DRAFTS)
+        part_plans = None if plans is None else plans[part]
+        agreed = _agreement(model, questions[part], drafts[part], vectors, part_plans)
+        rows += [draft[:n] for draft, n in zip(drafts[part], agreed, strict=True)]
+    open_ = [i for i, row in enumerate(rows) if len(row) < max_new_tokens and (not len(row) or row[-1] != stop)]
+    if open_:
+        begun = [torch.cat([questions[i], rows[i]]) for i in open_]
+        open_plans = None if plans is None else [plans[i] for i in open_]
+        most = max(max_new_tokens - len(rows[i]) for i in open_)
+        for i, rest in zip(open_, decode(model, begun, vectors, open_plans, most), strict=True):
+            rows[i] = torch.cat([rows[i], rest])[:max_new_tokens]
+    return rows
+
+
+def _agreement(
+    model: HookedTransformer,
+    questions: Sequence[Int[Tensor, " _"]],
+    drafts: Sequence[Int[Tensor, " _"]],
+    vectors: Float[Tensor, "n_virtual d_model"] | None,
+    plans: Sequence[PromptEdit] | None,
+) -> list[int]:
+    """How many tokens of each draft greedy decoding would write, from one pass over question and draft."""
+    n_virtual = 0 if vectors is None else vectors.shape[0]
+    hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]] = []
+    if vectors is not None:
+        hooks.append(("hook_embed", write_prompt(vectors)))
+        if plans is not None:
+            hooks.append(("hook_embed", edit_prompt(plans, n_virtual)))
+    whole = [torch.cat([question, draft]) for question, draft in zip(questions, drafts, strict=True)]
+    with model.hooks(fwd_hooks=hooks):
+        logits = logits_behind(model, torch.nn.utils.rnn.pad_sequence(whole, batch_first=True), n_virtual)
+    own = logits[:, n_virtual:].argmax(-1).cpu()
+    agreed = []
+    for row, question, draft in zip(own, questions, drafts, strict=True):
+        same = row[len(question) - 1 : len(question) - 1 + len(draft)] == draft
+        agreed.append(int(same.long().cumprod(0).sum()))
+    return agreed
 
 
 def _keep(cache: TransformerLensKeyValueCache, rows: Tensor) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 
 from dpc_interp import CorruptionPlan, Problem, SoftPrompt, Transcript, generate
-from dpc_interp.lm.generation import question_tokens
+from dpc_interp.errors import DPCInterpError
+from dpc_interp.lm.generation import decode, question_tokens
 
 MAX_NEW = 24
 
@@ -64,6 +65,46 @@ def test_text_does_not_depend_on_the_batch(
     found = generate(model, problems, either, max_new_tokens=MAX_NEW, batch_size=batch_size, progress=False)
     assert tokens_of(found) == tokens_of(whole)
     assert [run.problem for run in found] == problems
+
+
+@pytest.mark.parametrize("kind", ["own", "another prompt's", "cut short", "too long", "spoilt late", "empty"])
+def test_text_does_not_depend_on_the_drafts(
+    model: HookedTransformer, problems: list[Problem], either: SoftPrompt | None, kind: str
+) -> None:
+    own = generate(model, problems, either, max_new_tokens=MAX_NEW, progress=False)
+    other = generate(model, problems, None if either else SoftPrompt(torch.ones(2, model.cfg.d_model)), progress=False)
+    drafts = {
+        "own": [run.generated_tokens for run in own],
+        "another prompt's": [run.generated_tokens for run in other],
+        "cut short": [run.generated_tokens[:5] for run in own],
+        "too long": [torch.cat([run.generated_tokens, torch.full((MAX_NEW,), 7)]) for run in own],
+        "spoilt late": [torch.cat([run.generated_tokens[:-2], torch.tensor([5, 5])]) for run in own],
+        "empty": [run.generated_tokens[:0] for run in own],
+    }[kind]
+    found = generate(model, problems, either, drafts=drafts, max_new_tokens=MAX_NEW, progress=False)
+    assert tokens_of(found) == tokens_of(own)
+
+
+def test_a_draft_that_holds_is_not_decoded(
+    model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt, monkeypatch
+) -> None:
+    """And under a corruption that changes the text it is decoded from where it changes."""
+    runs = generate(model, problems, prompt, max_new_tokens=MAX_NEW, progress=False)
+    drafts = [run.generated_tokens for run in runs]
+    plans = [CorruptionPlan((j % prompt.n_virtual,) if j % 2 else ()) for j in range(len(problems))]
+    corrupted = generate(model, problems, prompt, plans=plans, max_new_tokens=MAX_NEW, progress=False)
+    changed = sum(a != b for a, b in zip(tokens_of(corrupted), tokens_of(runs), strict=True))
+    assert 0 < changed <= len(problems) // 2
+    decoded: list[int] = []
+    monkeypatch.setattr(
+        "dpc_interp.lm.generation.decode",
+        lambda model, questions, *rest: decoded.append(len(questions)) or decode(model, questions, *rest),
+    )
+    found = generate(model, problems, prompt, plans=plans, drafts=drafts, max_new_tokens=MAX_NEW, progress=False)
+    assert tokens_of(found) == tokens_of(corrupted)
+    assert decoded == [changed]
+    with pytest.raises(DPCInterpError, match="one for each"):
+        generate(model, problems, prompt, drafts=drafts[:1])
 
 
 def test_each_row_has_its_own_plan(model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt) -> None:
