@@ -53,8 +53,8 @@ notebooks: $(STAMP) ## execute the notebooks in place
 reasoner: $(STAMP) ## train the bundled reasoner from scratch
 	$(BIN)/python -m dpc_interp.reasoner.train --out dpc_interp/assets/reasoner
 
-prompts: $(STAMP) ## tune the bundled soft prompts
-	$(BIN)/python -m dpc_interp.reasoner.prompts
+prompts: $(STAMP) ## tune the bundled soft prompts of MODEL
+	$(BIN)/python -m dpc_interp.prompts --model $(MODEL)
 
 card: $(STAMP) ## measure the bundled reasoner and its prompts again for the model card
 	$(BIN)/python -m dpc_interp.reasoner.card
