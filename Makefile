@@ -5,6 +5,9 @@ MODEL ?= reasoner
 # pytest processes, each with one torch thread; 0 runs the tests in one process
 WORKERS ?= 2
 PYTEST_ARGS ?=
+ifeq ($(MODEL),smollm2-135m)
+FIGURES_ARGS ?= --tasks story --seeds 1 --n 300 --n-validation 100
+endif
 UV_VERSION ?= 0.13.9
 
 VENV := .venv
@@ -31,7 +34,7 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/python
 	@touch $@
 
 figures: $(STAMP) ## draw every figure and table of MODEL into figures/MODEL
-	$(BIN)/python -m dpc_interp.figures --model $(MODEL) --out figures/$(MODEL)
+	$(BIN)/python -m dpc_interp.figures --model $(MODEL) --out figures/$(MODEL) $(FIGURES_ARGS)
 
 test: lint types ## lint, types, then the tests, notebooks among them
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)

@@ -304,6 +304,7 @@ def main() -> None:
     parser.add_argument(
         "--tasks", nargs="+", help="default: all that the model has prompts for; the first one's figures lie in --out"
     )
+    parser.add_argument("--seeds", type=int, help="tuning seeds of each task; default: all")
     parser.add_argument("--n", type=int, default=500, help="test instances a task")
     parser.add_argument("--n-validation", type=int, default=200, help="instances that calibrate")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where finished stages are kept")
@@ -311,7 +312,7 @@ def main() -> None:
     tasks = args.tasks or list(recipes_of(args.model))
     start = time.perf_counter()
     kept = args.runs / f"{args.model}-{args.n}-{args.n_validation}-{_code_digest()}"
-    prompts = {task: bundled_prompts(f"{args.model}/{task}/") for task in tasks}
+    prompts = {task: bundled_prompts(f"{args.model}/{task}/")[: args.seeds] for task in tasks}
     jobs = [(args.model, task, name, args.n, args.n_validation, kept) for task in tasks for name in prompts[task]]
     studies = map_processes(study, jobs, "evaluate")
     first = {s.task: s for s in reversed(studies)}
