@@ -6,7 +6,7 @@ MODEL ?= reasoner
 WORKERS ?= 2
 PYTEST_ARGS ?=
 ifeq ($(MODEL),smollm2-135m)
-FIGURES_ARGS ?= --tasks story --seeds 1 --n 300 --n-validation 100
+FIGURES_ARGS ?= --tasks story --seeds 1 --n 300 --n-validation 100 --batch-size 32
 endif
 UV_VERSION ?= 0.13.9
 

@@ -58,7 +58,7 @@ class Study:
         return deep_layers(self.results.analysis.n_layers)
 
 
-def study(model: str, task: str, prompt: str, n: int, n_validation: int, runs: Path) -> Study:
+def study(model: str, task: str, prompt: str, n: int, n_validation: int, batch_size: int, runs: Path) -> Study:
     """Evaluate one prompt on a task's test split, calibrated on its validation split."""
     recipe = recipes_of(model)[task]
     results = evaluate(
@@ -68,7 +68,7 @@ def study(model: str, task: str, prompt: str, n: int, n_validation: int, runs: P
         methods=list(METHODS),
         out=runs / prompt.replace("/", "-"),
         validation=recipe.load("validation", n_validation, seed=0),
-        batch_size=256,
+        batch_size=batch_size,
         progress=False,
     )
     return Study(model, task, prompt, results)
@@ -307,23 +307,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="tuning seeds of each task; default: all")
     parser.add_argument("--n", type=int, default=500, help="test instances a task")
     parser.add_argument("--n-validation", type=int, default=200, help="instances that calibrate")
+    parser.add_argument("--batch-size", type=int, default=256, help="questions decoded together")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where finished stages are kept")
     args = parser.parse_args()
     tasks = args.tasks or list(recipes_of(args.model))
     start = time.perf_counter()
     kept = args.runs / f"{args.model}-{args.n}-{args.n_validation}-{_code_digest()}"
     prompts = {task: bundled_prompts(f"{args.model}/{task}/")[: args.seeds] for task in tasks}
-    jobs = [(args.model, task, name, args.n, args.n_validation, kept) for task in tasks for name in prompts[task]]
+    sizes = (args.n, args.n_validation, args.batch_size)
+    jobs = [(args.model, task, name, *sizes, kept) for task in tasks for name in prompts[task]]
     studies = map_processes(study, jobs, "evaluate")
     first = {s.task: s for s in reversed(studies)}
     folders = {task: args.out if i == 0 else args.out / task for i, task in enumerate(tasks)}
     captions = map_processes(draw, [(first[task], folders[task]) for task in tasks], "draw")
     names = ", ".join(sorted({name.rpartition("/")[2] for of_task in prompts.values() for name in of_task}))
-    sizes = f"{args.n} test problems a task (seed 0), {args.n_validation} validation problems for the thresholds"
+    counts = f"{args.n} test problems a task (seed 0), {args.n_validation} validation problems for the thresholds"
     shown = "Figures show the first prompt, tables pool all; intervals are 95%, over problems."
     lines = [
         f"# Figures of {args.model}",
-        f"Written by `make figures`: {sizes}, prompts {names}. {shown}",
+        f"Written by `make figures`: {counts}, prompts {names}. {shown}",
         tables(studies, args.out),
     ]
     for task, of_task in zip(tasks, captions, strict=True):
