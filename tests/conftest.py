@@ -10,6 +10,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for child processes too, notebook kernels
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jaxtyping
@@ -88,6 +89,47 @@ def build(tokenizer: PreTrainedTokenizerBase) -> Callable[..., HookedTransformer
         return model.eval().requires_grad_(False)
 
     return make
+
+
+# Tiny random models in Hugging Face's layout, of every family that loads.
+TINY: dict[str, dict[str, Any]] = {
+    "llama": {"num_key_value_heads": 2},
+    "mistral": {"num_key_value_heads": 2, "head_dim": 4, "sliding_window": 5},
+    "qwen2": {"num_key_value_heads": 2, "tie_word_embeddings": True},
+    "gpt2": {},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny(tokenizer: PreTrainedTokenizerBase) -> Callable[..., Path]:
+    """Save a random model of a family, its tokenizer beside it; norms and biases are far from ones and zeros."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    def save(family: str, folder: Path, **changes: Any) -> Path:
+        shape = {
+            "vocab_size": len(tokenizer),
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 224,
+            "initializer_range": 0.3,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        }
+        shape |= {"n_inner": 24} if family == "gpt2" else {"intermediate_size": 32}
+        options = shape | TINY.get(family, {}) | changes
+        torch.manual_seed(3)
+        hf_model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **options))
+        with torch.no_grad():
+            for weight in hf_model.parameters():
+                if weight.ndim == 1:
+                    weight.add_(0.3 * torch.randn_like(weight))
+        hf_model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return save
 
 
 @pytest.fixture(scope="session")
