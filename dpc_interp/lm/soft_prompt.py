@@ -87,7 +87,7 @@ def load_prompt(name: str | Path, model: HookedTransformer | None = None) -> Sof
         )
     recipe = read_json(folder / RECIPE) if (folder / RECIPE).is_file() else {}
     # a folder of the hub's cache is named by a commit
-    own_name = folder.name if Path(name).is_dir() else str(name)
+    own_name = folder.resolve().name if Path(name).is_dir() else str(name)
     return SoftPrompt(vectors, str(recipe.pop("name", own_name)), recipe, base_model)
 
 
