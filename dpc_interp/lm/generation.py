@@ -14,11 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformer_lens import HookedTransformer
-from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformers import PreTrainedTokenizerBase
 
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.lm.hooked import CachedDecoding, HookedModel
 from dpc_interp.lm.soft_prompt import (
     PLACEHOLDER,
     PromptEdit,
@@ -44,14 +43,14 @@ class Transcript:
     correct: bool
 
 
-def tokenizer_of(model: HookedTransformer) -> PreTrainedTokenizerBase:
+def tokenizer_of(model: HookedModel) -> PreTrainedTokenizerBase:
     """The model's tokenizer; a model without one is refused."""
     if model.tokenizer is None:
         raise DPCInterpError("this model has no tokenizer; load it with one")
     return model.tokenizer
 
 
-def question_tokens(model: HookedTransformer, question: str) -> Int[Tensor, " n_question"]:
+def question_tokens(model: HookedModel, question: str) -> Int[Tensor, " n_question"]:
     """Token ids of a question as the model reads it: BOS where the model has one, the question, a line break.
 
     Raises:
@@ -70,7 +69,7 @@ def question_tokens(model: HookedTransformer, question: str) -> Int[Tensor, " n_
 
 @torch.no_grad()
 def generate(
-    model: HookedTransformer,
+    model: HookedModel,
     problems: Sequence[Problem],
     prompt: SoftPrompt | None = None,
     *,
@@ -115,7 +114,7 @@ def generate(
 
 
 def decode(
-    model: HookedTransformer,
+    model: HookedModel,
     questions: Sequence[Int[Tensor, " _"]],
     vectors: Float[Tensor, "n_virtual d_model"] | None,
     plans: Sequence[PromptEdit] | None,
@@ -123,22 +122,16 @@ def decode(
 ) -> list[Int[Tensor, " _"]]:
     """Decode one batch: left padding first, then the prompt, then the question."""
     n_virtual = 0 if vectors is None else vectors.shape[0]
-    width = n_virtual + max(len(q) for q in questions)
-    device = model.cfg.device
-    starts = torch.tensor([width - n_virtual - len(q) for q in questions])
-    tokens = torch.full((len(questions), width), PLACEHOLDER)
-    for row, question in enumerate(questions):
-        tokens[row, width - len(question) :] = question
-    mask = (torch.arange(width) >= starts[:, None]).long()
+    tokens, mask, starts = left_padded(questions, n_virtual)
     hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]] = []
     if vectors is not None:
         hooks.append(("hook_embed", write_prompt(vectors, starts)))
         if plans is not None:
             hooks.append(("hook_embed", edit_prompt(plans, n_virtual, starts)))
 
-    cache = TransformerLensKeyValueCache.init_cache(model.cfg, device, len(questions))
+    read = CachedDecoding(model, len(questions))
     with model.hooks(fwd_hooks=hooks):
-        logits = model(tokens.to(device), attention_mask=mask.to(device), past_kv_cache=cache, prepend_bos=False)
+        logits = read(tokens, mask)
     stop = tokenizer_of(model).eos_token_id
     written = torch.full((len(questions), max_new_tokens), stop)
     alive = torch.arange(len(questions))
@@ -149,18 +142,22 @@ def decode(
         if not going.any() or step == max_new_tokens - 1:
             break
         if not going.all():
-            _keep(cache, going)
+            read.keep(going)
             alive, last = alive[going.cpu()], last[going]
-        ones = torch.ones(len(last), 1, dtype=torch.long, device=device)
-        logits = model(last[:, None], attention_mask=ones, past_kv_cache=cache, prepend_bos=False)
+        logits = read(last[:, None])
     return [_until_stop(row, stop) for row in written]
 
 
-def _keep(cache: TransformerLensKeyValueCache, rows: Tensor) -> None:
-    """Leave only `rows` in the cache."""
-    for entry in cache.entries:
-        entry.past_keys, entry.past_values = entry.past_keys[rows], entry.past_values[rows]
-    cache.previous_attention_mask = cache.previous_attention_mask[rows]
+def left_padded(
+    questions: Sequence[Int[Tensor, " _"]], n_virtual: int
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
+    """A batch that ends together: tokens with placeholders before each question, mask (0: padding), prompt starts."""
+    width = n_virtual + max(len(q) for q in questions)
+    starts = torch.tensor([width - n_virtual - len(q) for q in questions])
+    tokens = torch.full((len(questions), width), PLACEHOLDER)
+    for row, question in enumerate(questions):
+        tokens[row, width - len(question) :] = question
+    return tokens, (torch.arange(width) >= starts[:, None]).long(), starts
 
 
 def _until_stop(row: Int[Tensor, " max_new"], stop: int) -> Int[Tensor, " n_generated"]:
@@ -169,7 +166,7 @@ def _until_stop(row: Int[Tensor, " max_new"], stop: int) -> Int[Tensor, " n_gene
 
 
 def transcript(
-    model: HookedTransformer,
+    model: HookedModel,
     problem: Problem,
     question: Int[Tensor, " n_question"],
     generated: Int[Tensor, " n_generated"],
