@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast
 from dpc_interp import load_model
 from dpc_interp.analysis.saliency import flow_pass
 from dpc_interp.evaluation.tables import markdown
-from dpc_interp.lm.generation import decode
+from dpc_interp.lm.decoding import decode
 
 LENGTHS = (512, 1024, 2048)
 N_VIRTUAL = 20

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens import HookedTransformer
 from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.errors import ContextLengthError, DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
 from dpc_interp.lm.adapter import CONFIG, RECIPE, fetch_adapter, is_hub_name, read_adapter, read_json, write_adapter
+from dpc_interp.lm.hooked import HookedModel
 from dpc_interp.lm.loading import ASSETS
 
 PROMPTS = ASSETS / "prompts"
@@ -60,7 +60,7 @@ class SoftPrompt:
         (folder / RECIPE).write_text(json.dumps({"name": self.name, **self.recipe}, indent=1) + "\n")
 
 
-def load_prompt(name: str | Path, model: HookedTransformer | None = None) -> SoftPrompt:
+def load_prompt(name: str | Path, model: HookedModel | None = None) -> SoftPrompt:
     """Load a soft prompt, its vectors in float32.
 
     Args:
@@ -117,7 +117,7 @@ def check_finite(vectors: Tensor) -> None:
         raise NonFiniteError("the soft prompt holds NaN or infinity; train it again with a smaller learning rate")
 
 
-def check_prompt(model: HookedTransformer, vectors: Tensor) -> None:
+def check_prompt(model: HookedModel, vectors: Tensor) -> None:
     """Refuse vectors that `model` cannot read: another width, another rank, or not finite."""
     if vectors.ndim != 2 or vectors.shape[1] != model.cfg.d_model or vectors.shape[0] < 1:
         shape = list(vectors.shape)
@@ -127,7 +127,7 @@ def check_prompt(model: HookedTransformer, vectors: Tensor) -> None:
     check_finite(vectors)
 
 
-def check_length(model: HookedTransformer, n_positions: int) -> None:
+def check_length(model: HookedModel, n_positions: int) -> None:
     """Refuse a sequence longer than the model's context."""
     if n_positions > model.cfg.n_ctx:
         raise ContextLengthError(
@@ -141,7 +141,7 @@ def with_placeholders(tokens: Int[Tensor, "batch pos"], n_virtual: int) -> Int[T
 
 
 def logits_behind(
-    model: HookedTransformer, tokens: Int[Tensor, "batch pos"], n_virtual: int
+    model: HookedModel, tokens: Int[Tensor, "batch pos"], n_virtual: int
 ) -> Float[Tensor, "batch n_virtual_and_pos d_vocab"]:
     """One forward pass over `tokens` with placeholders in front; a hook of the caller's writes the prompt over them."""
     tokens = with_placeholders(tokens.to(model.cfg.device), n_virtual)
@@ -190,7 +190,7 @@ def prompt_index(batch: int, n_virtual: int, starts: Int[Tensor, " batch"] | Non
 
 @contextmanager
 def prompted(
-    model: HookedTransformer, prompt: SoftPrompt, *more: EmbedHook
+    model: HookedModel, prompt: SoftPrompt, *more: EmbedHook
 ) -> Iterator[Callable[[Int[Tensor, "batch pos"]], Float[Tensor, "batch n_virtual_and_pos d_vocab"]]]:
     """Put a soft prompt in front of whatever the model reads.
 
