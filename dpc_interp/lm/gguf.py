@@ -46,7 +46,7 @@ def read_gguf(file: Path, dtype: torch.dtype, **options: str) -> tuple[PreTraine
         scaling = metadata.get(f"{metadata.get('general.architecture')}.rope.scaling.type", "none")
         if scaling != "none" or any(tensor.startswith("rope_") for tensor in tensors):
             raise DPCInterpError(f"{file} scales its rotary embedding; give the model's Hugging Face folder instead")
-        where = {"gguf_file": file.name, "local_files_only": True}
+        where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
         config = AutoConfig.from_pretrained(file.parent, **where)
         # the class that AutoTokenizer comes to, after reading the whole file once more
         tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, **where)
