@@ -19,7 +19,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help setup figures test lint types format notebooks prompts reasoner card bench smollm2 lock clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  options: PYTHON=$(PYTHON) MODEL=$(MODEL) WORKERS=$(WORKERS) PYTEST_ARGS=..."
 
 setup: $(STAMP) ## create .venv with the locked packages and this one, editable

@@ -60,8 +60,6 @@ def hooked_config(config: PreTrainedConfig, device: str, dtype: torch.dtype) -> 
     """
     if config.model_type not in FAMILIES:
         _refuse(f"this is a {config.model_type!r} model, and HookedTransformers are made of {', '.join(FAMILIES)}")
-    if getattr(config, "quantization_config", None):
-        _refuse("this model's weights are quantised")
     options = _gpt2(config) if config.model_type == "gpt2" else _rotary_family(config)
     if options["act_fn"] not in SUPPORTED_ACTIVATIONS:
         _refuse(f"this model's activation is {options['act_fn']!r}, which HookedTransformer lacks")

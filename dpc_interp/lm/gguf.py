@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.integrations.gguf.reader import read_gguf_metadata
 
 from dpc_interp.errors import DPCInterpError
@@ -27,10 +33,11 @@ def read_gguf(file: Path, dtype: torch.dtype, **options: str) -> tuple[PreTraine
 
     Raises:
         DPCInterpError: no GGUF file, a damaged one, an architecture that transformers does not read, a scaled rotary
-            embedding, or the package `gguf` is missing.
+            embedding, or the package `gguf` or `accelerate` is missing.
     """
-    if find_spec("gguf") is None:
-        raise DPCInterpError(f"{file} needs the package that reads it; run pip install gguf")
+    for package in ("gguf", "accelerate"):
+        if find_spec(package) is None:
+            raise DPCInterpError(f"{file} cannot be read without the package {package}; run pip install {package}")
     with file.open("rb") as opened:
         if opened.read(4) != b"GGUF":
             raise DPCInterpError(f"{file} is no GGUF file; fetch it again")
@@ -39,9 +46,10 @@ def read_gguf(file: Path, dtype: torch.dtype, **options: str) -> tuple[PreTraine
         scaling = metadata.get(f"{metadata.get('general.architecture')}.rope.scaling.type", "none")
         if scaling != "none" or any(tensor.startswith("rope_") for tensor in tensors):
             raise DPCInterpError(f"{file} scales its rotary embedding; give the model's Hugging Face folder instead")
-        where = {"gguf_file": file.name, "local_files_only": True}
+        where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
         config = AutoConfig.from_pretrained(file.parent, **where)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
+        # the class that AutoTokenizer comes to, after reading the whole file once more
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, **where)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             file.parent, config=config, dtype=dtype, output_loading_info=True, **where, **options
         )
@@ -53,6 +61,7 @@ def read_gguf(file: Path, dtype: torch.dtype, **options: str) -> tuple[PreTraine
     hf_model, info = loaded
     if info["missing_keys"]:
         raise DPCInterpError(f"{file} lacks {min(info['missing_keys'])}; fetch it again")
+    hf_model.config.name_or_path = file.stem  # not the folder's
     return hf_model, tokenizer
 
 

@@ -141,6 +141,8 @@ def _read(source: Path | str, backend: str, dtype: torch.dtype) -> tuple[PreTrai
         )
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=local)
+        if getattr(config, "quantization_config", None):
+            raise DPCInterpError(f"{source} is quantised; give the model in full precision, or as a .gguf file")
         if backend == "hooked":
             hooked_config(config, "cpu", dtype)  # refused before the weights are read
         loaded: Any = AutoModelForCausalLM.from_pretrained(

@@ -108,6 +108,7 @@ REFUSED = {
     "mlp biases": ("llama", {"mlp_bias": True}, "biases"),
     "activation": ("qwen2", {"hidden_act": "quick_gelu"}, "activation is 'quick_gelu'"),
     "cross-attention": ("gpt2", {"add_cross_attention": True}, "add_cross_attention"),
+    "quantised": ("llama", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantised"),
     "family": ("gpt_neox", {}, "is a 'gpt_neox' model; .*bridge"),
 }
 

