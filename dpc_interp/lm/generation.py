@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from dpc_interp.errors import DPCInterpError
+from dpc_interp.errors import DPCInterpError, NonFiniteError
 from dpc_interp.lm.hooked import CachedDecoding, HookedModel
 from dpc_interp.lm.soft_prompt import (
     PLACEHOLDER,
@@ -92,6 +92,7 @@ def generate(
     Raises:
         DPCInterpError: a prompt that does not fit, a question past the context length, plans without a prompt or not
             one a problem.
+        NonFiniteError: the model's logits are not finite.
     """
     vectors = None if prompt is None else prompt.vectors
     if vectors is not None:
@@ -132,6 +133,8 @@ def decode(
     read = CachedDecoding(model, len(questions))
     with model.hooks(fwd_hooks=hooks):
         logits = read(tokens, mask)
+    if not torch.isfinite(logits[:, -1]).all():
+        raise NonFiniteError("the logits are not finite; load the model in float32 or bfloat16")
     stop = tokenizer_of(model).eos_token_id
     written = torch.full((len(questions), max_new_tokens), stop)
     alive = torch.arange(len(questions))
