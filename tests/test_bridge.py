@@ -104,7 +104,6 @@ def test_tuning(pair: Pair, problems: list[Problem]) -> None:
     assert found.recipe["learning_curve"][-1] == pytest.approx(expected.recipe["learning_curve"][-1], rel=1e-3)
 
 
-@pytest.mark.usefixtures("untyped")
 def test_evaluation(
     hugging_face: Callable, bridge: Callable, hooked: Callable, prompt: SoftPrompt, written: Callable, monkeypatch
 ) -> None:

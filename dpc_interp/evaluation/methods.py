@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from transformer_lens import HookedTransformer
 
 from dpc_interp.analysis.analyse import Analysis
 from dpc_interp.analysis.trigger import (
@@ -30,6 +29,7 @@ from dpc_interp.evaluation.stages import Stages, problem_digest
 from dpc_interp.evaluation.statistics import ranking, summarise
 from dpc_interp.evaluation.store import RunStore, digest
 from dpc_interp.lm.generation import Transcript
+from dpc_interp.lm.hooked import HookedModel
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.tasks.problems import SYNTHETIC, Problem, check_distinct, load_problems
 
@@ -74,7 +74,7 @@ class Results:
 
 
 def evaluate(
-    model: HookedTransformer,
+    model: HookedModel,
     problems: Sequence[Problem],
     prompt: SoftPrompt,
     methods: Sequence[str] = MAIN,
@@ -262,5 +262,5 @@ def _triggers(
     return pd.DataFrame(rows)
 
 
-def _model_digest(model: HookedTransformer) -> str:
+def _model_digest(model: HookedModel) -> str:
     return digest(*(p.detach().cpu().float().numpy().tobytes() for p in model.parameters()))

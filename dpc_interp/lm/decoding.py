@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dpc_interp.errors import NonFiniteError
 from dpc_interp.lm.hooked import CachedDecoding, HookedModel, tokenizer_of
 from dpc_interp.lm.soft_prompt import PLACEHOLDER, PromptEdit, edit_prompt, logits_behind, write_prompt
 
@@ -37,6 +38,8 @@ def decode(
     read = CachedDecoding(model, len(questions))
     with model.hooks(fwd_hooks=_prompt_hooks(vectors, plans, starts)):
         logits = read(tokens, mask)
+    if not torch.isfinite(logits[:, -1]).all():
+        raise NonFiniteError("the logits are not finite; load the model in float32 or bfloat16")
     stop = tokenizer_of(model).eos_token_id
     limits = torch.as_tensor(max_new_tokens).expand(len(questions))
     written: list[list[int]] = [[] for _ in questions]

@@ -75,6 +75,7 @@ def generate(
     Raises:
         DPCInterpError: a prompt that does not fit, a question past the context length, plans without a prompt or not
             one a problem, drafts not one a problem.
+        NonFiniteError: the model's logits are not finite.
     """
     vectors = None if prompt is None else prompt.vectors
     if vectors is not None:
