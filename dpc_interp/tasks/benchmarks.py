@@ -48,7 +48,7 @@ def from_hub(name: str, split: str, n: int | None, seed: int, max_steps: int | N
         raise UnknownNameError(f"split of {name}", split, list(splits))
     rows = (row for configuration in configurations for row in _fetch(name, repository, configuration, splits[split]))
     problems = {problem.question: problem for problem in _problems(rows, name, repository)}
-    if splits["test"] == "test" and splits.get("validation") == "train" and split != "test":
+    if split != "test" and splits.get("validation") == "train":
         held_out = {question for question in problems if question_hash(question) % 100 < VALIDATION_PERCENT}
         keep = held_out if split == "validation" else problems.keys() - held_out
         problems = {question: problem for question, problem in problems.items() if question in keep}

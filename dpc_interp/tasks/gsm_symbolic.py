@@ -1,7 +1,7 @@
 """`gsm_symbolic`: GSM8K questions with other names and numbers, drawn from the templates of `reasoning-gym`.
 
-The package has 100 templates (Mirzadeh et al. 2024), of which it trusts 85. `gsm_symbolic/12,37` draws from
-templates 12 and 37 alone. A template is known by the number of its generator, which stands in each problem's id:
+The package has 100 templates (Mirzadeh et al. 2024), of which it trusts 85. `gsm_symbolic/12,38` draws from
+templates 12 and 38 alone. A template is known by the number of its generator, which stands in each problem's id:
 `gsm_symbolic-12-<hash of the question>`.
 """
 
@@ -59,7 +59,7 @@ def _templates(name: str, generators: dict[int, Generator]) -> list[int]:
     listed = [int(part) if part.isdecimal() else -1 for part in wanted.split(",")]
     if not set(listed) <= generators.keys():
         raise DPCInterpError(
-            f"{name!r} names a template that is not there; write {NAME}/12,37 with numbers from {min(generators)} to "
+            f"{name!r} names a template that is not there; write {NAME}/12,38 with numbers from {min(generators)} to "
             f"{max(generators)}, without those that reasoning-gym holds for broken"
         )
     return sorted(set(listed))

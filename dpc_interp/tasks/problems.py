@@ -88,7 +88,7 @@ def load_problems(
     """`n` problems of a task.
 
     Args:
-        name: `story`, `choice`, `algebra`, `rule`; `gsm_symbolic`, or `gsm_symbolic/12,37` for some of its templates;
+        name: `story`, `choice`, `algebra`, `rule`; `gsm_symbolic`, or `gsm_symbolic/12,38` for some of its templates;
             `gsm8k`, `math`, `math500`, `aqua`; the path of a `.jsonl`, `.json` or `.parquet` file; or rows (dicts) of
             your own. Rows have `question`, `answer` and, where known, `rationale`, or the columns of a benchmark.
         split: `train`, `validation` or `test`. Files and rows have no splits of ours: the argument is not used.

@@ -64,6 +64,7 @@ $1,234.50 | 1234.5
 -1/2 | -0.5
 3 1/2 | 3.5
 7/1 | 7
+1:2 | 2:4
 \frac{1}{2} | 1/2
 \frac12 | 0.5
 \dfrac{3}{4} | \frac{3}{4}
@@ -132,7 +133,6 @@ DIFFERENT = r"""
 12 cm^2 | 12 cm
 5% | 5 cm
 50% | 5
-0.5% | 0.5%5
 0.5% | 0.05
 5% | 0.5
 1/2 | 2/1
@@ -185,7 +185,6 @@ def pairs(table: str) -> list[tuple[str, str]]:
 # What the checker gets wrong: pairs that are equal, or not, against its verdict.
 KNOWN_FAILURES = [
     ("17, because 9 + 8 = 17", "17", True),
-    ("1:2", "2:4", True),
     ("five", "5", True),
 ]
 
