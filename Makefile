@@ -70,7 +70,7 @@ bench: $(STAMP) ## cost of `analyse` against a plain forward and backward
 
 lock: $(BIN)/python ## resolve requirements.lock again, for every Python the package supports
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --all-extras --upgrade --quiet \
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --extra dev --upgrade --quiet \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --output-file requirements.lock
 
 clean: ## remove .venv and every cache; figures stay

@@ -38,14 +38,12 @@ class Recipe:
         return load_problems(self.problems, split, n=n, seed=seed, max_steps=self.max_steps)
 
 
+SMOLLM2 = {"n_steps": 100, "batch_size": 8, "learning_rate": 0.008}
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
     "reasoner": {task: Recipe(task) for task in SYNTHETIC},
     "smollm2-135m": {
-        "story": Recipe("story", max_steps=3, options={"n_steps": 400, "learning_rate": 0.008, "check_every": 50}),
-        "gsm_symbolic": Recipe(
-            "gsm_symbolic/10,16,31,43,62,72",
-            options={"n_steps": 400, "learning_rate": 0.008, "check_every": 50},
-        ),
+        "story": Recipe("story", 3, options=SMOLLM2),
+        "gsm_symbolic": Recipe("gsm_symbolic/10,16,31,43,62,72", options=SMOLLM2),
     },
 }
 """Model -> task -> recipe; the first task is the model's main one."""

@@ -31,7 +31,7 @@ from dpc_interp.evaluation.store import RunStore, digest
 from dpc_interp.lm.generation import Transcript
 from dpc_interp.lm.hooked import HookedModel
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_prompt
-from dpc_interp.tasks.problems import SYNTHETIC, Problem, check_distinct, load_problems
+from dpc_interp.tasks.problems import Problem, check_distinct, has_validation, load_problems
 
 Fires = Literal["never", "rule", "rate", "always", "wrong"]
 """Where: nowhere; by the rule; at random as often as the rule; everywhere; where pt was wrong (a ceiling)."""
@@ -114,7 +114,7 @@ def evaluate(
     check_prompt(model, prompt.vectors)
     task = problems[0].task
     if rule is None and validation is None:
-        if task not in SYNTHETIC:
+        if not has_validation(task):
             raise DPCInterpError(
                 f"{task!r} has no validation split of ours; give validation= problems or a calibrated rule="
             )

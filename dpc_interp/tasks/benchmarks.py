@@ -210,7 +210,7 @@ def _from_json(text: str, place: str, mend: str) -> object:
 
 def _fetch(name: str, repository: str, configuration: str, split: str) -> Iterable[Row]:
     try:
-        from datasets import load_dataset  # type: ignore[import-untyped]
+        from datasets import load_dataset
     except ImportError as error:
         raise DPCInterpError(f"{name} needs the package datasets; pip install datasets") from error
     try:

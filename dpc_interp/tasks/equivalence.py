@@ -45,7 +45,7 @@ def equal(answer: str, gold: str) -> bool:
 
 
 def _same_mathematics(answer: str, gold: str) -> bool:
-    from math_verify import LatexExtractionConfig, parse, verify  # type: ignore[import-untyped]  # slow to import, and seldom needed
+    from math_verify import LatexExtractionConfig, parse, verify  # slow to import, and seldom needed
 
     # Its timeouts are signals, which only the main thread can take.
     seconds = SECONDS if threading.current_thread() is threading.main_thread() else None

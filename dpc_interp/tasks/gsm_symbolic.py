@@ -67,7 +67,7 @@ def _templates(name: str, generators: dict[int, Generator]) -> list[int]:
 
 def _generators() -> dict[int, Generator]:
     try:
-        from reasoning_gym.arithmetic.gsm_symbolic import gsm_symbolic  # type: ignore[import-untyped]
+        from reasoning_gym.arithmetic.gsm_symbolic import gsm_symbolic
     except ImportError as error:
         raise DPCInterpError(f"{NAME} needs the package reasoning-gym; pip install reasoning-gym") from error
     dataset = gsm_symbolic.GSMSymbolicDataset(gsm_symbolic.GSMSymbolicDatasetConfig(seed=0, size=1))
