@@ -85,7 +85,6 @@ def load_model(
         hf_model, tokenizer = _read(source, backend, dtype)
         model = hooked(hf_model, device, dtype) if backend == "hooked" else _bridge(name, hf_model, tokenizer, device)
         _give_tokenizer(model, tokenizer)
-        model.cfg.model_name = name
     model.eval()
     model.requires_grad_(False)
     return model
