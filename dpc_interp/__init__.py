@@ -13,6 +13,7 @@ from dpc_interp.corruption.hooks import corrupted
 from dpc_interp.corruption.plan import CorruptionPlan, plan_corruption, plan_random
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.methods import Results, evaluate
+from dpc_interp.lm.check import ModelCheck, check_model
 from dpc_interp.lm.generation import Transcript, generate
 from dpc_interp.lm.loading import load_model
 from dpc_interp.lm.soft_prompt import SoftPrompt, load_prompt, prompted
@@ -24,6 +25,7 @@ __all__ = [
     "Analysis",
     "CorruptionPlan",
     "DPCInterpError",
+    "ModelCheck",
     "Problem",
     "Results",
     "SaliencyMap",
@@ -33,6 +35,7 @@ __all__ = [
     "TriggerRule",
     "analyse",
     "calibrate_trigger",
+    "check_model",
     "corrupted",
     "evaluate",
     "generate",

@@ -21,16 +21,15 @@ from dpc_interp import plots
 from dpc_interp.analysis.accumulation import deep_layers, shallow_layers
 from dpc_interp.analysis.analyse import saliency_map
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger
-from dpc_interp.errors import UnknownNameError
 from dpc_interp.evaluation.claims import claims
 from dpc_interp.evaluation.methods import METHODS, Results, evaluate
 from dpc_interp.evaluation.statistics import summarise
 from dpc_interp.evaluation.store import digest
 from dpc_interp.evaluation.tables import accuracy_table, markdown
-from dpc_interp.lm.loading import BUNDLED, load_model
+from dpc_interp.lm.loading import load_model
 from dpc_interp.lm.soft_prompt import bundled_prompts, load_prompt
 from dpc_interp.parallel import map_processes
-from dpc_interp.tasks.problems import SYNTHETIC, load_problems
+from dpc_interp.prompts import recipes_of
 
 SHOWN = ("late_share", "deep_flow", "peak_ratio", "nll", "length")
 """Statistics in the ROC and precision-recall panels."""
@@ -59,16 +58,17 @@ class Study:
         return deep_layers(self.results.analysis.n_layers)
 
 
-def study(model: str, task: str, prompt: str, n: int, n_validation: int, runs: Path) -> Study:
+def study(model: str, task: str, prompt: str, n: int, n_validation: int, batch_size: int, runs: Path) -> Study:
     """Evaluate one prompt on a task's test split, calibrated on its validation split."""
+    recipe = recipes_of(model)[task]
     results = evaluate(
         load_model(model, device="cpu"),
-        load_problems(task, "test", n=n, seed=0),
+        recipe.load("test", n, seed=0),
         load_prompt(prompt),
         methods=list(METHODS),
         out=runs / prompt.replace("/", "-"),
-        validation=load_problems(task, "validation", n=n_validation, seed=0),
-        batch_size=256,
+        validation=recipe.load("validation", n_validation, seed=0),
+        batch_size=batch_size,
         progress=False,
     )
     return Study(model, task, prompt, results)
@@ -302,31 +302,33 @@ def main() -> None:
     parser.add_argument("--model", default="reasoner")
     parser.add_argument("--out", type=Path, default=Path("figures/reasoner"))
     parser.add_argument(
-        "--tasks", nargs="+", default=list(SYNTHETIC), help="the first one's figures lie in --out itself"
+        "--tasks", nargs="+", help="default: all that the model has prompts for; the first one's figures lie in --out"
     )
+    parser.add_argument("--seeds", type=int, help="tuning seeds of each task; default: all")
     parser.add_argument("--n", type=int, default=500, help="test instances a task")
     parser.add_argument("--n-validation", type=int, default=200, help="instances that calibrate")
+    parser.add_argument("--batch-size", type=int, default=256, help="questions decoded together")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where finished stages are kept")
     args = parser.parse_args()
-    if args.model not in BUNDLED:
-        raise UnknownNameError("model", args.model, list(BUNDLED))
+    tasks = args.tasks or list(recipes_of(args.model))
     start = time.perf_counter()
     kept = args.runs / f"{args.model}-{args.n}-{args.n_validation}-{_code_digest()}"
-    prompts = {task: bundled_prompts(f"{args.model}/{task}/") for task in args.tasks}
-    jobs = [(args.model, task, name, args.n, args.n_validation, kept) for task in args.tasks for name in prompts[task]]
+    prompts = {task: bundled_prompts(f"{args.model}/{task}/")[: args.seeds] for task in tasks}
+    sizes = (args.n, args.n_validation, args.batch_size)
+    jobs = [(args.model, task, name, *sizes, kept) for task in tasks for name in prompts[task]]
     studies = map_processes(study, jobs, "evaluate")
     first = {s.task: s for s in reversed(studies)}
-    folders = {task: args.out if i == 0 else args.out / task for i, task in enumerate(args.tasks)}
-    captions = map_processes(draw, [(first[task], folders[task]) for task in args.tasks], "draw")
+    folders = {task: args.out if i == 0 else args.out / task for i, task in enumerate(tasks)}
+    captions = map_processes(draw, [(first[task], folders[task]) for task in tasks], "draw")
     names = ", ".join(sorted({name.rpartition("/")[2] for of_task in prompts.values() for name in of_task}))
-    sizes = f"{args.n} test problems a task (seed 0), {args.n_validation} validation problems for the thresholds"
+    counts = f"{args.n} test problems a task (seed 0), {args.n_validation} validation problems for the thresholds"
     shown = "Figures show the first prompt, tables pool all; intervals are 95%, over problems."
     lines = [
         f"# Figures of {args.model}",
-        f"Written by `make figures`: {sizes}, prompts {names}. {shown}",
+        f"Written by `make figures`: {counts}, prompts {names}. {shown}",
         tables(studies, args.out),
     ]
-    for task, of_task in zip(args.tasks, captions, strict=True):
+    for task, of_task in zip(tasks, captions, strict=True):
         lines += [f"## Figures of {task}", "\n".join(f"- {caption}" for caption in of_task)]
     (args.out / "README.md").write_text("\n\n".join(lines) + "\n")
     print(f"wrote {args.out} in {time.perf_counter() - start:.0f} s")

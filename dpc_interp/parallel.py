@@ -1,7 +1,7 @@
-"""Independent jobs on all cores: one process a core, one torch thread each.
+"""Independent jobs on all cores: one process a core with one torch thread each, more threads where jobs are few.
 
-A small model is bound by overhead, not arithmetic: two processes do nearly twice the work of two threads, and sums do
-not depend on how many cores there are.
+A small model is bound by overhead, not arithmetic: two processes do nearly twice the work of two threads, and with one
+thread sums do not depend on how many cores there are.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ def map_processes(
 ) -> list[Result]:
     """`function(*job)` for each job, in their order; `function` must be importable. The first error ends all jobs."""
     results: dict[int, Result] = {}
-    workers = min(n_processes or os.cpu_count() or 1, max(1, len(jobs)))
+    cores = os.cpu_count() or 1
+    workers = min(n_processes or cores, max(1, len(jobs)))
     with (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool,
+        ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=_start, initargs=(max(1, cores // workers),)
+        ) as pool,
         tqdm(total=len(jobs), desc=desc, unit="job") as bar,
     ):
         futures = {pool.submit(function, *job): i for i, job in enumerate(jobs)}
@@ -40,6 +43,6 @@ def map_processes(
     return [results[i] for i in range(len(jobs))]
 
 
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def _start(n_threads: int) -> None:
+    torch.set_num_threads(n_threads)
     transformers.utils.logging.disable_progress_bar()

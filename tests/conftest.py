@@ -10,6 +10,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for child processes too, notebook kernels
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jaxtyping
@@ -24,7 +25,8 @@ install_import_hook("dpc_interp", "beartype.beartype(conf=beartype.BeartypeConf(
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
-    from transformers import PreTrainedTokenizerBase
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from dpc_interp import Problem, SoftPrompt, Transcript
 
@@ -86,6 +88,122 @@ def build(tokenizer: PreTrainedTokenizerBase) -> Callable[..., HookedTransformer
             weight.data = (centre + spread * noise).to(weight)
         model.unembed.b_U.data[tokenizer.eos_token_id] = stop_logit
         return model.eval().requires_grad_(False)
+
+    return make
+
+
+# Tiny random models in Hugging Face's layout, of every family that loads.
+TINY: dict[str, dict[str, Any]] = {
+    "llama": {"num_key_value_heads": 2},
+    "mistral": {"num_key_value_heads": 2, "head_dim": 4, "sliding_window": 5},
+    "qwen2": {"num_key_value_heads": 2, "tie_word_embeddings": True},
+    "gpt2": {},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny(tokenizer: PreTrainedTokenizerBase) -> Callable[..., Path]:
+    """Save a random model of a family, its tokenizer beside it; norms and biases are far from ones and zeros."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    def save(family: str, folder: Path, **changes: Any) -> Path:
+        shape = {
+            "vocab_size": len(tokenizer),
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 224,
+            "initializer_range": 0.3,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        }
+        shape |= {"n_inner": 24} if family == "gpt2" else {"intermediate_size": 32}
+        options = shape | TINY.get(family, {}) | changes
+        torch.manual_seed(3)
+        hf_model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **options))
+        with torch.no_grad():
+            for weight in hf_model.parameters():
+                if weight.ndim == 1:
+                    weight.add_(0.3 * torch.randn_like(weight))
+        hf_model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def hugging_face(tokenizer: PreTrainedTokenizerBase) -> Callable[..., PreTrainedModel]:
+    """Make a tiny random Hugging Face model: llama (GQA), mistral (sliding window), qwen2 (biases, tied) or gpt2.
+
+    `rotary_base` and `dtype` can be given; the weights are the same for the same family.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    def make(family: str, *, rotary_base: float = 10000.0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+        options: dict[str, Any] = {"vocab_size": len(tokenizer), "bos_token_id": 1, "eos_token_id": 2}
+        options |= {"pad_token_id": 0, "initializer_range": 0.3}
+        if family == "gpt2":
+            options |= {"n_embd": D_MODEL, "n_layer": 2, "n_head": 4, "n_positions": 224, "n_inner": 32}
+        else:
+            options |= {"hidden_size": D_MODEL, "intermediate_size": 32, "num_hidden_layers": 2}
+            options |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 224}
+            options |= {"rope_parameters": {"rope_type": "default", "rope_theta": rotary_base}}
+        if family == "mistral":
+            options |= {"sliding_window": 8}
+        if family == "qwen2":
+            options |= {"tie_word_embeddings": True}
+        torch.manual_seed(3)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **options))
+        generator = torch.Generator().manual_seed(4)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if weight.ndim == 1:  # norms and biases, which start at one and zero
+                    weight.add_(0.3 * torch.randn(weight.shape, generator=generator))
+                if name == "lm_head.weight":  # some texts stop early
+                    weight[tokenizer.eos_token_id] *= 2.0
+        return model.to(dtype).eval().requires_grad_(False)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bridge(tokenizer: PreTrainedTokenizerBase) -> Callable[[PreTrainedModel], TransformerBridge]:
+    """Wrap a Hugging Face model, which then belongs to the bridge."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    def wrap(hf_model: PreTrainedModel) -> TransformerBridge:
+        family = hf_model.config.model_type
+        return TransformerBridge.boot_transformers(
+            family, hf_model=hf_model, tokenizer=tokenizer, device="cpu", dtype=hf_model.dtype
+        )
+
+    return wrap
+
+
+@pytest.fixture(scope="session")
+def hooked(tokenizer: PreTrainedTokenizerBase) -> Callable[[PreTrainedModel], HookedTransformer]:
+    """The HookedTransformer of a Hugging Face model, by TransformerLens's own weight conversions."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    from transformer_lens.pretrained import weight_conversions
+
+    def make(hf_model: PreTrainedModel) -> HookedTransformer:
+        theirs, family = hf_model.config, hf_model.config.model_type
+        options: dict[str, Any] = {"d_model": D_MODEL, "n_heads": 4, "d_head": 4, "d_mlp": 32, "n_ctx": 224}
+        options |= {"n_layers": 2, "d_vocab": len(tokenizer), "dtype": hf_model.dtype, "device": "cpu"}
+        if family == "gpt2":
+            options |= {"act_fn": "gelu_new", "normalization_type": "LN", "eps": theirs.layer_norm_epsilon}
+        else:
+            options |= LLAMA | {"n_key_value_heads": 2, "eps": theirs.rms_norm_eps}
+            options |= {"rotary_base": theirs.rope_parameters["rope_theta"]}
+        if family == "mistral":
+            options |= {"use_local_attn": True, "attn_types": ["local"] * 2, "window_size": theirs.sliding_window}
+        model = HookedTransformer(HookedTransformerConfig(**options), tokenizer=tokenizer)
+        model.tokenizer = tokenizer
+        weights = getattr(weight_conversions, f"convert_{family}_weights")(hf_model, model.cfg)
+        model.load_state_dict(weights, strict=False)
+        return model.to(hf_model.dtype).eval().requires_grad_(False)
 
     return make
 

@@ -142,8 +142,8 @@ CASES: dict[str, tuple[str, Callable[[World], object]]] = {
     "model that cannot be fetched": ("cannot be fetched", lambda w: dpc.load_model("pythia-14m")),
     "folder without a model": ("no config.json", lambda w: dpc.load_model(str(w.folder))),
     "folder of another family": (
-        "is a 'gpt2' model",
-        lambda w: dpc.load_model(w.model_folder('{"model_type": "gpt2"}')),
+        "is a 'bloom' model",
+        lambda w: dpc.load_model(w.model_folder('{"model_type": "bloom"}')),
     ),
     "folder without weights": ("cannot be read", lambda w: dpc.load_model(w.model_folder('{"model_type": "llama"}'))),
     "broken config": ("not JSON", lambda w: dpc.load_model(w.model_folder('{"model_type": "llama"'))),

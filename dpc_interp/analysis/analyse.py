@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformer_lens import HookedTransformer
 
 from dpc_interp.analysis.flow import Groups
 from dpc_interp.analysis.saliency import HeadReduction, flow_pass, saliency
 from dpc_interp.analysis.segments import Segments, segment
 from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.lm.generation import Transcript, tokenizer_of, transcript
+from dpc_interp.lm.generation import Transcript, transcript
+from dpc_interp.lm.hooked import HookedModel, tokenizer_of
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, check_prompt
 from dpc_interp.tasks.problems import check_distinct
 
@@ -63,7 +63,7 @@ class Analysis:
 
 
 def saliency_map(
-    model: HookedTransformer, run: Transcript, prompt: SoftPrompt, *, head_reduction: HeadReduction = "abs_of_sum"
+    model: HookedModel, run: Transcript, prompt: SoftPrompt, *, head_reduction: HeadReduction = "abs_of_sum"
 ) -> SaliencyMap:
     """The saliency of one transcript with its segments and token strings; see `saliency` for values and errors."""
     tokenizer = tokenizer_of(model)
@@ -76,7 +76,7 @@ def saliency_map(
 
 
 def analyse(
-    model: HookedTransformer,
+    model: HookedModel,
     runs: Sequence[Transcript],
     prompt: SoftPrompt,
     *,
@@ -126,12 +126,12 @@ def analyse(
     return Analysis(joined("flow"), joined("accumulation"), joined("tokens"), joined("instances"), options)
 
 
-def with_rationale(runs: Sequence[Transcript], model: HookedTransformer) -> list[Transcript]:
+def with_rationale(runs: Sequence[Transcript], model: HookedModel) -> list[Transcript]:
     """The transcripts that have a rationale before their answer; only these can be analysed."""
     return [run for run in runs if segment(run, tokenizer_of(model), 0).steps]
 
 
-def gold_transcript(model: HookedTransformer, run: Transcript) -> Transcript:
+def gold_transcript(model: HookedModel, run: Transcript) -> Transcript:
     """The problem's written rationale as if the model had written it; `correct` stays that of the run."""
     tokenizer = tokenizer_of(model)
     ids = tokenizer(run.problem.rationale, add_special_tokens=False).input_ids
@@ -154,7 +154,7 @@ class _BatchFrames:
 
 
 def _analyse_batch(
-    model: HookedTransformer, runs: list[Transcript], layouts: list[Segments], prompt: SoftPrompt, how: HeadReduction
+    model: HookedModel, runs: list[Transcript], layouts: list[Segments], prompt: SoftPrompt, how: HeadReduction
 ) -> _BatchFrames:
     width = max(layout.length for layout in layouts)
     groups = Groups.of(
@@ -188,7 +188,7 @@ def _accumulation_frame(values: Float[Tensor, "batch layer n_virtual"], ids: lis
 
 
 def _token_frame(
-    model: HookedTransformer,
+    model: HookedModel,
     runs: list[Transcript],
     layouts: list[Segments],
     from_prompt: Float[Tensor, "batch layer pos"],

@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformer_lens import HookedTransformer
 from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
+from dpc_interp.lm.hooked import HookedModel
 from dpc_interp.lm.soft_prompt import (
     SoftPrompt,
     check_length,
@@ -38,7 +38,7 @@ LayerReduction = Callable[[int, Float[Tensor, "batch dest src"]], None]
 
 
 def saliency(
-    model: HookedTransformer,
+    model: HookedModel,
     tokens: Int[Tensor, " n_tokens"],
     prompt: SoftPrompt | Float[Tensor, "n_virtual d_model"],
     n_question: int,
@@ -77,7 +77,7 @@ def saliency(
 
 
 def flow_pass(
-    model: HookedTransformer,
+    model: HookedModel,
     sequences: list[Int[Tensor, " _"]],
     n_question: list[int],
     vectors: Float[Tensor, "n_virtual d_model"],
@@ -118,7 +118,8 @@ def flow_pass(
             seen.add(layer)
             reduce(layer, _reduce_heads(pattern.detach(), grad, head_reduction))
 
-        pattern.register_hook(meet)
+        if pattern.requires_grad:  # if not, it is off the loss path, and told below
+            pattern.register_hook(meet)
 
     hooks = [("hook_embed", write_prompt(vectors.detach())), ("hook_embed", require_grad)]
     with torch.enable_grad(), model.hooks(fwd_hooks=[*hooks, (lambda name: name.endswith("attn.hook_pattern"), watch)]):
@@ -133,7 +134,8 @@ def flow_pass(
     missing = sorted(set(range(model.cfg.n_layers)) - seen)
     if missing:
         raise DPCInterpError(
-            f"no gradient reached the pattern of layer {missing[0]}; it is off the loss path: use a HookedTransformer"
+            f"no gradient reached the pattern of layer {missing[0]}; it is off the loss path: "
+            "use a HookedTransformer, and see check_model(model)"
         )
     return nll.detach()
 

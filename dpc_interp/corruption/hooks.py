@@ -7,15 +7,15 @@ from contextlib import contextmanager
 
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens import HookedTransformer
 
 from dpc_interp.corruption.plan import CorruptionPlan
+from dpc_interp.lm.hooked import HookedModel
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_prompt, edit_prompt, prompted
 
 
 @contextmanager
 def corrupted(
-    model: HookedTransformer, prompt: SoftPrompt, plan: CorruptionPlan
+    model: HookedModel, prompt: SoftPrompt, plan: CorruptionPlan
 ) -> Iterator[Callable[[Int[Tensor, "batch pos"]], Float[Tensor, "batch n_virtual_and_pos d_vocab"]]]:
     """`prompted` with a corrupted prompt: inside, `run(tokens)` gives the logits; afterwards nothing is left behind.
 

@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from transformer_lens import HookedTransformer
 
 from dpc_interp.analysis.analyse import Analysis
 from dpc_interp.analysis.trigger import (
@@ -30,8 +29,9 @@ from dpc_interp.evaluation.stages import Stages, problem_digest
 from dpc_interp.evaluation.statistics import ranking, summarise
 from dpc_interp.evaluation.store import RunStore, digest
 from dpc_interp.lm.generation import Transcript
+from dpc_interp.lm.hooked import HookedModel
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_prompt
-from dpc_interp.tasks.problems import SYNTHETIC, Problem, check_distinct, load_problems
+from dpc_interp.tasks.problems import Problem, check_distinct, has_validation, load_problems
 
 Fires = Literal["never", "rule", "rate", "always", "wrong"]
 """Where: nowhere; by the rule; at random as often as the rule; everywhere; where pt was wrong (a ceiling)."""
@@ -74,7 +74,7 @@ class Results:
 
 
 def evaluate(
-    model: HookedTransformer,
+    model: HookedModel,
     problems: Sequence[Problem],
     prompt: SoftPrompt,
     methods: Sequence[str] = MAIN,
@@ -114,7 +114,7 @@ def evaluate(
     check_prompt(model, prompt.vectors)
     task = problems[0].task
     if rule is None and validation is None:
-        if task not in SYNTHETIC:
+        if not has_validation(task):
             raise DPCInterpError(
                 f"{task!r} has no validation split of ours; give validation= problems or a calibrated rule="
             )
@@ -262,5 +262,5 @@ def _triggers(
     return pd.DataFrame(rows)
 
 
-def _model_digest(model: HookedTransformer) -> str:
+def _model_digest(model: HookedModel) -> str:
     return digest(*(p.detach().cpu().float().numpy().tobytes() for p in model.parameters()))

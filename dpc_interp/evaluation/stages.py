@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from transformer_lens import HookedTransformer
 
 from dpc_interp.analysis.analyse import Analysis, Target, analyse, with_rationale
 from dpc_interp.analysis.saliency import HeadReduction
@@ -16,6 +15,7 @@ from dpc_interp.corruption.plan import CorruptionPlan
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.store import RunStore, digest
 from dpc_interp.lm.generation import Transcript, generate, question_tokens, transcript
+from dpc_interp.lm.hooked import HookedModel
 from dpc_interp.lm.soft_prompt import SoftPrompt
 from dpc_interp.tasks.problems import Problem
 
@@ -29,7 +29,7 @@ class Stages:
 
     def __init__(
         self,
-        model: HookedTransformer,
+        model: HookedModel,
         store: RunStore,
         prompt: SoftPrompt,
         max_new_tokens: int,

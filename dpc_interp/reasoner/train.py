@@ -99,7 +99,8 @@ def train(out: Path, n_tokens: int, batch_tokens: int, seed: int, save_every: fl
     device = "cuda" if torch.cuda.is_available() else "cpu"
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
-    model = LlamaForCausalLM(config(len(tokenizer))).to(device)
+    model = LlamaForCausalLM(config(len(tokenizer)))
+    torch.nn.Module.to(model, device)
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
     rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "layers" not in name]
     optimizers = [

@@ -1,24 +1,26 @@
 """What is asked: one `Problem`, the registry of tasks and splits that share no problem.
 
 A synthetic task is a function `make(rng, n_steps) -> Problem` in the module of its name. A problem belongs to exactly
-one split, decided by a hash of its question: no seed can move a question from train to test (METHOD 6).
+one split, decided by a hash of its question: no seed can move a question from train to test (METHOD 6). Benchmarks keep
+their own test split; where they have no validation split, a hash takes it from train (`benchmarks.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.tasks.answers import answer_start
 
 SYNTHETIC = ("story", "choice", "algebra", "rule")
 """The tasks that are generated; each is a module beside this one with `make` and `MAX_STEPS`."""
+
+GENERATED = (*SYNTHETIC, "gsm_symbolic")
+BENCHMARKS = ("gsm8k", "math", "math500", "aqua")
 
 SPLITS = {"train": 80, "validation": 10, "test": 10}
 """Percent of all questions in each split."""
@@ -71,47 +73,79 @@ def _maker(task: str) -> tuple[Callable[[random.Random, int], Problem], int]:
     return module.make, module.MAX_STEPS
 
 
+def has_validation(name: str) -> bool:
+    """Whether `load_problems(name, "validation")` has problems of the same kind as the task `name`."""
+    return name.partition("/")[0] in (*GENERATED, "gsm8k", "math", "aqua")
+
+
 def load_problems(
-    name: str, split: str = "test", n: int | None = 200, seed: int = 0, max_steps: int | None = None
+    name: str | Iterable[Mapping[str, object]],
+    split: str = "test",
+    n: int | None = 200,
+    seed: int = 0,
+    max_steps: int | None = None,
 ) -> list[Problem]:
     """`n` problems of a task.
 
     Args:
-        name: `story`, `choice`, `algebra`, `rule`, or the path of a `.jsonl` file whose rows have `question`, `answer`
-            and, where known, `rationale`.
-        split: `train`, `validation` or `test`. A `.jsonl` file has no splits of ours: the argument is not used.
-        n: how many; None reads a whole `.jsonl` file.
+        name: `story`, `choice`, `algebra`, `rule`; `gsm_symbolic`, or `gsm_symbolic/12,38` for some of its templates;
+            `gsm8k`, `math`, `math500`, `aqua`; the path of a `.jsonl`, `.json` or `.parquet` file; or rows (dicts) of
+            your own. Rows have `question`, `answer` and, where known, `rationale`, or the columns of a benchmark.
+        split: `train`, `validation` or `test`. Files and rows have no splits of ours: the argument is not used.
+        n: how many; None: all there are. Files and rows give their first.
         seed: of the draw. The first problems of a longer draw are the shorter draw.
-        max_steps: the largest difficulty drawn; None: the task's own (4). Difficulties come in equal shares.
+        max_steps: the largest difficulty drawn; None: the task's own (4 where synthetic, in equal shares).
 
     Returns:
         Distinct problems, in a fixed order.
 
     Raises:
         UnknownNameError: no such task or split.
-        DPCInterpError: `n` or `max_steps` below 1, or a file that cannot be read so.
+        DPCInterpError: `n` or `max_steps` below 1, a file that cannot be read so, a benchmark out of reach, or a
+            package that is not installed.
     """
+    from dpc_interp.tasks import benchmarks  # it builds on this module, as the tasks do
+
     if n is not None and n < 1:
         raise DPCInterpError(f"n is {n}; ask for at least 1 problem")
-    if name.endswith(".jsonl"):
-        return _read_jsonl(Path(name), n)
-    if name not in SYNTHETIC:
-        raise UnknownNameError("task", name, [*SYNTHETIC, "a path ending in .jsonl"])
+    if not isinstance(name, str):
+        return benchmarks.problems_from(name, n=n, max_steps=max_steps)
+    if name.endswith(benchmarks.FILES):
+        return benchmarks.from_file(Path(name), n, max_steps)
+    kind = "gsm_symbolic" if name.startswith("gsm_symbolic/") else name
+    if kind not in (*GENERATED, *BENCHMARKS):
+        known = [*GENERATED, *BENCHMARKS, "a path ending in .jsonl, .json or .parquet"]
+        raise UnknownNameError("task", name, known)
     if split not in SPLITS:
         raise UnknownNameError("split", split, list(SPLITS))
+    if kind in BENCHMARKS:
+        return benchmarks.from_hub(name, split, n, seed, max_steps)
     if n is None:
         raise DPCInterpError(f"{name} is generated and has no end; give n")
+    if kind == "gsm_symbolic":
+        from dpc_interp.tasks import gsm_symbolic
+
+        return gsm_symbolic.load(name, split, n, seed, max_steps)
     make, hardest = _maker(name)
     top = hardest if max_steps is None else max_steps
     if not 1 <= top <= hardest:
         raise DPCInterpError(f"max_steps is {max_steps}; {name} has problems of 1 to {hardest} steps")
     rng = random.Random(f"{name}/{split}/{seed}/{top}")
+
+    def draw(found: int) -> Problem:
+        problem = make(rng, 1 + found % top)
+        return replace(problem, id=f"{name}-{question_hash(problem.question):016x}")
+
+    return collect(draw, name, split, n)
+
+
+def collect(draw: Callable[[int], Problem | None], name: str, split: str, n: int) -> list[Problem]:
+    """`n` distinct problems of one split; `draw` is told how many there are, and may give None."""
     problems: dict[str, Problem] = {}
     misses = 0
     while len(problems) < n:
-        n_steps = 1 + len(problems) % top
-        problem = make(rng, n_steps)
-        if problem.question in problems or split_of(problem.question) != split:
+        problem = draw(len(problems))
+        if problem is None or problem.question in problems or split_of(problem.question) != split:
             misses += 1
             if misses == MOST_MISSES:
                 raise DPCInterpError(
@@ -119,35 +153,5 @@ def load_problems(
                 )
         else:
             misses = 0
-            identity = f"{name}-{question_hash(problem.question):016x}"
-            problems[problem.question] = replace(problem, id=identity)
+            problems[problem.question] = problem
     return list(problems.values())
-
-
-def _read_jsonl(path: Path, n: int | None) -> list[Problem]:
-    if not path.is_file():
-        raise DPCInterpError(f"{path} is not a file; give the path of a .jsonl file of problems")
-    problems: list[Problem] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if line.strip() and (n is None or len(problems) < n):
-            problems.append(_from_json(line, f"{path}, line {number},", path.stem))
-    if not problems:
-        raise DPCInterpError(f"{path} is empty; give at least one problem")
-    return problems
-
-
-def _from_json(line: str, place: str, default_task: str) -> Problem:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DPCInterpError(f"{place} is not JSON ({error.msg}); write one JSON object a line") from error
-    if not isinstance(row, dict):
-        raise DPCInterpError(f"{place} is not a JSON object; every line needs question and answer")
-    given = {key: str(value) for key, value in row.items() if value is not None}
-    for key in ("question", "answer"):
-        if key not in given:
-            raise DPCInterpError(f"{place} lacks the column {key!r}; every line needs question and answer")
-    task, rationale = given.get("task", default_task), given.get("rationale", "")
-    identity = given.get("id", f"{task}-{question_hash(given['question']):016x}")
-    steps = sum(bool(step.strip()) for step in rationale[: answer_start(rationale)].splitlines())
-    return Problem(task, given["question"], rationale, given["answer"], steps, identity)

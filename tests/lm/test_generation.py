@@ -11,7 +11,8 @@ from transformer_lens import HookedTransformer
 
 from dpc_interp import CorruptionPlan, Problem, SoftPrompt, Transcript, generate
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.lm.generation import decode, question_tokens
+from dpc_interp.lm.decoding import decode
+from dpc_interp.lm.generation import question_tokens
 
 MAX_NEW = 24
 
@@ -97,7 +98,7 @@ def test_a_draft_that_holds_is_not_decoded(
     assert 0 < changed <= len(problems) // 2
     decoded: list[int] = []
     monkeypatch.setattr(
-        "dpc_interp.lm.generation.decode",
+        "dpc_interp.lm.decoding.decode",
         lambda model, questions, *rest: decoded.append(len(questions)) or decode(model, questions, *rest),
     )
     found = generate(model, problems, prompt, plans=plans, drafts=drafts, max_new_tokens=MAX_NEW, progress=False)
@@ -140,7 +141,7 @@ def test_leaves_nothing_behind(
     def broken(*_: object) -> Callable[..., Tensor]:
         return fail
 
-    monkeypatch.setattr("dpc_interp.lm.generation.write_prompt", broken)
+    monkeypatch.setattr("dpc_interp.lm.decoding.write_prompt", broken)
     with unchanged(model), pytest.raises(KeyboardInterrupt):
         generate(model, problems[:3], prompt, max_new_tokens=3, progress=False)
 

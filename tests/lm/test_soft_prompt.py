@@ -103,10 +103,12 @@ def test_names_of_bundled_prompts(prompt: SoftPrompt, tmp_path: Path, monkeypatc
     assert load_prompt("reasoner/story/seed1").name == "story/seed1"
 
 
-def test_prompt_without_a_recipe_is_named_after_its_folder(prompt: SoftPrompt, tmp_path: Path) -> None:
+def test_prompt_without_a_recipe_is_named_after_its_folder(prompt: SoftPrompt, tmp_path: Path, monkeypatch) -> None:
     prompt.save_pretrained(tmp_path / "mine")
     (tmp_path / "mine" / "recipe.json").unlink()
     assert load_prompt(str(tmp_path / "mine")).name == "mine"
+    monkeypatch.chdir(tmp_path / "mine")
+    assert load_prompt(".").name == "mine"
 
 
 def test_saved_config_is_that_of_a_prompt_tuning_adapter(prompt: SoftPrompt, tmp_path: Path) -> None:

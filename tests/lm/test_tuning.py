@@ -101,7 +101,7 @@ def at_odds(model: HookedTransformer, train: list[Problem], held_out: list[Probl
 
 
 def test_best_prompt_on_validation_is_kept(model: HookedTransformer, at_odds: dict[str, list[Problem]]) -> None:
-    tuned = tune_prompt(model, **at_odds, **FAST | {"n_steps": 15})
+    tuned = tune_prompt(model, **at_odds, **FAST | {"n_steps": 40})
     losses = [row["validation"] for row in tuned.recipe["learning_curve"]]
     assert min(losses) < losses[-1] - 0.01, "the last check must not be the best, or this shows nothing"
     assert validation_loss(model, at_odds["validation"], tuned.vectors) == pytest.approx(min(losses), abs=1e-3)

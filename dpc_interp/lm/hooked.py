@@ -1,0 +1,76 @@
+"""What a model is here, `HookedTransformer` or `TransformerBridge`, and the one thing they do apart: cached decoding.
+
+Hook points, `hooks(...)`, `cfg` and the forward pass over tokens and a mask are the same in both. The cache is not:
+TransformerLens fills one of its own, a bridge hands on the key and value cache of the Hugging Face model it wraps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformer_lens import HookedTransformer
+from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import Cache, PreTrainedTokenizerBase
+
+from dpc_interp.errors import DPCInterpError
+
+HookedModel = HookedTransformer | TransformerBridge
+"""What every public function takes as its model."""
+
+
+def tokenizer_of(model: HookedModel) -> PreTrainedTokenizerBase:
+    """The model's tokenizer; a model without one is refused."""
+    if model.tokenizer is None:
+        raise DPCInterpError("this model has no tokenizer; load it with one")
+    return model.tokenizer
+
+
+class CachedDecoding:
+    """One batch being decoded: each call feeds more tokens behind those already read."""
+
+    def __init__(self, model: HookedModel, batch: int):
+        self._model = model
+        self._cache: Any = None
+        self._mask: Tensor | None = None
+        if isinstance(model, HookedTransformer):
+            self._cache = TransformerLensKeyValueCache.init_cache(model.cfg, model.cfg.device, batch)
+
+    def __call__(
+        self, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"] | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits of `tokens`; `mask` is 0 on padding, None: there is none.
+
+        Raises:
+            DPCInterpError: the wrapped model keeps no cache that can be read.
+        """
+        tokens = tokens.to(self._model.cfg.device)
+        mask = torch.ones_like(tokens) if mask is None else mask.to(tokens.device)
+        if isinstance(self._model, HookedTransformer):
+            return self._model(tokens, attention_mask=mask, past_kv_cache=self._cache, prepend_bos=False)
+        self._mask = mask if self._mask is None else torch.cat([self._mask, mask], dim=1)
+        logits, self._cache = self._model(
+            tokens,
+            attention_mask=self._mask,
+            past_key_values=self._cache,
+            use_cache=True,
+            return_type="logits_and_cache",
+        )
+        if not isinstance(self._cache, Cache):
+            raise DPCInterpError(
+                "the wrapped model returns no key and value cache; take a model whose layers all attend"
+            )
+        return logits
+
+    def keep(self, rows: Bool[Tensor, " batch"]) -> None:
+        """Leave only `rows` in the batch."""
+        if isinstance(self._cache, TransformerLensKeyValueCache):
+            for entry in self._cache.entries:
+                entry.past_keys, entry.past_values = entry.past_keys[rows], entry.past_values[rows]
+            self._cache.previous_attention_mask = self._cache.previous_attention_mask[rows]
+        elif self._mask is not None:
+            self._mask = self._mask[rows]
+            self._cache.batch_select_indices(rows.nonzero()[:, 0])

@@ -1,0 +1,203 @@
+"""PEFT both ways: a prompt trained or read there gives the same logits and the same greedy text here.
+
+PEFT pads between prompt and question, we pad first, so PEFT answers one question at a time and we all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM, PeftModel, PromptTuningConfig, TaskType, get_peft_model
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from dpc_interp import Problem, SoftPrompt, generate, load_model, load_problems, load_prompt, prompted
+from dpc_interp.lm.generation import question_tokens
+
+pytestmark = pytest.mark.filterwarnings("ignore:Position ids are not supported")  # PEFT numbers P | Q itself
+N_VIRTUAL, N_NEW = 4, 10
+SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+
+
+def make_llama(tokenizer: PreTrainedTokenizerBase, folder: Path) -> HookedTransformer:
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=224,
+        initializer_range=0.4,
+        **SPECIAL,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return load_model(str(folder), device="cpu")
+
+
+def make_gpt2(tokenizer: PreTrainedTokenizerBase, folder: Path) -> HookedTransformer:
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=224, n_embd=16, n_layer=2, n_head=4, initializer_range=0.4, **SPECIAL
+    )
+    hf_model = GPT2LMHeadModel(config).eval()
+    hf_model.save_pretrained(folder)
+    cfg = HookedTransformerConfig(
+        n_layers=2,
+        d_model=16,
+        n_heads=4,
+        d_head=4,
+        d_mlp=64,
+        n_ctx=224,
+        d_vocab=len(tokenizer),
+        act_fn="gelu_new",
+        normalization_type="LN",
+        eps=config.layer_norm_epsilon,
+        device="cpu",
+    )
+    model = HookedTransformer(cfg, tokenizer=tokenizer)
+    model.tokenizer = tokenizer
+    model.load_state_dict(convert_gpt2_weights(hf_model, cfg), strict=False)
+    return model.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One model twice: as Hugging Face's folder and hooked; with the adapter that PEFT trained for it."""
+
+    folder: Path
+    model: HookedTransformer
+    trained: Path
+    losses: tuple[float, ...]
+
+    def hf_model(self) -> PreTrainedModel:
+        family = {"llama": LlamaForCausalLM, "gpt2": GPT2LMHeadModel}[self.folder.name]
+        return family.from_pretrained(self.folder, local_files_only=True).eval()
+
+    def in_peft(self, adapter: Path) -> PeftModel:
+        return PeftModel.from_pretrained(self.hf_model(), adapter).eval()
+
+
+def train_in_peft(pair: Pair, texts: list[torch.Tensor]) -> list[float]:
+    """A few real steps of PEFT's own prompt tuning; the adapter is saved as PEFT saves it."""
+    config = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=N_VIRTUAL)
+    theirs = get_peft_model(pair.hf_model(), config).train()
+    optimizer = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], lr=0.3)
+    losses = []
+    for _ in range(4):
+        loss = torch.stack([theirs(input_ids=text[None], labels=text[None]).loss for text in texts]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    theirs.save_pretrained(pair.trained)
+    return losses
+
+
+@pytest.fixture(scope="module")
+def questions() -> list[Problem]:
+    return load_problems("story", n=50)
+
+
+@pytest.fixture(scope="module", params=[make_llama, make_gpt2], ids=["llama", "gpt2"])
+def pair(
+    request: pytest.FixtureRequest,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: list[Problem],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Pair:
+    torch.manual_seed(3)
+    make: Callable[..., HookedTransformer] = request.param
+    folder = tmp_path_factory.mktemp("models") / make.__name__.removeprefix("make_")
+    bare = Pair(folder, make(tokenizer, folder), tmp_path_factory.mktemp("trained"), ())
+    texts = [question_tokens(bare.model, problem.question) for problem in questions[:4]]
+    losses = train_in_peft(bare, texts)
+    return Pair(bare.folder, bare.model, bare.trained, tuple(losses))
+
+
+@torch.no_grad()
+def check_same(model: HookedTransformer, prompt: SoftPrompt, theirs: PeftModel, questions: list[Problem]) -> None:
+    """The same logits and the same greedy text, question by question."""
+    runs = generate(model, questions, prompt, max_new_tokens=N_NEW, progress=False)
+    assert len({len(run.question_tokens) for run in runs}) > 5  # the batch is padded
+    assert len({run.text for run in runs}) > 5
+    for run in runs:
+        question = run.question_tokens[None]
+        with prompted(model, prompt) as forward:
+            torch.testing.assert_close(forward(question), theirs(input_ids=question).logits, rtol=1e-4, atol=1e-4)
+        written = theirs.generate(
+            input_ids=question, attention_mask=torch.ones_like(question), max_new_tokens=N_NEW, do_sample=False
+        )
+        assert run.generated_tokens.tolist() == written[0, question.shape[1] :].tolist()
+
+
+def test_an_adapter_trained_by_peft_does_the_same_here(pair: Pair, questions: list[Problem]) -> None:
+    prompt = load_prompt(pair.trained, pair.model)
+    assert pair.losses[-1] < pair.losses[0]
+    assert (prompt.n_virtual, prompt.base_model) == (N_VIRTUAL, str(pair.folder))
+    check_same(pair.model, prompt, pair.in_peft(pair.trained), questions)
+
+
+def test_an_adapter_written_here_does_the_same_there(pair: Pair, questions: list[Problem], tmp_path: Path) -> None:
+    prompt = SoftPrompt(torch.randn(7, 16), "mine")
+    prompt.save_pretrained(tmp_path, base_model=str(pair.folder))
+    theirs = pair.in_peft(tmp_path)
+    assert torch.equal(theirs.get_prompt_embedding_to_save("default"), prompt.vectors)
+    check_same(pair.model, prompt, theirs, questions)
+
+
+def test_the_prompt_matters(pair: Pair, questions: list[Problem]) -> None:
+    """What is compared above is not what the bare model would write."""
+    prompt = load_prompt(pair.trained)
+    with_prompt = generate(pair.model, questions, prompt, max_new_tokens=N_NEW, progress=False)
+    bare = generate(pair.model, questions, max_new_tokens=N_NEW, progress=False)
+    assert sum(a.text != b.text for a, b in zip(with_prompt, bare, strict=True)) > 25
+
+
+@torch.no_grad()
+def test_order_is_prompt_then_bos_and_question(pair: Pair, questions: list[Problem]) -> None:
+    """What the first layer reads, here and in PEFT, bit for bit."""
+    prompt, theirs = load_prompt(pair.trained), pair.in_peft(pair.trained)
+    question = question_tokens(pair.model, questions[0].question)[None]
+    read: list[torch.Tensor] = []
+    theirs.base_model.register_forward_pre_hook(
+        lambda _, args, options: read.append(options["inputs_embeds"]), with_kwargs=True
+    )
+    theirs(input_ids=question)
+
+    def keep(embed: torch.Tensor, hook: object) -> torch.Tensor:
+        read.append(embed)
+        return embed
+
+    with prompted(pair.model, prompt, keep) as forward:
+        forward(question)
+    there, here = read
+    assert question[0, 0] == SPECIAL["bos_token_id"]
+    assert torch.equal(here, torch.cat([prompt.vectors, pair.model.W_E[question[0]]])[None])
+    assert torch.equal(there, here)
+
+
+def test_peft_finds_the_base_model_of_an_adapter_written_here(pair: Pair, tmp_path: Path) -> None:
+    """Also after it was read and written again."""
+    load_prompt(pair.trained).save_pretrained(tmp_path)
+    theirs = AutoPeftModelForCausalLM.from_pretrained(tmp_path, local_files_only=True)
+    assert theirs.config.model_type == pair.folder.name
+    assert torch.equal(theirs.get_prompt_embedding_to_save("default"), load_prompt(pair.trained).vectors)
+
+
+def test_the_legacy_file_of_peft(pair: Pair, tmp_path: Path) -> None:
+    pair.in_peft(pair.trained).save_pretrained(tmp_path, safe_serialization=False)
+    assert {file.name for file in tmp_path.glob("adapter_model.*")} == {"adapter_model.bin"}
+    assert torch.equal(load_prompt(tmp_path).vectors, load_prompt(pair.trained).vectors)

@@ -1,0 +1,147 @@
+"""A `TransformerBridge` in every public function gives what the HookedTransformer of the same weights gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+from transformer_lens import HookedTransformer
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import PreTrainedModel
+
+import dpc_interp as dpc
+from dpc_interp import CorruptionPlan, DPCInterpError, Problem, SoftPrompt, TriggerRule
+from dpc_interp.lm.generation import question_tokens
+
+FAMILIES = ["llama", "mistral", "qwen2", "gpt2"]
+TOKENS = torch.tensor([1, 40, 51, 62, 9, 13, 20, 33, 20, 87, 101, 2])
+MAX_NEW = 12
+Pair = tuple[TransformerBridge, HookedTransformer]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def pair(family: str, hugging_face: Callable, bridge: Callable, hooked: Callable) -> Pair:
+    """A bridge and the HookedTransformer of the same weights."""
+    return bridge(hugging_face(family)), hooked(hugging_face(family))
+
+
+def slow(hf_model: PreTrainedModel, question: Tensor, vectors: Tensor | None, stop: int) -> list[int]:
+    """Greedy decoding by plain Hugging Face: no cache, no batch, no hook, the prompt in front as embeddings."""
+    written: list[int] = []
+    while len(written) < MAX_NEW and (not written or written[-1] != stop):
+        embeds = hf_model.get_input_embeddings()(torch.cat([question, torch.tensor(written, dtype=torch.long)]))
+        embeds = embeds if vectors is None else torch.cat([vectors, embeds])
+        written.append(int(hf_model(inputs_embeds=embeds[None]).logits[0, -1].argmax()))
+    return written
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["prompted", "bare"])
+def test_text_is_that_of_hugging_face(
+    pair: Pair, family: str, hugging_face: Callable, problems: list[Problem], prompt: SoftPrompt, bare: bool
+) -> None:
+    """Left-padded batches decoded with the wrapped model's cache, rows leaving at different times."""
+    reference, model, problems = hugging_face(family), pair[0], problems[:8]
+    vectors, stop = None if bare else prompt.vectors, model.tokenizer.eos_token_id
+    expected = [slow(reference, question_tokens(model, p.question), vectors, stop) for p in problems]
+    assert len({tuple(ids) for ids in expected}) > 4
+    runs = dpc.generate(model, problems, None if bare else prompt, max_new_tokens=MAX_NEW, batch_size=5, progress=False)
+    assert [run.generated_tokens.tolist() for run in runs] == expected
+
+
+def test_rows_leave_the_batch(hugging_face: Callable, bridge: Callable, problems: list[Problem], prompt: SoftPrompt):
+    runs = dpc.generate(bridge(hugging_face("llama")), problems, prompt, max_new_tokens=MAX_NEW, progress=False)
+    lengths = {len(run.generated_tokens) for run in runs}
+    assert len(lengths) > 2, "or the test above never drops a row"
+
+
+def test_prompted_and_corrupted(pair: Pair, prompt: SoftPrompt) -> None:
+    plan = CorruptionPlan((1,), mask=0.0, gamma=25.0)
+    ids = torch.stack([TOKENS, TOKENS.flip(0)])
+    found = []
+    for model in pair:
+        with dpc.prompted(model, prompt) as run:
+            plain = run(ids)
+        with dpc.corrupted(model, prompt, plan) as run:
+            found.append((plain, run(ids)))
+    (plain, corrupted), expected = found
+    assert (plain - corrupted).abs().max() > 0.1
+    torch.testing.assert_close((plain, corrupted), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["abs_of_sum", "mean_of_abs"])
+def test_saliency(pair: Pair, prompt: SoftPrompt, how: str) -> None:
+    found, expected = (dpc.saliency(model, TOKENS, prompt, 6, head_reduction=how) for model in pair)
+    assert (expected.amax(dim=(1, 2)) > 1e-4).all()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * expected.max().item())
+
+
+def test_map_and_frames(pair: Pair, prompt: SoftPrompt, written: Callable) -> None:
+    texts = ["buys 8: 9 + 8 = 17\n#### 17", "9 + 8 = 17\nbuys 2: 17 + 2 = 19\n#### 19"]
+    runs = [written(text, name=f"story-{i}") for i, text in enumerate(texts)]
+    maps = [dpc.saliency_map(model, runs[1], prompt) for model in pair]
+    assert maps[0].tokens == maps[1].tokens
+    torch.testing.assert_close(maps[0].values, maps[1].values, rtol=1e-3, atol=1e-5 * maps[1].values.max().item())
+    found, expected = (dpc.analyse(model, runs, prompt, progress=False) for model in pair)
+    for name in ("flow", "accumulation", "tokens", "instances"):
+        frames = getattr(found, name), getattr(expected, name)
+        pd.testing.assert_frame_equal(*frames, rtol=1e-3, atol=1e-6)
+
+
+def test_tuning(pair: Pair, problems: list[Problem]) -> None:
+    found, expected = (
+        dpc.tune_prompt(model, problems, 3, n_steps=4, batch_size=4, check_every=2, progress=False) for model in pair
+    )
+    assert (found.vectors - found.vectors[:1]).abs().max() > 0.01
+    torch.testing.assert_close(found.vectors, expected.vectors, rtol=1e-2, atol=1e-3)
+    assert found.recipe["learning_curve"][-1] == pytest.approx(expected.recipe["learning_curve"][-1], rel=1e-3)
+
+
+def test_evaluation(
+    hugging_face: Callable, bridge: Callable, hooked: Callable, prompt: SoftPrompt, written: Callable, monkeypatch
+) -> None:
+    """Every stage runs on a bridge; random models write no rationale, so each is given one before the analysis."""
+    problems, rule = dpc.load_problems("story", n=8, max_steps=2), TriggerRule("late_share", 0.3, "given", "none")
+    monkeypatch.setattr("dpc_interp.evaluation.stages.generate", _gold_then(dpc.generate))
+    methods = ["base", "pt", "dpc", "always"]
+    results = [
+        dpc.evaluate(model, problems, prompt, methods, rule=rule, max_new_tokens=8, progress=False)
+        for model in (bridge(hugging_face("llama")), hooked(hugging_face("llama")))
+    ]
+    assert set(results[0].instances["method"]) == set(methods)
+    pd.testing.assert_frame_equal(results[0].instances, results[1].instances)
+    pd.testing.assert_frame_equal(results[0].statistics, results[1].statistics, rtol=1e-2, atol=1e-5)
+
+
+def _gold_then(generate: Callable) -> Callable:
+    """`generate`, with the prompted and uncorrupted transcripts' texts replaced by the written rationales."""
+    from dpc_interp.analysis.analyse import gold_transcript
+
+    def run(model, problems, prompt, *, plans=None, **options):
+        runs = generate(model, problems, prompt, plans=plans, **options)
+        return runs if prompt is None or plans is not None else [gold_transcript(model, r) for r in runs]
+
+    return run
+
+
+def test_leaves_nothing_behind(pair: Pair, problems: list[Problem], prompt: SoftPrompt, unchanged) -> None:
+    with unchanged(pair[0]):
+        dpc.generate(pair[0], problems[:3], prompt, max_new_tokens=3, progress=False)
+        dpc.saliency(pair[0], TOKENS, prompt, 6)
+    with unchanged(pair[0]), pytest.raises(KeyboardInterrupt), dpc.prompted(pair[0], prompt):
+        raise KeyboardInterrupt
+
+
+def test_a_caching_model_is_needed(hugging_face: Callable, bridge: Callable, problems: list[Problem], monkeypatch):
+    model = bridge(hugging_face("llama"))
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda *a, **k: (forward(*a, **k | {"return_type": "logits"}), None))
+    with pytest.raises(DPCInterpError, match="no key and value cache"):
+        dpc.generate(model, problems[:2], max_new_tokens=3, progress=False)
