@@ -33,6 +33,9 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# glibc would give every large tensor back to the kernel and ask for it again
+figures: export MALLOC_MMAP_THRESHOLD_ := 1073741824
+figures: export MALLOC_TRIM_THRESHOLD_ := 4294967296
 figures: $(STAMP) ## draw every figure and table of MODEL into figures/MODEL
 	$(BIN)/python -m dpc_interp.figures --model $(MODEL) --out figures/$(MODEL) $(FIGURES_ARGS)
 

@@ -1,16 +1,16 @@
 """The paper's figures and tables: `python -m dpc_interp.figures --model reasoner --out figures/reasoner`.
 
-Every task is evaluated with each of its prompts, one process a core; then each recipe below turns frames into one
-figure, written as PNG and PDF with the frame it is drawn from beside it. The first task's figures lie in `--out`
-itself, those of the others in a folder of their name. Figures show the first prompt; tables pool all prompts. Stages
-are kept in `runs/`, so that a stopped run goes on.
+Every task is evaluated with each of its prompts, one process a core; each recipe below turns frames into one figure,
+written as PNG and PDF with the frame it is drawn from beside it. The first task's figures lie in `--out` itself, those
+of the others in a folder of their name. Figures show the first prompt; tables pool all prompts. Stages are kept in
+`runs/`, so that a stopped run goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -58,20 +58,40 @@ class Study:
         return deep_layers(self.results.analysis.n_layers)
 
 
-def study(model: str, task: str, prompt: str, n: int, n_validation: int, batch_size: int, runs: Path) -> Study:
-    """Evaluate one prompt on a task's test split, calibrated on its validation split."""
+def study(
+    model: str, task: str, prompt: str, n: int, n_validation: int, batch_size: int, runs: Path, folder: Path | None
+) -> tuple[Study, list[str]]:
+    """Evaluate one prompt on a task's test split, calibrated on its validation split.
+
+    With a folder its figures are drawn there, and their captions returned; without one the bare model is left out,
+    which is the same for all prompts of a task.
+    """
     recipe = recipes_of(model)[task]
     results = evaluate(
         load_model(model, device="cpu"),
         recipe.load("test", n, seed=0),
         load_prompt(prompt),
-        methods=list(METHODS),
+        methods=[method for method in METHODS if folder is not None or method != "base"],
         out=runs / prompt.replace("/", "-"),
         validation=recipe.load("validation", n_validation, seed=0),
         batch_size=batch_size,
+        draft_rationales=True,
         progress=False,
     )
-    return Study(model, task, prompt, results)
+    done = Study(model, task, prompt, results)
+    return done, [] if folder is None else draw(done, folder)
+
+
+def with_base(done: Study, first: Study) -> Study:
+    """The study with the bare model's answers, which the task's first study has."""
+    if done is first:
+        return done
+    results, base = done.results, first.results.instances.query("method == 'base'")
+    named = base.assign(prompt=results.instances["prompt"].iloc[0])
+    instances = pd.concat([named, results.instances], ignore_index=True)
+    summary = summarise(instances)
+    summary.insert(0, "task", done.task)
+    return replace(done, results=replace(results, instances=instances, summary=summary))
 
 
 def draw(shown: Study, folder: Path) -> list[str]:
@@ -115,9 +135,7 @@ def fig1_case(shown: Study, folder: Path) -> str:
         plots.add_colorbar(drawn, label="mean flow from the prompt", location="bottom")
     _save(figure, folder / "fig1_case", frame)
     counts = "; ".join(f"{title}: {int(of.sum())} of {len(of)}" for title, of in kinds.items())
-    return (
-        f"fig1_case: deep-layer prompt flow to each token; median late share among those of 2 steps and more. {counts}."
-    )
+    return f"fig1_case: deep-layer prompt flow to each token; median late share, 2 steps and more. {counts}."
 
 
 def fig2_saliency_maps(shown: Study, folder: Path) -> str:
@@ -306,7 +324,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, help="tuning seeds of each task; default: all")
     parser.add_argument("--n", type=int, default=500, help="test instances a task")
-    parser.add_argument("--n-validation", type=int, default=200, help="instances that calibrate")
+    parser.add_argument("--n-validation", type=int, default=150, help="instances that calibrate")
     parser.add_argument("--batch-size", type=int, default=256, help="questions decoded together")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where finished stages are kept")
     args = parser.parse_args()
@@ -315,11 +333,15 @@ def main() -> None:
     kept = args.runs / f"{args.model}-{args.n}-{args.n_validation}-{_code_digest()}"
     prompts = {task: bundled_prompts(f"{args.model}/{task}/")[: args.seeds] for task in tasks}
     sizes = (args.n, args.n_validation, args.batch_size)
-    jobs = [(args.model, task, name, *sizes, kept) for task in tasks for name in prompts[task]]
-    studies = map_processes(study, jobs, "evaluate")
-    first = {s.task: s for s in reversed(studies)}
-    folders = {task: args.out if i == 0 else args.out / task for i, task in enumerate(tasks)}
-    captions = map_processes(draw, [(first[task], folders[task]) for task in tasks], "draw")
+    jobs = [
+        (args.model, task, name, *sizes, kept, None if k else (args.out / task if i else args.out))
+        for i, task in enumerate(tasks)
+        for k, name in enumerate(prompts[task])
+    ]
+    done = map_processes(study, jobs, "evaluate and draw")
+    first = {s.task: s for s, captions in done if captions}
+    studies = [with_base(s, first[s.task]) for s, _ in done]
+    captions = [of_task for _, of_task in done if of_task]
     names = ", ".join(sorted({name.rpartition("/")[2] for of_task in prompts.values() for name in of_task}))
     counts = f"{args.n} test problems a task (seed 0), {args.n_validation} validation problems for the thresholds"
     shown = "Figures show the first prompt, tables pool all; intervals are 95%, over problems."

@@ -82,7 +82,7 @@ def analyse(
     *,
     target: Target = "generated",
     head_reduction: HeadReduction = "abs_of_sum",
-    batch_size: int = 32,
+    batch_size: int = 16,
     progress: bool = True,
 ) -> Analysis:
     """Flow, accumulation and per-token prompt flow of many transcripts.

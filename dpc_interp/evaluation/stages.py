@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from dpc_interp.analysis.analyse import Analysis, Target, analyse, with_rationale
 from dpc_interp.analysis.saliency import HeadReduction
@@ -46,9 +47,9 @@ class Stages:
         problems: Sequence[Problem],
         prompt: SoftPrompt | None,
         plans: Sequence[CorruptionPlan] | None = None,
-        drafts: Sequence[Transcript] | None = None,
+        drafts: Sequence[Tensor] | None = None,
     ) -> list[Transcript]:
-        """Transcripts of a stage; `drafts` are the same problems' transcripts from another."""
+        """Transcripts of a stage."""
 
         def make() -> pd.DataFrame:
             made = generate(
@@ -56,7 +57,7 @@ class Stages:
                 problems,
                 prompt,
                 plans=plans,
-                drafts=None if drafts is None else [draft.generated_tokens for draft in drafts],
+                drafts=drafts,
                 max_new_tokens=self.max_new_tokens,
                 batch_size=self.batch_size,
                 progress=self.progress,
@@ -82,7 +83,8 @@ class Stages:
             return {}
         problems = [run.problem for run in chosen]
         stage = f"corrupted-{name.replace(' ', '-')}-{problem_digest(problems)}"
-        runs = self.runs(stage, problems, self.prompt, [plans[p.id] for p in problems], chosen)
+        drafts = [run.generated_tokens for run in chosen]
+        runs = self.runs(stage, problems, self.prompt, [plans[p.id] for p in problems], drafts)
         return {run.problem.id: run for run in runs}
 
     def analysis(self, name: str, runs: Sequence[Transcript]) -> Analysis:
