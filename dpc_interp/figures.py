@@ -338,7 +338,10 @@ def main() -> None:
         for i, task in enumerate(tasks)
         for k, name in enumerate(prompts[task])
     ]
-    done = map_processes(study, jobs, "evaluate and draw")
+    # the long ones first, so that no core is left with one at the end
+    order = sorted(range(len(jobs)), key=lambda j: (jobs[j][-1] is None, -j))
+    finished = map_processes(study, [jobs[j] for j in order], "evaluate and draw")
+    done = [of_job for _, of_job in sorted(zip(order, finished, strict=True), key=lambda pair: pair[0])]
     first = {s.task: s for s, captions in done if captions}
     studies = [with_base(s, first[s.task]) for s, _ in done]
     captions = [of_task for _, of_task in done if of_task]
