@@ -119,7 +119,7 @@ def _problems(rows: Iterable[object], task: str, source: str) -> Iterator[Proble
             raise DPCInterpError(f"{place} is not a JSON object; every line needs question and answer")
         given = {str(key): value for key, value in row.items() if value is not None}
         if {"question", "options", "correct"} <= given.keys():
-            yield _aqua(given, task)
+            yield _aqua(given, task, place)
         elif {"problem", "solution"} <= given.keys():
             yield _math(given, task, place)
         elif "rationale" not in given and _is_gsm8k(given):
@@ -155,9 +155,10 @@ def _math(row: Row, task: str, place: str) -> Problem:
     return _problem(task, str(row["problem"]).strip(), steps, f"\\boxed{{{answer}}}", answer)
 
 
-def _aqua(row: Row, task: str) -> Problem:
+def _aqua(row: Row, task: str, place: str) -> Problem:
     listed = row["options"]
-    assert isinstance(listed, Iterable)
+    if isinstance(listed, str) or not isinstance(listed, Iterable):
+        raise DPCInterpError(f'{place} has options that are no list; write them as ["A)21", "B)22", ...]')
     options = " ".join(re.sub(r"^\s*([A-E])\s*\)\s*", r"(\1) ", str(option)) for option in listed)
     steps = steps_of(str(row.get("rationale", "")))
     while steps and NAMES_LETTER.fullmatch(steps[-1]):

@@ -145,3 +145,9 @@ def test_nested_box() -> None:
     assert extract_answer("so $\\boxed{\\frac{1}{2}}$.") == "\\frac{1}{2}"
     assert extract_answer("\\boxed{\\{1, \\frac{1}{2}\\}}") == "\\{1, \\frac{1}{2}\\}"
     assert extract_answer("\\boxed{\\frac{1}{2}") is None
+
+
+@pytest.mark.parametrize("options", ["A)21 B)22", 21])
+def test_aqua_options_must_be_a_list(options: object) -> None:
+    with pytest.raises(DPCInterpError, match="row 1, has options that are no list"):
+        load_problems([{"question": "How many?", "options": options, "correct": "A"}])
