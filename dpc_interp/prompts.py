@@ -25,12 +25,13 @@ SEEDS = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Whose problems a prompt was tuned on, and the options of `tune_prompt` that are not its defaults."""
+    """Whose problems a prompt was tuned on, the frozen weights' dtype, and options of `tune_prompt`."""
 
     problems: str
     max_steps: int | None = None
     n_train: int = 4000
     n_virtual_tokens: int = 20
+    dtype: torch.dtype = torch.float32
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self, split: str, n: int, seed: int) -> list[Problem]:
@@ -38,12 +39,14 @@ class Recipe:
         return load_problems(self.problems, split, n=n, seed=seed, max_steps=self.max_steps)
 
 
-SMOLLM2 = {"n_steps": 100, "batch_size": 8, "learning_rate": 0.008}
+SMOLLM2: Mapping[str, Any] = {"batch_size": 8, "learning_rate": 0.008}
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
     "reasoner": {task: Recipe(task) for task in SYNTHETIC},
     "smollm2-135m": {
-        "story": Recipe("story", 3, options=SMOLLM2),
-        "gsm_symbolic": Recipe("gsm_symbolic/10,16,31,43,62,72", options=SMOLLM2),
+        "story": Recipe("story", 3, dtype=torch.bfloat16, options={"n_steps": 150, **SMOLLM2}),
+        "gsm_symbolic": Recipe(
+            "gsm_symbolic/10,16,31,43,62,72", dtype=torch.bfloat16, options={"n_steps": 100, **SMOLLM2}
+        ),
     },
 }
 """Model -> task -> recipe; the first task is the model's main one."""
@@ -63,7 +66,7 @@ def tune(model: str, task: str, seed: int, out: Path) -> str:
         return f"{task} seed {seed}: there already"
     recipe = recipes_of(model)[task]
     prompt = tune_prompt(
-        load_model(model),
+        load_model(model, dtype=recipe.dtype),
         recipe.load("train", recipe.n_train, seed),
         recipe.n_virtual_tokens,
         seed,
@@ -72,7 +75,7 @@ def tune(model: str, task: str, seed: int, out: Path) -> str:
         progress=False,
         **recipe.options,
     )
-    told = {"problems": recipe.problems, "max_steps": recipe.max_steps, **prompt.recipe}
+    told = {"problems": recipe.problems, "max_steps": recipe.max_steps, "dtype": str(recipe.dtype), **prompt.recipe}
     replace(prompt, recipe=told).save_pretrained(folder, base_model=model)
     return f"{task} seed {seed}: validation loss {min(row['validation'] for row in prompt.recipe['learning_curve'])}"
 
