@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,11 +17,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dpc_interp import plots
-from dpc_interp.analysis.accumulation import deep_layers, shallow_layers
 from dpc_interp.analysis.analyse import saliency_map
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger
 from dpc_interp.evaluation.claims import claims
-from dpc_interp.evaluation.methods import METHODS, Results, evaluate
+from dpc_interp.evaluation.methods import METHODS
 from dpc_interp.evaluation.statistics import summarise
 from dpc_interp.evaluation.store import digest
 from dpc_interp.evaluation.tables import accuracy_table, markdown
@@ -30,68 +28,28 @@ from dpc_interp.lm.loading import load_model
 from dpc_interp.lm.soft_prompt import bundled_prompts, load_prompt
 from dpc_interp.parallel import map_processes
 from dpc_interp.prompts import recipes_of
+from dpc_interp.study import Study, evaluate_study, with_base
 
 SHOWN = ("late_share", "deep_flow", "peak_ratio", "nll", "length")
 """Statistics in the ROC and precision-recall panels."""
 ABLATION = ("pt", "dpc", "always", "random", "dpc, random token", "dpc, mask only", "dpc, gamma only", "oracle")
+CASE_COLUMNS = 52
+"""Characters in a line of fig1."""
 CSV_ROWS = 2000
 """Longer frames are written as parquet."""
 
 
-@dataclass(frozen=True)
-class Study:
-    """A task evaluated with one prompt."""
-
-    model: str
-    task: str
-    prompt: str
-    results: Results
-
-    @property
-    def shallow(self) -> tuple[int, ...]:
-        """The shallow layers of its model."""
-        return shallow_layers(self.results.analysis.n_layers)
-
-    @property
-    def deep(self) -> tuple[int, ...]:
-        """The deep layers of its model."""
-        return deep_layers(self.results.analysis.n_layers)
-
-
-def study(
+def evaluate_and_draw(
     model: str, task: str, prompt: str, n: int, n_validation: int, batch_size: int, runs: Path, folder: Path | None
 ) -> tuple[Study, list[str]]:
-    """Evaluate one prompt on a task's test split, calibrated on its validation split.
+    """One study; with a folder its figures are drawn there, and their captions returned.
 
-    With a folder its figures are drawn there, and their captions returned; without one the bare model is left out,
-    which is the same for all prompts of a task.
+    Without one the bare model is left out, which is the same for all prompts of a task.
     """
-    recipe = recipes_of(model)[task]
-    results = evaluate(
-        load_model(model, device="cpu"),
-        recipe.load("test", n, seed=0),
-        load_prompt(prompt),
-        methods=[method for method in METHODS if folder is not None or method != "base"],
-        out=runs / prompt.replace("/", "-"),
-        validation=recipe.load("validation", n_validation, seed=0),
-        batch_size=batch_size,
-        draft_rationales=True,
-        progress=False,
+    done = evaluate_study(
+        model, task, prompt, n=n, n_validation=n_validation, batch_size=batch_size, runs=runs, base=folder is not None
     )
-    done = Study(model, task, prompt, results)
     return done, [] if folder is None else draw(done, folder)
-
-
-def with_base(done: Study, first: Study) -> Study:
-    """The study with the bare model's answers, which the task's first study has."""
-    if done is first:
-        return done
-    results, base = done.results, first.results.instances.query("method == 'base'")
-    named = base.assign(prompt=results.instances["prompt"].iloc[0])
-    instances = pd.concat([named, results.instances], ignore_index=True)
-    summary = summarise(instances)
-    summary.insert(0, "task", done.task)
-    return replace(done, results=replace(results, instances=instances, summary=summary))
 
 
 def draw(shown: Study, folder: Path) -> list[str]:
@@ -121,18 +79,27 @@ def fig1_case(shown: Study, folder: Path) -> str:
     )
     deep = frame[frame["layer"].isin(shown.deep)]
     vmax = deep.groupby(["instance", "position"])["value"].mean().max()
-    figure, axes = plt.subplots(2, 1, figsize=(plots.COLUMN_WIDTH, 3.4), layout="constrained")
+    heights = [_case_inches(frame[frame["instance"] == instance]) for instance in chosen.values()]
+    figure, axes = plt.subplots(
+        2, 1, figsize=(plots.COLUMN_WIDTH, sum(heights) + 0.6), height_ratios=heights, layout="constrained"
+    )
     for ax, (title, instance) in zip(axes, chosen.items(), strict=True):
         if instance is None:
             ax.set_axis_off()
             ax.text(0, 0.5, f"no instance is\n{title}", transform=ax.transAxes)
         else:
             plots.plot_case(
-                frame[frame["instance"] == instance], ax=ax, layers=shown.deep, title=title, vmax=vmax, colorbar=False
+                frame[frame["instance"] == instance],
+                ax=ax,
+                layers=shown.deep,
+                title=title,
+                vmax=vmax,
+                columns=CASE_COLUMNS,
+                colorbar=False,
             )
     drawn = [ax for ax, instance in zip(axes, chosen.values(), strict=True) if instance is not None]
     if drawn:
-        plots.add_colorbar(drawn, label="mean flow from the prompt", location="bottom")
+        plots.add_colorbar(drawn, label="mean flow from the prompt", location="bottom", aspect=40, extend="min")
     _save(figure, folder / "fig1_case", frame)
     counts = "; ".join(f"{title}: {int(of.sum())} of {len(of)}" for title, of in kinds.items())
     return f"fig1_case: deep-layer prompt flow to each token; median late share, 2 steps and more. {counts}."
@@ -292,6 +259,12 @@ def _rule_text(name: str, rule: TriggerRule) -> str:
     return f"{name}: {rule.statistic} > {rule.threshold:.3f} ({where})."
 
 
+def _case_inches(tokens: pd.DataFrame) -> float:
+    """What one case needs with its title; a line where there is no case."""
+    words = tokens.drop_duplicates("position").sort_values("position")["token"]
+    return 0.25 + (plots.case_height(list(words), columns=CASE_COLUMNS) if len(words) else 0.3)
+
+
 def _median_instance(stats: pd.DataFrame, statistic: str) -> str | None:
     """The instance in the middle by `statistic`; None where there is none."""
     ordered = stats.sort_values(statistic, kind="stable")
@@ -340,7 +313,7 @@ def main() -> None:
     ]
     # the long ones first, so that no core is left with one at the end
     order = sorted(range(len(jobs)), key=lambda j: (jobs[j][-1] is None, -j))
-    finished = map_processes(study, [jobs[j] for j in order], "evaluate and draw")
+    finished = map_processes(evaluate_and_draw, [jobs[j] for j in order], "evaluate and draw")
     done = [of_job for _, of_job in sorted(zip(order, finished, strict=True), key=lambda pair: pair[0])]
     first = {s.task: s for s, captions in done if captions}
     studies = [with_base(s, first[s.task]) for s, _ in done]

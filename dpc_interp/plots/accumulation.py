@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.intervals import mean_interval
-from dpc_interp.plots.colorbar import add_colorbar
+from dpc_interp.plots.colorbar import add_colorbar, log_norm
 from dpc_interp.plots.frames import by_instance, check_finite, check_frame, layer_span, matrix, select_layers
 from dpc_interp.plots.style import BLUE, GREY, drawing_axes
 
@@ -20,14 +20,20 @@ COLUMNS = ["instance", "layer", "virtual_token", "value"]
 
 
 def plot_accumulation(
-    frame: pd.DataFrame, *, ax: Axes | None = None, vmax: float | None = None, colorbar: bool = True, **style: Any
+    frame: pd.DataFrame,
+    *,
+    ax: Axes | None = None,
+    vmax: float | None = None,
+    decades: float = 3.0,
+    colorbar: bool = True,
+    **style: Any,
 ) -> Axes:
     """Heat map, layer by virtual token, of the mean over instances of the `accumulation` frame.
 
-    `vmax` ends the colour scale, which starts at 0; `style` goes to `Axes.imshow`.
+    `vmax` ends the colour scale, which is logarithmic and spans `decades` powers of ten; `style` goes to `Axes.imshow`.
 
     Raises:
-        DPCInterpError: a column is missing, there are no rows, or a value is not finite.
+        DPCInterpError: a column is missing, there are no rows, a value is not finite, or none is above zero.
     """
     check_frame(frame, "accumulation", COLUMNS)
     check_finite(frame, "accumulation", ["value"])
@@ -42,8 +48,7 @@ def plot_accumulation(
                 "aspect": "auto",
                 "extent": extent,
                 "cmap": "viridis",
-                "vmin": 0,
-                "vmax": vmax,
+                "norm": log_norm(matrix(table), vmax, decades, "accumulation frame"),
                 **style,
             },
         )
@@ -52,7 +57,7 @@ def plot_accumulation(
         axes.set_xlabel("virtual token $j$")
         axes.set_ylabel("layer")
         if colorbar:
-            add_colorbar(axes, label="mean flow received, acc$(j)$")
+            add_colorbar(axes, label="mean flow received, acc$(j)$", extend="min")
     return axes
 
 

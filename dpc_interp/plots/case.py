@@ -1,6 +1,7 @@
 """One instance, token by token: its rationale line by line, each token in a box coloured by the flow from the prompt.
 
-The colour of token t is the mean over the layers of f_l(t), itself the mean over j in P of I_l(t, j). Type and boxes
+The colour of token t, on a logarithmic scale, is the mean over the layers of f_l(t), itself the mean over j in P of
+I_l(t, j). Type and boxes
 are set in points from the upper left corner of the axes, so that text is of one size in every figure, however large the
 axes. Line ends are shown as "↵"; a black bar stands before the first token of the late half.
 """
@@ -19,7 +20,7 @@ from matplotlib.transforms import Affine2D, BboxTransformTo, ScaledTranslation, 
 from numpy.typing import NDArray
 
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.plots.colorbar import add_colorbar
+from dpc_interp.plots.colorbar import add_colorbar, log_norm
 from dpc_interp.plots.frames import check_finite, check_frame, layer_span, select_layers
 from dpc_interp.plots.style import COLUMN_WIDTH, drawing_axes
 
@@ -40,6 +41,7 @@ def plot_case(
     layers: Sequence[int] | None = None,
     title: str | None = None,
     vmax: float | None = None,
+    decades: float = 4.0,
     columns: int | None = None,
     fontsize: float = 7.0,
     colorbar: bool = True,
@@ -52,14 +54,16 @@ def plot_case(
         ax: where to draw; default a new figure one column wide and as high as the text needs (else see `case_height`).
         layers: averaged over these; default the last third.
         title: default the instance's id.
-        vmax: flow at the end of the colour scale, which starts at 0; default the largest shown.
+        vmax: flow at the end of the colour scale; default the largest shown.
+        decades: the scale spans this many powers of ten below `vmax`; smaller flow, zero too, takes its first colour.
         columns: characters in a line before it is broken; default what the axes hold.
         fontsize: points.
         colorbar: draw a colour bar under the text; `add_colorbar` draws one for several cases.
         style: to `PolyCollection`, the boxes (`cmap`, `edgecolor`, ...).
 
     Raises:
-        DPCInterpError: a column is missing, there are no rows, several instances, or a value is not finite.
+        DPCInterpError: a column is missing, there are no rows, several instances, a value that is not finite, or no
+            flow above zero.
     """
     check_frame(tokens, "tokens", ["instance", "layer", "position", "token", "value"])
     check_finite(tokens, "tokens", ["value"])
@@ -69,6 +73,8 @@ def plot_case(
     ordered = chosen.groupby("position", sort=True)
     names = [str(name) for name in ordered["token"].first()]
     flow = ordered["value"].mean().to_numpy(dtype=np.float64)
+
+    norm = log_norm(flow, vmax, decades, "tokens frame")
 
     advance, leading = ADVANCE * fontsize, LEADING * fontsize
     if columns is None:
@@ -85,9 +91,8 @@ def plot_case(
             ],
             transform=points,
             clip_on=False,
-            **{"array": flow, "cmap": "YlGnBu", "edgecolor": "white", "linewidth": 0.5, **style},
+            **{"array": flow, "norm": norm, "cmap": "YlGnBu", "edgecolor": "white", "linewidth": 0.5, **style},
         )
-        boxes.set_clim(0, float(flow.max()) if vmax is None else vmax)
         boxes.set_in_layout(False)
         axes.add_collection(boxes, autolim=False)
         inks = _ink(np.asarray(boxes.to_rgba(flow)))
@@ -115,7 +120,7 @@ def plot_case(
         axes.set_title(str(tokens["instance"].iloc[0]) if title is None else title, loc="left")
         if colorbar:
             name = f"flow from the prompt, {layer_span(layers)}"
-            add_colorbar(axes, label=name, location="bottom", aspect=40, fraction=0.08)
+            add_colorbar(axes, label=name, location="bottom", aspect=40, fraction=0.08, extend="min")
     return axes
 
 

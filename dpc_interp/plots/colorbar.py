@@ -1,4 +1,4 @@
-"""The colour bar: one beside a heat map, or one shared by several that have the same limits."""
+"""The scale of colour and its bar: one beside a heat map, or one shared by several that have the same limits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
-from numpy.typing import NDArray
+from matplotlib.colors import LogNorm
+from numpy.typing import ArrayLike, NDArray
 
 from dpc_interp.errors import DPCInterpError
+
+
+def log_norm(values: ArrayLike, vmax: float | None, decades: float, what: str) -> LogNorm:
+    """A logarithmic scale of `decades` powers of ten up to `vmax`, or to the largest of `values`; flow spans many.
+
+    Raises:
+        DPCInterpError: nothing in `what` lies above zero.
+    """
+    peak = float(np.max(values)) if vmax is None else vmax
+    if peak <= 0:
+        raise DPCInterpError(f"the {what} has no value above zero; look at other layers or instances")
+    return LogNorm(peak / 10**decades, peak, clip=True)
 
 
 def add_colorbar(ax: Axes | Sequence[Axes] | NDArray[Any], *, label: str = "", **style: Any) -> Colorbar:

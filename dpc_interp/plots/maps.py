@@ -12,11 +12,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LogNorm
+from matplotlib.colors import Colormap
 from numpy.typing import ArrayLike
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError
-from dpc_interp.plots.colorbar import add_colorbar
+from dpc_interp.plots.colorbar import add_colorbar, log_norm
 from dpc_interp.plots.style import COLUMN_WIDTH, drawing_axes
 
 
@@ -57,13 +57,10 @@ def plot_saliency_map(
         if start < 0 or stop > len(values):
             raise DPCInterpError(f"segment {name!r} spans {start} to {stop}, but the map has {len(values)} positions")
     shown = np.ma.masked_array(values, mask=np.triu(np.ones(values.shape, dtype=bool)))
-    peak = float(shown.max()) if shown.count() and vmax is None else float(vmax or 0.0)
-    if peak <= 0:
-        raise DPCInterpError("the saliency map has no value above zero below its diagonal")
+    norm = log_norm(shown.filled(0.0), vmax, decades, "saliency map below its diagonal")
 
     with drawing_axes(ax, (COLUMN_WIDTH, 2.75)) as axes:
         colors = matplotlib.colormaps[cmap] if isinstance(cmap, str) else cmap
-        norm = LogNorm(peak / 10**decades, peak, clip=True)
         axes.imshow(shown, **{"norm": norm, "cmap": colors.with_extremes(bad="white"), "aspect": "equal", **style})
         edges = sorted({edge for span in segments.values() for edge in span} - {0, len(values)})
         for edge in edges:

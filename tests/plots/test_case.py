@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
+from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 
 from dpc_interp.errors import DPCInterpError
@@ -29,14 +30,15 @@ def test_colours_are_the_mean_flow_over_the_last_third_of_layers(tokens: pd.Data
     deep = tokens[tokens["layer"].isin([4, 5])].groupby("position")["value"].mean().to_numpy()
     boxes = _boxes(plot_case(tokens.sample(frac=1, random_state=0)))
     np.testing.assert_allclose(boxes.get_array(), deep)
-    assert boxes.get_clim() == (0, pytest.approx(deep.max()))
+    assert boxes.get_clim() == pytest.approx((deep.max() / 1e4, deep.max()))
+    assert isinstance(boxes.norm, LogNorm)
 
 
 def test_layers_and_scale_are_the_callers(tokens: pd.DataFrame) -> None:
-    ax = plot_case(tokens, layers=[0, 2], vmax=1e-3, title="wrong")
+    ax = plot_case(tokens, layers=[0, 2], vmax=1e-3, decades=2, title="wrong")
     expected = tokens[tokens["layer"].isin([0, 2])].groupby("position")["value"].mean()
     np.testing.assert_allclose(_boxes(ax).get_array(), expected)
-    assert _boxes(ax).get_clim() == (0, 1e-3)
+    assert _boxes(ax).get_clim() == (1e-5, 1e-3)
     assert ax.get_title("left") == "wrong"
     assert ax.figure.axes[1].get_xlabel() == "flow from the prompt, layers 0, 2"
 
@@ -110,8 +112,10 @@ def test_dollar_signs_are_text_and_dark_boxes_have_white_type(tokens: pd.DataFra
     ax.figure.draw_without_rendering()
 
 
-def test_several_instances_and_unknown_layers_are_refused(tokens: pd.DataFrame) -> None:
+def test_what_cannot_be_drawn_is_refused(tokens: pd.DataFrame) -> None:
     with pytest.raises(DPCInterpError, match="column 'instance' holds several"):
         plot_case(pd.concat([tokens, tokens.assign(instance="other")]))
     with pytest.raises(DPCInterpError, match=r"column 'layer' lacks \[9\]"):
         plot_case(tokens, layers=[5, 9])
+    with pytest.raises(DPCInterpError, match="no value above zero"):
+        plot_case(tokens.assign(value=0.0))
