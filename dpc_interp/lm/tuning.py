@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
+from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError
 from dpc_interp.lm.generation import question_tokens
@@ -125,9 +126,14 @@ def prompt_loss(
     length = torch.tensor([len(ids) for ids, _ in examples], device=tokens.device)[:, None]
     positions = torch.arange(tokens.shape[1], device=tokens.device)
     counted = (positions >= n_question) & (positions < length)
-    with model.hooks(fwd_hooks=[("hook_embed", write_prompt(vectors))]):
-        logits = logits_behind(model, tokens, n_virtual)[:, n_virtual - 1 : -1]
-    return cross_entropy(logits[counted].float(), tokens[counted])
+
+    def needed(resid: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "one counted d_model"]:
+        return resid[:, n_virtual - 1 : -1][counted][None]  # logits of a large vocabulary are dear
+
+    last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+    with model.hooks(fwd_hooks=[("hook_embed", write_prompt(vectors)), (last, needed)]):
+        logits = logits_behind(model, tokens, n_virtual)[0]
+    return cross_entropy(logits.float(), tokens[counted])
 
 
 @torch.no_grad()
