@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformer_lens import HookedTransformer
 
 import dpc_interp as dpc
 from dpc_interp import CorruptionPlan, DPCInterpError, Problem, SoftPrompt, Transcript
+from dpc_interp.lm.lens import HookedTransformer
 
 pytestmark = pytest.mark.usefixtures("untyped")
 TOKENS = torch.tensor([1, 40, 51, 62, 9, 13])

@@ -204,10 +204,14 @@ def _bridge(name: str, hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizer
 
 
 def _give_tokenizer(model: HookedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """`set_tokenizer` would read it from files again, which a GGUF file lacks, and make a BOS of EOS."""
+    """As it is: their own setters would read it from files again, which a GGUF file lacks, or make a BOS of EOS."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model.tokenizer = tokenizer
+    taker: Any = model
+    if isinstance(model, TransformerBridge):
+        taker._tokenizer = tokenizer  # behind its setter
+    else:
+        taker.tokenizer = tokenizer
     bos = tokenizer.bos_token_id
     model.cfg.tokenizer_prepends_bos = bos is not None and tokenizer("a").input_ids[:1] == [bos]
     model.cfg.default_prepend_bos = bos is not None
