@@ -9,6 +9,7 @@ ifeq ($(MODEL),smollm2-135m)
 FIGURES_ARGS ?= --tasks story --seeds 1 --n 300 --n-validation 100 --batch-size 32
 endif
 UV_VERSION ?= 0.13.9
+TL4_PIN := transformer-lens>=4,<5
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,10 +17,10 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup figures test lint types format notebooks prompts reasoner card bench smollm2 lock clean
+.PHONY: help setup figures test test-tl4 lint types format notebooks prompts reasoner card bench smollm2 lock clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  options: PYTHON=$(PYTHON) MODEL=$(MODEL) WORKERS=$(WORKERS) PYTEST_ARGS=..."
 
 setup: $(STAMP) ## create .venv with the locked packages and this one, editable
@@ -41,6 +42,20 @@ figures: $(STAMP) ## draw every figure and table of MODEL into figures/MODEL
 
 test: lint types ## lint, types, then the tests, notebooks among them
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+# What reads a model, on the TransformerLens that has bridges alone
+TL4 := .venv-tl4
+TL4_TESTS := tests/lm tests/analysis tests/corruption tests/evaluation tests/test_bridge.py tests/test_bad_input.py
+
+test-tl4: $(TL4)/.installed ## tests that read a model, bridges alone, on TransformerLens 4 in .venv-tl4
+	$(TL4)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS) $(TL4_TESTS)
+
+$(TL4)/.installed: requirements.lock pyproject.toml
+	test -x $(TL4)/bin/python || $(PYTHON) -m venv $(TL4) || { rm -rf $(TL4); exit 1; }
+	$(TL4)/bin/python -m pip install --requirement requirements.lock
+	$(TL4)/bin/python -m pip install --no-deps --no-build-isolation --editable .
+	$(TL4)/bin/python -m pip install --no-deps '$(TL4_PIN)'
+	@touch $@
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -76,6 +91,6 @@ lock: $(BIN)/python ## resolve requirements.lock again, for every Python the pac
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --extra dev --upgrade --quiet \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --output-file requirements.lock
 
-clean: ## remove .venv and every cache; figures stay
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove .venv, .venv-tl4 and every cache; figures stay
+	rm -rf $(VENV) $(TL4) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for child processes too, notebook kernels
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,12 @@ from jaxtyping import install_import_hook
 install_import_hook("dpc_interp", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 if TYPE_CHECKING:
-    from transformer_lens import HookedTransformer
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from dpc_interp import Problem, SoftPrompt, Transcript
+    from dpc_interp.lm.hooked import HookedModel
+    from dpc_interp.lm.lens import HookedTransformer
 
 matplotlib.use("Agg")  # not by MPLBACKEND, which a notebook's kernel would take over
 torch.set_num_threads(1)  # pytest-xdist fills the cores; sums do not depend on their number
@@ -58,6 +60,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "plain": {**LLAMA, "n_layers": 2},
     "learned": {"n_layers": 2, "act_fn": "gelu", "normalization_type": "LN", "positional_embedding_type": "standard"},
 }
+BRIDGED: dict[str, tuple[str, dict[str, Any]]] = {  # where there is no HookedTransformer: the family and its shape
+    "gqa": ("llama", {"num_hidden_layers": 3, "num_key_value_heads": 2}),
+    "plain": ("llama", {"num_hidden_layers": 2, "num_key_value_heads": 4}),
+    "learned": ("gpt2", {"num_hidden_layers": 2, "activation_function": "gelu"}),
+}
 
 
 @pytest.fixture(scope="session")
@@ -70,8 +77,28 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 @pytest.fixture(scope="session")
-def build(tokenizer: PreTrainedTokenizerBase) -> Callable[..., HookedTransformer]:
-    """Make a frozen random model: of grouped queries, of plain heads, or with learned positions and LayerNorm."""
+def needs_hooked() -> None:
+    pytest.importorskip("transformer_lens.HookedTransformer", reason="this TransformerLens has no HookedTransformer")
+
+
+@pytest.fixture(params=["hooked", "bridge"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each backend that this TransformerLens has."""
+    if request.param == "hooked":
+        request.getfixturevalue("needs_hooked")
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def build(tokenizer: PreTrainedTokenizerBase) -> Callable[..., HookedModel]:
+    """Make a frozen random model: of grouped queries, of plain heads, or with learned positions and LayerNorm.
+
+    A HookedTransformer, or a bridge where TransformerLens has bridges alone.
+    """
+    from dpc_interp.lm.lens import HAS_HOOKED
+
+    if not HAS_HOOKED:
+        return partial(make_bridge, tokenizer)
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
     def make(kind: str = "gqa", *, seed: int = 0, stop_logit: float = 0.0, **changes: Any) -> HookedTransformer:
@@ -90,6 +117,45 @@ def build(tokenizer: PreTrainedTokenizerBase) -> Callable[..., HookedTransformer
         return model.eval().requires_grad_(False)
 
     return make
+
+
+def make_bridge(
+    tokenizer: PreTrainedTokenizerBase,
+    kind: str = "gqa",
+    *,
+    seed: int = 0,
+    stop_logit: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+    d_model: int = D_MODEL,
+    n_ctx: int = 224,
+    model_name: str = "tiny",
+) -> TransformerBridge:
+    """A bridge over a random model of the same shape and spread as the HookedTransformer of its kind."""
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    family, shape = BRIDGED[kind]
+    shape |= {"n_inner": 32} if family == "gpt2" else {"intermediate_size": 32}
+    shape |= {"hidden_size": d_model, "num_attention_heads": 4, "max_position_embeddings": n_ctx}
+    shape |= {"vocab_size": len(tokenizer), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = AutoConfig.for_model(family, **shape, tie_word_embeddings=False)
+    hf_model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    generator = torch.Generator().manual_seed(21 + seed)
+    with torch.no_grad():
+        for name, weight in hf_model.named_parameters():
+            gain = weight.ndim == 1 and name.endswith("weight")
+            spread = 1.0 if "embed_tokens" in name or "wte" in name else 0.3 if weight.ndim > 1 else 0.1
+            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+            weight.copy_(float(gain) + spread * noise)
+        if stop_logit:
+            hf_model.lm_head.bias = torch.nn.Parameter(torch.zeros(len(tokenizer)))
+            hf_model.lm_head.bias[tokenizer.eos_token_id] = stop_logit
+    hf_model = hf_model.to(dtype).eval().requires_grad_(False)
+    model = TransformerBridge.boot_transformers(
+        model_name, hf_model=hf_model, tokenizer=tokenizer, device="cpu", dtype=dtype
+    )
+    model._tokenizer = tokenizer  # as `load_model` has it; its own is set up to add BOS
+    return model.eval().requires_grad_(False)
 
 
 # Tiny random models in Hugging Face's layout, of every family that loads.
@@ -183,7 +249,7 @@ def bridge(tokenizer: PreTrainedTokenizerBase) -> Callable[[PreTrainedModel], Tr
 
 
 @pytest.fixture(scope="session")
-def hooked(tokenizer: PreTrainedTokenizerBase) -> Callable[[PreTrainedModel], HookedTransformer]:
+def hooked(tokenizer: PreTrainedTokenizerBase, needs_hooked: None) -> Callable[[PreTrainedModel], HookedTransformer]:
     """The HookedTransformer of a Hugging Face model, by TransformerLens's own weight conversions."""
     from transformer_lens import HookedTransformer, HookedTransformerConfig
     from transformer_lens.pretrained import weight_conversions
@@ -209,13 +275,13 @@ def hooked(tokenizer: PreTrainedTokenizerBase) -> Callable[[PreTrainedModel], Ho
 
 
 @pytest.fixture(scope="session")
-def model(build: Callable[..., HookedTransformer]) -> HookedTransformer:
+def model(build: Callable[..., HookedModel]) -> HookedModel:
     """The grouped-query model, with a stop token likely enough that its texts end at different lengths."""
     return build("gqa", stop_logit=1.0)
 
 
 @pytest.fixture(scope="session", params=KINDS)
-def each_model(request: pytest.FixtureRequest, build: Callable[..., HookedTransformer]) -> HookedTransformer:
+def each_model(request: pytest.FixtureRequest, build: Callable[..., HookedModel]) -> HookedModel:
     return build(request.param)
 
 
@@ -253,13 +319,13 @@ def written(tokenizer: PreTrainedTokenizerBase) -> Callable[..., Transcript]:
 
 
 @pytest.fixture
-def unchanged() -> Callable[[HookedTransformer], AbstractContextManager[None]]:
+def unchanged() -> Callable[[HookedModel], AbstractContextManager[None]]:
     """A context after which the model must be what it was: logits and weights bit for bit, gradients, flags, no hook
     left.
     """
 
     @contextmanager
-    def watch(model: HookedTransformer) -> Iterator[None]:
+    def watch(model: HookedModel) -> Iterator[None]:
         tokens = torch.arange(1, 13).view(2, 6)
         logits = model(tokens).detach()
         weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}

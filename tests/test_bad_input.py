@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformer_lens import HookedTransformer
 
 import dpc_interp as dpc
 from dpc_interp import CorruptionPlan, DPCInterpError, Problem, SoftPrompt, Transcript
+from dpc_interp.lm.lens import HookedTransformer
 
 pytestmark = pytest.mark.usefixtures("untyped")
 TOKENS = torch.tensor([1, 40, 51, 62, 9, 13])
@@ -199,7 +199,9 @@ CASES: dict[str, tuple[str, Callable[[World], object]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_clear_line(world: World, case: str, unchanged) -> None:
+def test_one_clear_line(request: pytest.FixtureRequest, world: World, case: str, unchanged) -> None:
+    if case == "folder of another family":  # a bridge takes it
+        request.getfixturevalue("needs_hooked")
     match, call = CASES[case]
     with unchanged(world.model), pytest.raises(DPCInterpError, match=match) as caught:
         call(world)

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
-from transformer_lens import HookedTransformer
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel
 
 import dpc_interp as dpc
 from dpc_interp import CorruptionPlan, DPCInterpError, Problem, SoftPrompt, TriggerRule
 from dpc_interp.lm.generation import question_tokens
+from dpc_interp.lm.lens import HookedTransformer
 
 FAMILIES = ["llama", "mistral", "qwen2", "gpt2"]
 TOKENS = torch.tensor([1, 40, 51, 62, 9, 13, 20, 33, 20, 87, 101, 2])
@@ -28,9 +28,14 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def pair(family: str, hugging_face: Callable, bridge: Callable, hooked: Callable) -> Pair:
+def model(family: str, hugging_face: Callable, bridge: Callable) -> TransformerBridge:
+    return bridge(hugging_face(family))
+
+
+@pytest.fixture(scope="module")
+def pair(model: TransformerBridge, family: str, hugging_face: Callable, hooked: Callable) -> Pair:
     """A bridge and the HookedTransformer of the same weights."""
-    return bridge(hugging_face(family)), hooked(hugging_face(family))
+    return model, hooked(hugging_face(family))
 
 
 def slow(hf_model: PreTrainedModel, question: Tensor, vectors: Tensor | None, stop: int) -> list[int]:
@@ -45,10 +50,15 @@ def slow(hf_model: PreTrainedModel, question: Tensor, vectors: Tensor | None, st
 
 @pytest.mark.parametrize("bare", [False, True], ids=["prompted", "bare"])
 def test_text_is_that_of_hugging_face(
-    pair: Pair, family: str, hugging_face: Callable, problems: list[Problem], prompt: SoftPrompt, bare: bool
+    model: TransformerBridge,
+    family: str,
+    hugging_face: Callable,
+    problems: list[Problem],
+    prompt: SoftPrompt,
+    bare: bool,
 ) -> None:
     """Left-padded batches decoded with the wrapped model's cache, rows leaving at different times."""
-    reference, model, problems = hugging_face(family), pair[0], problems[:8]
+    reference, problems = hugging_face(family), problems[:8]
     vectors, stop = None if bare else prompt.vectors, model.tokenizer.eos_token_id
     expected = [slow(reference, question_tokens(model, p.question), vectors, stop) for p in problems]
     assert len({tuple(ids) for ids in expected}) > 4
@@ -131,11 +141,13 @@ def _gold_then(generate: Callable) -> Callable:
     return run
 
 
-def test_leaves_nothing_behind(pair: Pair, problems: list[Problem], prompt: SoftPrompt, unchanged) -> None:
-    with unchanged(pair[0]):
-        dpc.generate(pair[0], problems[:3], prompt, max_new_tokens=3, progress=False)
-        dpc.saliency(pair[0], TOKENS, prompt, 6)
-    with unchanged(pair[0]), pytest.raises(KeyboardInterrupt), dpc.prompted(pair[0], prompt):
+def test_leaves_nothing_behind(
+    model: TransformerBridge, problems: list[Problem], prompt: SoftPrompt, unchanged
+) -> None:
+    with unchanged(model):
+        dpc.generate(model, problems[:3], prompt, max_new_tokens=3, progress=False)
+        dpc.saliency(model, TOKENS, prompt, 6)
+    with unchanged(model), pytest.raises(KeyboardInterrupt), dpc.prompted(model, prompt):
         raise KeyboardInterrupt
 
 

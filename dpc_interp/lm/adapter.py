@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dpc_interp.errors import DPCInterpError, ShapeError
+from dpc_interp.hub import hub_answers
 
 CONFIG, RECIPE = "adapter_config.json", "recipe.json"
 WEIGHTS, LEGACY_WEIGHTS = "adapter_model.safetensors", "adapter_model.bin"
@@ -150,10 +151,11 @@ def fetch_adapter(name: str) -> Path:
     Raises:
         DPCInterpError: another kind of adapter, or the hub cannot be reached or has no such adapter.
     """
+    local = not hub_answers()
     try:
-        # unlike hf_hub_download, this asks the hub once: without a network it fails at once
-        read_config(Path(snapshot_download(name, allow_patterns=[CONFIG, RECIPE])))
-        return Path(snapshot_download(name, allow_patterns=[CONFIG, RECIPE, WEIGHTS, LEGACY_WEIGHTS]))
+        read_config(Path(snapshot_download(name, allow_patterns=[CONFIG, RECIPE], local_files_only=local)))
+        files = [CONFIG, RECIPE, WEIGHTS, LEGACY_WEIGHTS]
+        return Path(snapshot_download(name, allow_patterns=files, local_files_only=local))
     except (OSError, HFValidationError) as error:
         raise DPCInterpError(
             f"{name!r} is no folder here and cannot be fetched from the hub ({type(error).__name__}); "

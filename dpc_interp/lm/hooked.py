@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformer_lens import HookedTransformer
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import Cache, PreTrainedTokenizerBase
 
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.lm.lens import HookedTransformer
 
 HookedModel = HookedTransformer | TransformerBridge
 """What every public function takes as its model."""

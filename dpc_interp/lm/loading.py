@@ -9,17 +9,13 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any, Literal, overload
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch.nn import Module
-from transformer_lens import HookedTransformer
-from transformer_lens.loading_from_pretrained import get_official_model_name
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
     AutoConfig,
@@ -31,21 +27,28 @@ from transformers import (
 )
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.lm.families import FAMILIES, hooked, hooked_config
+from dpc_interp.hub import hub_answers
 from dpc_interp.lm.gguf import packaged_smollm2, read_gguf
+from dpc_interp.lm.hooked import HookedModel
+from dpc_interp.lm.lens import HAS_HOOKED, HookedTransformer, need_hooked, official_name
+
+if TYPE_CHECKING or HAS_HOOKED:
+    from dpc_interp.lm.families import FAMILIES, hooked, hooked_config
 
 ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = {"reasoner": ASSETS / "reasoner"}
 """Models that ship with the package."""
 SMOLLM2, SMOLLM2_ON_HUB = "smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"
 BACKENDS = ("hooked", "bridge")
-HUB_TIMEOUT = 5.0
-"""Seconds until the hub counts as out of reach."""
 
 
 @overload
 def load_model(
-    name: str, *, device: str | None = None, dtype: torch.dtype = torch.float32, backend: Literal["hooked"] = "hooked"
+    name: str,
+    *,
+    device: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    backend: Literal["hooked"] | None = None,
 ) -> HookedTransformer: ...
 @overload
 def load_model(
@@ -56,8 +59,8 @@ def load_model(
     *,
     device: str | None = None,
     dtype: torch.dtype = torch.float32,
-    backend: str = "hooked",
-) -> HookedTransformer | TransformerBridge:
+    backend: str | None = None,
+) -> HookedModel:
     """Load a model, frozen.
 
     Args:
@@ -67,19 +70,24 @@ def load_model(
         device: `cpu`, `cuda`, ...; None: a GPU where there is one.
         dtype: of the weights. Saliency is computed in float32 whatever it is.
         backend: `hooked` for a `HookedTransformer`: TransformerLens's official names, and the Llama, Mistral, Qwen2 and
-            GPT-2 families from anywhere; `bridge` for a `TransformerBridge` of any architecture that it knows.
+            GPT-2 families from anywhere; `bridge` for a `TransformerBridge` of any architecture that it knows. None:
+            `hooked`, or `bridge` where the installed TransformerLens (4) has no `HookedTransformer`.
 
     Raises:
         UnknownNameError: a name or backend that is not known.
         DPCInterpError: a model of another family or with a part that the backend lacks, a damaged file or folder, or
-            weights that cannot be fetched.
+            weights that cannot be fetched; `hooked` where there is no `HookedTransformer`.
     """
+    if backend is None:
+        backend = "hooked" if HAS_HOOKED else "bridge"
     if backend not in BACKENDS:
         raise UnknownNameError("backend", backend, BACKENDS)
+    if backend == "hooked":
+        need_hooked()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     source = _source(name)
-    model: HookedTransformer | TransformerBridge
-    if backend == "hooked" and source == _official(name):
+    model: HookedModel
+    if backend == "hooked" and source == official_name(name):
         model = _load_official(name, device, dtype)
     else:
         hf_model, tokenizer = _read(source, backend, dtype)
@@ -101,23 +109,15 @@ def _source(name: str) -> Path | str:
         return path
     if name.endswith(".gguf"):
         raise DPCInterpError(f"there is no file {name}; give the path of a .gguf file")
-    official = _official(name)
+    official = official_name(name)
     if official is None and (name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/")):
         known = [*BUNDLED, SMOLLM2, "a local folder or .gguf file", "any name TransformerLens lists", "owner/name"]
         raise UnknownNameError("model", name, known)
     return official or name
 
 
-def _official(name: str) -> str | None:
-    """TransformerLens's official name for a name or an alias."""
-    try:
-        return str(get_official_model_name(name))
-    except ValueError:
-        return None
-
-
 def _load_official(name: str, device: str, dtype: torch.dtype) -> HookedTransformer:
-    official = _official(name) or name
+    official = official_name(name) or name
     _only_cached(official)
     try:
         return HookedTransformer.from_pretrained_no_processing(name, device=device, dtype=dtype)
@@ -178,15 +178,9 @@ def _family(source: Path | str, local: bool) -> str | None:
 
 
 def _only_cached(name: str) -> bool:
-    """Whether the hub is out of reach, so that its cache must do; asked first, for its client tries again and again."""
-    if not constants.HF_HUB_OFFLINE:
-        try:
-            urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT).close()
-            return False
-        except HTTPError:  # it answers, if only with a refusal
-            return False
-        except OSError:
-            pass
+    """Whether the hub is out of reach, so that its cache must do."""
+    if hub_answers():
+        return False
     if not isinstance(try_to_load_from_cache(name, "config.json"), str):
         raise _unfetched(name, OSError("the hub is out of reach, and its cache lacks it"))
     return True
@@ -209,11 +203,15 @@ def _bridge(name: str, hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         raise DPCInterpError(f"TransformerBridge cannot take {name} ({_first_line(error)}); give another") from error
 
 
-def _give_tokenizer(model: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTokenizerBase) -> None:
-    """`set_tokenizer` would read it from files again, which a GGUF file lacks, and make a BOS of EOS."""
+def _give_tokenizer(model: HookedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """As it is: their own setters would read it from files again, which a GGUF file lacks, or make a BOS of EOS."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model.tokenizer = tokenizer
+    taker: Any = model
+    if isinstance(model, TransformerBridge):
+        taker._tokenizer = tokenizer  # behind its setter
+    else:
+        taker.tokenizer = tokenizer
     bos = tokenizer.bos_token_id
     model.cfg.tokenizer_prepends_bos = bos is not None and tokenizer("a").input_ids[:1] == [bos]
     model.cfg.default_prepend_bos = bos is not None

@@ -6,11 +6,11 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from transformer_lens import HookedTransformer
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from dpc_interp.lm.hooked import HookedModel
+from dpc_interp.lm.lens import HookedTransformer
 
 
 def is_wrapped(hf_model: PreTrainedModel) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 import torch
-from transformer_lens import HookedTransformer
 
 from dpc_interp import (
     CorruptionPlan,
@@ -22,6 +21,7 @@ from dpc_interp import (
     with_rationale,
 )
 from dpc_interp.analysis.accumulation import deep_layers, shallow_layers
+from dpc_interp.lm.lens import HookedTransformer
 
 
 @pytest.fixture

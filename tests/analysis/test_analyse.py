@@ -8,7 +8,6 @@ from itertools import product
 import pandas as pd
 import pytest
 import torch
-from transformer_lens import HookedTransformer
 
 from dpc_interp import (
     Analysis,
@@ -24,6 +23,7 @@ from dpc_interp import (
     saliency_map,
     with_rationale,
 )
+from dpc_interp.lm.lens import HookedTransformer
 
 KEYS = {
     "flow": ["instance", "layer", "source", "source_step", "destination", "step"],

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformer_lens import HookedTransformer
 
 from dpc_interp import CorruptionPlan, SoftPrompt, corrupted, prompted
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.lm.lens import HookedTransformer
 from dpc_interp.lm.soft_prompt import edit_prompt
 
 TOKENS = torch.tensor([[1, 40, 51, 62, 9, 13], [1, 33, 20, 87, 101, 2]])

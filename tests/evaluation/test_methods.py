@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
-from transformer_lens import HookedTransformer
 
 from dpc_interp import (
     CorruptionPlan,
@@ -34,6 +33,7 @@ from dpc_interp import (
     with_rationale,
 )
 from dpc_interp.evaluation.methods import METHODS
+from dpc_interp.lm.lens import HookedTransformer
 
 OPTIONS = {"max_new_tokens": 16, "progress": False, "seed": 1, "gamma": 25, "mask": 0.5}
 

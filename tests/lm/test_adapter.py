@@ -13,10 +13,10 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformer_lens import HookedTransformer
 
 from dpc_interp import DPCInterpError, SoftPrompt, load_prompt
 from dpc_interp.errors import NonFiniteError, ShapeError
+from dpc_interp.lm.lens import HookedTransformer
 
 LEGACY = "adapter_model.bin"
 

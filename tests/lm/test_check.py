@@ -80,12 +80,15 @@ def test_logits_that_are_not_finite_fail_and_are_refused(
         generate(model, problems[:4], max_new_tokens=2, progress=False)
 
 
-def test_the_reasoner_is_loaded_again_and_passes() -> None:
-    found = check_model(load_model("reasoner", device="cpu"), prompt=load_prompt("reasoner/story"))
+def test_the_reasoner_is_loaded_again_and_passes(backend: str) -> None:
+    model = load_model("reasoner", device="cpu", backend=backend)
+    found = check_model(model, prompt=load_prompt("reasoner/story"))
     assert set(found.table["verdict"]) == {"pass"}, str(found)
-    assert reason(found, LOGITS).endswith("assets/reasoner")
+    source = {"hooked": "assets/reasoner", "bridge": "its own weights in a plain Hugging Face model"}[backend]
+    assert reason(found, LOGITS).endswith(source)
 
 
+@pytest.mark.usefixtures("needs_hooked")
 def test_without_a_reference_it_is_not_checked(build: Callable) -> None:
     """A random model with the reasoner's tokenizer must not be taken for the reasoner."""
     found = check_model(build("gqa"))
@@ -169,7 +172,7 @@ def test_batch_padded_on_the_other_side(hugging_face: Callable, wrap: Callable, 
         tokens, mask, starts = left_padded(rows, n_virtual)
         return torch.stack([t.roll(-int(s)) for t, s in zip(tokens, starts, strict=True)]), mask, starts
 
-    monkeypatch.setattr("dpc_interp.lm.check.left_padded", swapped)
+    monkeypatch.setattr("dpc_interp.lm.probe.left_padded", swapped)
     assert failed(check_model(wrap(hugging_face("llama")), hf_model=hugging_face("llama"))) == [LEFT]
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from transformer_lens import HookedTransformer
 
 from dpc_interp import CorruptionPlan, Problem, SoftPrompt, Transcript, generate
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.lm.decoding import decode
 from dpc_interp.lm.generation import question_tokens
+from dpc_interp.lm.lens import HookedTransformer
 
 MAX_NEW = 24
 

@@ -113,6 +113,7 @@ def test_loaded_model_is_frozen_and_unfolded(llama: Path, hf_model: LlamaForCaus
     assert load_model(str(llama), device="cpu", dtype=torch.bfloat16).W_E.dtype == torch.bfloat16
 
 
+@pytest.mark.usefixtures("needs_hooked")
 @pytest.mark.parametrize("changes", [{"attention_bias": True}, {"mlp_bias": True}])
 def test_biases_that_would_be_dropped_are_refused(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path, changes: dict[str, object]

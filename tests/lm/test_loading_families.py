@@ -10,10 +10,13 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
+from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM
 
-from dpc_interp import DPCInterpError, load_model
+from dpc_interp import DPCInterpError, hub, load_model
 from dpc_interp.lm import loading
+from dpc_interp.lm.generation import question_tokens
+from dpc_interp.lm.lens import HAS_HOOKED, HookedTransformer
 from dpc_interp.lm.loading import SMOLLM2
 
 TOKENS = torch.randint(3, 200, (2, 40), generator=torch.Generator().manual_seed(0))  # longer than every window
@@ -78,19 +81,20 @@ def test_the_window_is_what_a_token_sees(tiny: Tiny, tmp_path: Path, variant: st
     assert (cache["blocks.0.attn.hook_pattern"][0, 0, -1] > 0).tolist() == seen
 
 
-def test_the_tokenizer_is_hugging_face_s(tiny: Tiny, tmp_path: Path, tokenizer) -> None:
-    model = load_model(str(tiny("llama", tmp_path)), device="cpu")
+def test_the_tokenizer_is_hugging_face_s(tiny: Tiny, tmp_path: Path, tokenizer, backend: str) -> None:
+    model = load_model(str(tiny("llama", tmp_path)), device="cpu", backend=backend)
     ids = tokenizer("Tom has 9 apples.", add_special_tokens=False).input_ids
     assert model.to_tokens("Tom has 9 apples.")[0].tolist() == [1, *ids]
     assert model.to_tokens("Tom has 9 apples.", prepend_bos=False)[0].tolist() == ids
 
 
-def test_a_model_without_bos_is_given_none(tiny: Tiny, tmp_path: Path, tokenizer) -> None:
+def test_a_model_without_bos_is_given_none(tiny: Tiny, tmp_path: Path, tokenizer, backend: str) -> None:
     folder = tiny("llama", tmp_path)
     config = folder / "tokenizer_config.json"
     config.write_text(config.read_text().replace(f'"bos_token": "{tokenizer.bos_token}"', '"bos_token": null'))
-    model = load_model(str(folder), device="cpu")
+    model = load_model(str(folder), device="cpu", backend=backend)
     assert model.tokenizer.bos_token is None
+    assert question_tokens(model, "Tom has 9 apples.")[0] == tokenizer("Tom", add_special_tokens=False).input_ids[0]
     ids = tokenizer("Tom has 9 apples.", add_special_tokens=False).input_ids
     assert model.to_tokens("Tom has 9 apples.")[0].tolist() == ids
 
@@ -114,7 +118,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("part", REFUSED)
-def test_what_would_be_lost_is_refused(tiny: Tiny, tmp_path: Path, part: str) -> None:
+def test_what_would_be_lost_is_refused(request: pytest.FixtureRequest, tiny: Tiny, tmp_path: Path, part: str) -> None:
+    if part != "quantised":
+        request.getfixturevalue("needs_hooked")
     family, changes, message = REFUSED[part]
     with pytest.raises(DPCInterpError, match=message):
         load_model(str(tiny(family, tmp_path, **changes)), device="cpu")
@@ -163,6 +169,17 @@ def test_an_unknown_backend_is_refused() -> None:
         load_model("reasoner", backend="bridges")
 
 
+def test_the_default_is_the_first_backend_there_is() -> None:
+    model = load_model("reasoner", device="cpu")
+    assert isinstance(model, HookedTransformer if HAS_HOOKED else TransformerBridge)
+
+
+def test_hooked_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dpc_interp.lm.lens.HAS_HOOKED", False)
+    with pytest.raises(DPCInterpError, match=r'backend="hooked" needs TransformerLens 3, .*; take backend="bridge"'):
+        load_model("reasoner", backend="hooked")
+
+
 @pytest.mark.parametrize("network", ["switched off", "no route", "no answer"])
 @pytest.mark.parametrize("name", ["someone/some-model", "pythia-14m", "meta-llama/Llama-2-13b-hf", SMOLLM2])
 def test_without_a_network_a_name_fails_in_seconds(
@@ -172,7 +189,7 @@ def test_without_a_network_a_name_fails_in_seconds(
     if network != "switched off":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9" if network == "no route" else silent_server)
-        monkeypatch.setattr(loading, "HUB_TIMEOUT", 0.3)
+        monkeypatch.setattr(hub, "TIMEOUT", 0.3)
     start = time.monotonic()
     with pytest.raises(DPCInterpError, match="cannot be fetched .*make smollm2" if name == SMOLLM2 else "its folder"):
         load_model(name)

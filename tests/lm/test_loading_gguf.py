@@ -97,7 +97,6 @@ def write(model: LlamaForCausalLM, file: Path, *, rope_scaling: str | None = Non
     return file
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge"])
 def test_logits_and_special_tokens_are_those_of_the_model_written(
     llama: LlamaForCausalLM, tmp_path: Path, backend: str
 ) -> None:

@@ -5,15 +5,13 @@ PEFT pads between prompt and question, we pad first, so PEFT answers one questio
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, PeftModel, PromptTuningConfig, TaskType, get_peft_model
-from transformer_lens import HookedTransformer, HookedTransformerConfig
-from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -25,15 +23,16 @@ from transformers import (
 
 from dpc_interp import Problem, SoftPrompt, generate, load_model, load_problems, load_prompt, prompted
 from dpc_interp.lm.generation import question_tokens
+from dpc_interp.lm.hooked import HookedModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:Position ids are not supported")  # PEFT numbers P | Q itself
 N_VIRTUAL, N_NEW = 4, 10
 SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 
-def make_llama(tokenizer: PreTrainedTokenizerBase, folder: Path) -> HookedTransformer:
+def llama(n_vocab: int) -> PreTrainedModel:
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=n_vocab,
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=2,
@@ -43,34 +42,14 @@ def make_llama(tokenizer: PreTrainedTokenizerBase, folder: Path) -> HookedTransf
         initializer_range=0.4,
         **SPECIAL,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return load_model(str(folder), device="cpu")
+    return LlamaForCausalLM(config)
 
 
-def make_gpt2(tokenizer: PreTrainedTokenizerBase, folder: Path) -> HookedTransformer:
+def gpt2(n_vocab: int) -> PreTrainedModel:
     config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=224, n_embd=16, n_layer=2, n_head=4, initializer_range=0.4, **SPECIAL
+        vocab_size=n_vocab, n_positions=224, n_embd=16, n_layer=2, n_head=4, initializer_range=0.4, **SPECIAL
     )
-    hf_model = GPT2LMHeadModel(config).eval()
-    hf_model.save_pretrained(folder)
-    cfg = HookedTransformerConfig(
-        n_layers=2,
-        d_model=16,
-        n_heads=4,
-        d_head=4,
-        d_mlp=64,
-        n_ctx=224,
-        d_vocab=len(tokenizer),
-        act_fn="gelu_new",
-        normalization_type="LN",
-        eps=config.layer_norm_epsilon,
-        device="cpu",
-    )
-    model = HookedTransformer(cfg, tokenizer=tokenizer)
-    model.tokenizer = tokenizer
-    model.load_state_dict(convert_gpt2_weights(hf_model, cfg), strict=False)
-    return model.eval().requires_grad_(False)
+    return GPT2LMHeadModel(config)
 
 
 @dataclass(frozen=True)
@@ -78,7 +57,7 @@ class Pair:
     """One model twice: as Hugging Face's folder and hooked; with the adapter that PEFT trained for it."""
 
     folder: Path
-    model: HookedTransformer
+    model: HookedModel
     trained: Path
     losses: tuple[float, ...]
 
@@ -111,7 +90,9 @@ def questions() -> list[Problem]:
     return load_problems("story", n=50)
 
 
-@pytest.fixture(scope="module", params=[make_llama, make_gpt2], ids=["llama", "gpt2"])
+@pytest.fixture(
+    scope="module", params=list(product([llama, gpt2], ["hooked", "bridge"])), ids=lambda p: f"{p[0].__name__}, {p[1]}"
+)
 def pair(
     request: pytest.FixtureRequest,
     tokenizer: PreTrainedTokenizerBase,
@@ -119,16 +100,21 @@ def pair(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Pair:
     torch.manual_seed(3)
-    make: Callable[..., HookedTransformer] = request.param
-    folder = tmp_path_factory.mktemp("models") / make.__name__.removeprefix("make_")
-    bare = Pair(folder, make(tokenizer, folder), tmp_path_factory.mktemp("trained"), ())
+    make, backend = request.param
+    if backend == "hooked":
+        request.getfixturevalue("needs_hooked")
+    folder = tmp_path_factory.mktemp("models") / make.__name__
+    make(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model = load_model(str(folder), device="cpu", backend=backend)
+    bare = Pair(folder, model, tmp_path_factory.mktemp("trained"), ())
     texts = [question_tokens(bare.model, problem.question) for problem in questions[:4]]
     losses = train_in_peft(bare, texts)
     return Pair(bare.folder, bare.model, bare.trained, tuple(losses))
 
 
 @torch.no_grad()
-def check_same(model: HookedTransformer, prompt: SoftPrompt, theirs: PeftModel, questions: list[Problem]) -> None:
+def check_same(model: HookedModel, prompt: SoftPrompt, theirs: PeftModel, questions: list[Problem]) -> None:
     """The same logits and the same greedy text, question by question."""
     runs = generate(model, questions, prompt, max_new_tokens=N_NEW, progress=False)
     assert len({len(run.question_tokens) for run in runs}) > 5  # the batch is padded

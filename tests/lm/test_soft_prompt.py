@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformer_lens import HookedTransformer
 
 from dpc_interp import SoftPrompt, generate, load_prompt, prompted, saliency
+from dpc_interp.lm.lens import HookedTransformer
 from dpc_interp.lm.soft_prompt import bundled_prompts
 from dpc_interp.lm.tuning import prompt_loss
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformer_lens import HookedTransformer
 
 from dpc_interp import Problem, SoftPrompt, load_problems, prompted, tune_prompt
 from dpc_interp.lm.generation import question_tokens
+from dpc_interp.lm.lens import HookedTransformer
 from dpc_interp.lm.tuning import _example, _held_out_loss, prompt_loss
 
 FAST = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -105,6 +107,50 @@ def test_out_of_reach(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(DPCInterpError, match=f"{name} cannot be fetched.*give the path") as caught:
         load_problems(name, n=3)
     assert "\n" not in str(caught.value)
+
+
+OFFLINE = """
+import sys, time
+from dpc_interp import DPCInterpError, load_problems, load_prompt
+for load, name in ((load_problems, "gsm8k"), (load_prompt, "someone/story-prompt")):
+    start = time.monotonic()
+    try:
+        load(name)
+    except DPCInterpError as error:
+        print(f"{time.monotonic() - start:.1f}", error)
+"""
+
+
+def test_without_a_network_it_fails_in_seconds(tmp_path: Path) -> None:
+    """In a process of its own: the clients read where the hub is when they are imported."""
+    env = {key: value for key, value in os.environ.items() if "OFFLINE" not in key}
+    env |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", OFFLINE], env=env, capture_output=True, text=True, check=True)
+    said = [line.partition(" ") for line in done.stdout.splitlines()]
+    assert ["gsm8k cannot be fetched" in said[0][2], "cannot be fetched from the hub" in said[1][2]] == [True] * 2
+    assert all(float(seconds) < 10 for seconds, _, _ in said)
+
+
+def test_without_a_network_the_cache_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    from datasets.arrow_writer import ArrowWriter
+
+    folder = tmp_path / "openai___gsm8k" / "main" / "0.0.0" / "abc"
+    folder.mkdir(parents=True)
+    with ArrowWriter(path=str(folder / "gsm8k-test.arrow")) as writer:
+        writer.write(GSM8K)
+        writer.finalize()
+    datasets.DatasetInfo(
+        features=datasets.Features(dict.fromkeys(GSM8K, datasets.Value("string"))),
+        builder_name="parquet",
+        dataset_name="gsm8k",
+        config_name="main",
+        version="0.0.0",
+        splits=[{"name": "test", "num_bytes": 1, "num_examples": 1, "dataset_name": "gsm8k"}],
+    ).write_to_directory(folder)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    [problem] = load_problems("gsm8k", "test")
+    assert problem.rationale.split("\n") == STEPS["gsm8k"]
 
 
 def test_gsm_symbolic() -> None:
