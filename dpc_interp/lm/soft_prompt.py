@@ -142,8 +142,11 @@ def with_placeholders(tokens: Int[Tensor, "batch pos"], n_virtual: int) -> Int[T
 
 def logits_behind(
     model: HookedModel, tokens: Int[Tensor, "batch pos"], n_virtual: int
-) -> Float[Tensor, "batch n_virtual_and_pos d_vocab"]:
-    """One forward pass over `tokens` with placeholders in front; a hook of the caller's writes the prompt over them."""
+) -> Float[Tensor, "row logit_pos d_vocab"]:
+    """One forward pass over `tokens` with placeholders in front; a hook of the caller's writes the prompt over them.
+
+    Logits [batch, n_virtual + pos, d_vocab], unless a hook of the caller's left fewer.
+    """
     tokens = with_placeholders(tokens.to(model.cfg.device), n_virtual)
     # where the tokenizer pads on the left, TransformerLens would mask the placeholders as padding if not told otherwise
     pads_left = model.tokenizer is not None and model.tokenizer.padding_side == "left"

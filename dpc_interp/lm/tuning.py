@@ -127,11 +127,10 @@ def prompt_loss(
     positions = torch.arange(tokens.shape[1], device=tokens.device)
     counted = (positions >= n_question) & (positions < length)
 
-    def needed(resid: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "one counted d_model"]:
+    def needed(resid: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "1 counted d_model"]:
         return resid[:, n_virtual - 1 : -1][counted][None]  # logits of a large vocabulary are dear
 
-    last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
-    with model.hooks(fwd_hooks=[("hook_embed", write_prompt(vectors)), (last, needed)]):
+    with model.hooks(fwd_hooks=[("hook_embed", write_prompt(vectors)), ("unembed.hook_in", needed)]):
         logits = logits_behind(model, tokens, n_virtual)[0]
     return cross_entropy(logits.float(), tokens[counted])
 
