@@ -169,7 +169,8 @@ def _judge(claim: Claim, prompts: list[pd.DataFrame], problems: pd.Index, weight
 def _enough(claim: Claim, wrong: Flags) -> bool:
     """Whether the problems, and the outcomes where they are compared, suffice to judge a prompt."""
     compared = claim.effect not in ("mean", "spearman")
-    return len(wrong) >= MIN_PROBLEMS and (not compared or min(wrong.sum(), (~wrong).sum()) >= MIN_OUTCOMES)
+    rarer = min(int(wrong.sum()), int((~wrong).sum()))
+    return len(wrong) >= MIN_PROBLEMS and (not compared or rarer >= MIN_OUTCOMES)
 
 
 def _effect(claim: Claim, values: Array, wrong: Flags, weights: Array) -> Array:

@@ -36,7 +36,7 @@ def _prompt(rng: np.random.Generator, ids: np.ndarray, hard: np.ndarray, name: s
     harm = rng.normal(size=n)  # what the prompt does to an instance
     wrong = 0.7 * hard + 0.7 * (harm if true else rng.normal(size=n)) + 0.05 * rng.normal() > 0.4
     late = harm if true else rng.normal(size=n)
-    level = 3.0 if true else 1.6
+    level = 3.0 if true else 1.4
     stats = pd.DataFrame(
         {
             "instance": ids,

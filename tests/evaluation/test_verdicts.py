@@ -6,6 +6,7 @@ import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from dpc_interp import DPCInterpError, Results, verdicts, verdicts_markdown
 from dpc_interp.evaluation import verdict_page
-from dpc_interp.evaluation.intervals import hedges_g
+from dpc_interp.evaluation.intervals import hedges_g, resamples
 from dpc_interp.evaluation.measures import grounded_share, measures
 from dpc_interp.evaluation.verdicts import CLAIMS
 
@@ -33,15 +34,23 @@ def little_to_collect() -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.fixture
+def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the repeats: the standard error of 200 resamples is good to a twentieth."""
+    monkeypatch.setattr("dpc_interp.evaluation.verdicts.resamples", partial(resamples, n_resamples=200))
+
+
 def counted(found: list[pd.DataFrame]) -> dict[str, Counter[str]]:
     return {name: Counter(f.set_index("claim").loc[name, "verdict"] for f in found) for name in NAMES}
 
 
+@pytest.mark.usefixtures("fewer_resamples")
 def test_what_is_true_holds_in_at_least_95_of_100(world: World) -> None:
     counts = counted([verdicts(world(seed, true=True), model="made") for seed in range(REPEATS)])
     assert {name: count for name, count in counts.items() if count["holds"] < 95} == {}
 
 
+@pytest.mark.usefixtures("fewer_resamples")
 def test_what_is_false_does_not_hold_in_at_least_95_of_100(world: World) -> None:
     counts = counted([verdicts(world(seed, true=False), model="made") for seed in range(REPEATS)])
     assert {name: count for name, count in counts.items() if count["holds"] > 5} == {}
@@ -49,6 +58,7 @@ def test_what_is_false_does_not_hold_in_at_least_95_of_100(world: World) -> None
     assert counts["C4"]["undecided"] >= 85, "nothing is there to be found"
 
 
+@pytest.mark.usefixtures("fewer_resamples")
 def test_shuffled_outcomes_destroy_what_was_true(world: World) -> None:
     found = []
     for seed in range(20):
