@@ -124,13 +124,13 @@ def control_peaks(
         token 0 draws more than any other (`first_is_peak`).
     """
     parts = []
-    for (task, prompt, condition), rows in frame.groupby(["task", "prompt", "condition"], sort=False):
+    names = ["task", "prompt", "condition"]
+    for _, rows in frame.groupby(names, sort=False):
         found = peaks(rows, layers=layers, exclude_sink=exclude_sink)
         first = peaks(rows, layers=layers, exclude_sink=False)["peak_token"] == 0
-        named = found.assign(first_is_peak=first).reset_index()
-        parts.append(named.assign(task=task, prompt=prompt, condition=condition))
-    joined = pd.concat(parts, ignore_index=True)
-    return joined[["task", "prompt", "condition", "instance", "peak_token", "peak_ratio", "first_is_peak"]]
+        named = rows[[*names, "instance"]].drop_duplicates()
+        parts.append(named.merge(found.assign(first_is_peak=first), left_on="instance", right_index=True))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _text_tokens(model: HookedModel, text: str) -> Tensor:

@@ -49,9 +49,10 @@ def plot_sink_control(
             table = by_instance(rows, "virtual_token")
             values = matrix(table)
             mean, low, high = mean_interval(values / values.mean(axis=1, keepdims=True), seed=seed)
-            look = {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]}
-            look |= {"linestyle": DASHES[i % len(DASHES)], "markersize": 2.5}
-            axes.fill_between(table.columns, low, high, color=look["color"], alpha=0.15, linewidth=0)
+            color = PALETTE[i % len(PALETTE)]
+            look: dict[str, Any] = {"color": color, "marker": MARKERS[i % len(MARKERS)], "markersize": 2.5}
+            look["linestyle"] = DASHES[i % len(DASHES)]
+            axes.fill_between(table.columns, low, high, color=color, alpha=0.15, linewidth=0)
             axes.plot(table.columns, mean, label=str(condition), **{**look, **style})
         axes.axhline(1.0, color=GREY, linestyle="--", linewidth=0.8, zorder=0)
         axes.set_ylim(bottom=0)
