@@ -6,6 +6,7 @@ The analysis of *Improving Complex Reasoning with Dynamic Prompt Corruption* (IC
 from dpc_interp import plots
 from dpc_interp.analysis.accumulation import peaks
 from dpc_interp.analysis.analyse import Analysis, SaliencyMap, analyse, saliency_map, with_rationale
+from dpc_interp.analysis.controls import control_peaks, sink_controls
 from dpc_interp.analysis.saliency import saliency
 from dpc_interp.analysis.segments import Segments
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger, trigger_statistics
@@ -13,6 +14,9 @@ from dpc_interp.corruption.hooks import corrupted
 from dpc_interp.corruption.plan import CorruptionPlan, plan_corruption, plan_random
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.methods import Results, evaluate
+from dpc_interp.evaluation.statistics import sink_summary
+from dpc_interp.evaluation.verdict_page import verdicts_markdown
+from dpc_interp.evaluation.verdicts import verdicts
 from dpc_interp.lm.check import ModelCheck, check_model
 from dpc_interp.lm.generation import Transcript, generate
 from dpc_interp.lm.loading import load_model
@@ -36,6 +40,7 @@ __all__ = [
     "analyse",
     "calibrate_trigger",
     "check_model",
+    "control_peaks",
     "corrupted",
     "evaluate",
     "generate",
@@ -49,7 +54,11 @@ __all__ = [
     "prompted",
     "saliency",
     "saliency_map",
+    "sink_controls",
+    "sink_summary",
     "trigger_statistics",
     "tune_prompt",
+    "verdicts",
+    "verdicts_markdown",
     "with_rationale",
 ]

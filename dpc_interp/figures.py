@@ -19,11 +19,12 @@ from matplotlib.figure import Figure
 from dpc_interp import plots
 from dpc_interp.analysis.analyse import saliency_map
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger
-from dpc_interp.evaluation.claims import claims
 from dpc_interp.evaluation.methods import METHODS
 from dpc_interp.evaluation.statistics import summarise
 from dpc_interp.evaluation.store import digest
 from dpc_interp.evaluation.tables import accuracy_table, markdown
+from dpc_interp.evaluation.verdict_page import verdicts_markdown
+from dpc_interp.evaluation.verdicts import verdicts
 from dpc_interp.lm.loading import load_model
 from dpc_interp.lm.soft_prompt import bundled_prompts, load_prompt
 from dpc_interp.parallel import map_processes
@@ -230,7 +231,11 @@ def tables(studies: list[Study], folder: Path) -> str:
             plots.plot_accuracy(frame, ax=ax)
             _save(figure, folder / name, frame.round(6))
         text += [f"## {name}: {title}", markdown(accuracy_table(frame)), ""]
-    found = pd.concat([claims(s.results) for s in studies], ignore_index=True)
+    judged = verdicts([s.results for s in studies], model=studies[0].model)
+    judged.round(6).to_csv(folder / "verdicts.csv", index=False)
+    (folder / "VERDICTS.md").write_text(verdicts_markdown(judged))
+    by_prompt = [verdicts([s.results], model=s.model).assign(prompt=s.prompt) for s in studies]
+    found = pd.concat(by_prompt, ignore_index=True)
     found.round(6).to_csv(folder / "claims.csv", index=False)
     text += ["## The paper's claims, by task and prompt", _claims_text(found)]
     return "\n\n".join(text)

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.evaluation.intervals import hedges_g, mean_interval
+from dpc_interp.evaluation.intervals import mean_interval
+from dpc_interp.evaluation.statistics import outcome_effects
 from dpc_interp.plots.frames import by_instance, check_finite, check_frame, check_outcome, matrix
 from dpc_interp.plots.style import OUTCOMES, drawing_axes, note_size
 
@@ -61,7 +62,8 @@ def plot_layer_flow(
 
 
 def layer_effect_sizes(frame: pd.DataFrame, *, source: str, destination: str, seed: int = 0) -> pd.DataFrame:
-    """Hedges' g of wrong over right by layer: layer, n_right, n_wrong, right, wrong (means), effect, low, high.
+    """Hedges' g of wrong over right by layer: layer, n_right, n_wrong, right, wrong (means), effect, low, high, p
+    (Welch's t test), p_holm (Holm over the layers).
 
     Positive where wrong instances have more flow; the 95% interval is a seeded bootstrap; NaN where an outcome has
     fewer than two instances. Raises as `plot_layer_flow`.
@@ -72,20 +74,9 @@ def layer_effect_sizes(frame: pd.DataFrame, *, source: str, destination: str, se
         matrix(tables[correct].reindex(columns=layers)) if correct in tables else np.empty((0, len(layers)))
         for correct in (True, False)
     )
-    effect, low, high = hedges_g(wrong, right, seed=seed)
-    means = [group.mean(axis=0) if len(group) else np.full(len(layers), np.nan) for group in (right, wrong)]
-    return pd.DataFrame(
-        {
-            "layer": layers,
-            "n_right": len(right),
-            "n_wrong": len(wrong),
-            "right": means[0],
-            "wrong": means[1],
-            "effect": effect,
-            "low": low,
-            "high": high,
-        }
-    )
+    effects = outcome_effects(wrong, right, seed)
+    effects.insert(0, "layer", layers)
+    return effects
 
 
 def _tables(frame: pd.DataFrame, source: str, destination: str) -> dict[bool, pd.DataFrame]:

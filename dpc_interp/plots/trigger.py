@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.evaluation.intervals import Array, ranking_interval
+from dpc_interp.evaluation.effects import Array
+from dpc_interp.evaluation.intervals import ranking_interval
 from dpc_interp.plots.frames import check_finite, check_frame, check_outcome, label
 from dpc_interp.plots.style import COLUMN_WIDTH, DASHES, GREY, OUTCOMES, PALETTE, drawing_axes, note_size
 

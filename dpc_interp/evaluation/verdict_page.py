@@ -1,0 +1,96 @@
+"""The verdicts as a page: `python -m dpc_interp.evaluation.verdict_page figures`.
+
+It writes `figures/VERDICTS.md` from every `figures/*/verdicts.csv`: a line a claim, a table by task, and all numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from dpc_interp.errors import DPCInterpError
+from dpc_interp.evaluation.intervals import LEVEL
+from dpc_interp.evaluation.tables import markdown
+from dpc_interp.evaluation.verdicts import CLAIMS
+
+STAR = "*"
+"""Marks a verdict that stands after Holm's correction."""
+
+
+def verdicts_markdown(frame: pd.DataFrame) -> str:
+    """`verdicts` of one or several models as Markdown."""
+    text = [
+        "# Which of the paper's claims hold",
+        "Written by `python -m dpc_interp.evaluation.verdict_page`; the rules are fixed in `evaluation/verdicts.py`. "
+        f"An effect is the mean over tuned prompts, its {LEVEL:.0%} interval is over problems and tuning seeds (over "
+        "problems only where there is one prompt). A claim **holds** where the whole interval lies on the claimed side "
+        "of the null, **fails** where it lies on the other (or nothing varies and the effect is not on the claimed "
+        f"side), and is **undecided** otherwise. {STAR} marks what stands after Holm's correction over all rows of the "
+        "model.",
+    ]
+    for model, rows in frame.groupby("model", sort=False):
+        words = _words(rows)
+        table = rows.assign(word=words).pivot_table(index="task", columns="claim", values="word", aggfunc="first")
+        table = table.loc[rows["task"].unique(), rows["claim"].unique()].reset_index()
+        text += [f"## {model}", "\n".join(_sentences(rows)), markdown(table), markdown(_details(rows, words))]
+    return "\n\n".join(text) + "\n"
+
+
+def _words(rows: pd.DataFrame) -> list[str]:
+    return [
+        verdict + (STAR if verdict != "undecided" and p < 1 - LEVEL else "")
+        for verdict, p in zip(rows["verdict"], rows["p_holm"], strict=True)
+    ]
+
+
+def _sentences(rows: pd.DataFrame) -> Iterator[str]:
+    """A line a claim: `- C1. What it says: holds on story, rule; undecided on choice (fig3_accumulation).`"""
+    for claim in CLAIMS:
+        of_claim = rows[rows["claim"] == claim.name]
+        where = [
+            f"**{verdict}** on {', '.join(of_claim.loc[of_claim['verdict'] == verdict, 'task'])}"
+            for verdict in ("holds", "fails", "undecided")
+            if (of_claim["verdict"] == verdict).any()
+        ]
+        if where:
+            yield f"- {claim.name}. {claim.says} Rule: {claim.rule}. It {'; '.join(where)}. See {claim.figure}."
+
+
+def _details(rows: pd.DataFrame, words: list[str]) -> pd.DataFrame:
+    cells = [
+        {
+            "task": row.task,
+            "claim": row.claim,
+            "verdict": word,
+            "effect [95%]": f"{row.effect:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.n_prompts else "not measured",
+            "null": f"{row.side} {row.null:g}",
+            "p": f"{row.p:.2g}",
+            "p, Holm": f"{row.p_holm:.2g}",
+            "df": f"{row.df:.1f}",
+            "problems": row.n,
+            "prompts": row.n_prompts,
+            "figure": row.figure,
+        }
+        for row, word in zip(rows.itertuples(), words, strict=True)
+    ]
+    return pd.DataFrame(cells).replace("nan", "–")
+
+
+def main() -> None:
+    """Write VERDICTS.md from the verdicts of every model."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", type=Path, help="its folders hold a model's verdicts.csv each")
+    parser.add_argument("--out", type=Path, help="default: VERDICTS.md in that folder")
+    args = parser.parse_args()
+    files = sorted(args.folder.glob("*/verdicts.csv"))
+    if not files:
+        raise DPCInterpError(f"no {args.folder}/*/verdicts.csv; draw the figures first")
+    frame = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+    (args.out or args.folder / "VERDICTS.md").write_text(verdicts_markdown(frame))
+
+
+if __name__ == "__main__":
+    main()
