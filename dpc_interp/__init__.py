@@ -13,6 +13,8 @@ from dpc_interp.corruption.hooks import corrupted
 from dpc_interp.corruption.plan import CorruptionPlan, plan_corruption, plan_random
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.methods import Results, evaluate
+from dpc_interp.evaluation.regression import trigger_regression
+from dpc_interp.evaluation.triggers import compare_triggers, triggers_table
 from dpc_interp.lm.check import ModelCheck, check_model
 from dpc_interp.lm.generation import Transcript, generate
 from dpc_interp.lm.loading import load_model
@@ -36,6 +38,7 @@ __all__ = [
     "analyse",
     "calibrate_trigger",
     "check_model",
+    "compare_triggers",
     "corrupted",
     "evaluate",
     "generate",
@@ -49,7 +52,9 @@ __all__ = [
     "prompted",
     "saliency",
     "saliency_map",
+    "trigger_regression",
     "trigger_statistics",
+    "triggers_table",
     "tune_prompt",
     "with_rationale",
 ]
