@@ -14,7 +14,9 @@ from dpc_interp.corruption.hooks import corrupted
 from dpc_interp.corruption.plan import CorruptionPlan, plan_corruption, plan_random
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.methods import Results, evaluate
+from dpc_interp.evaluation.regression import trigger_regression
 from dpc_interp.evaluation.statistics import sink_summary
+from dpc_interp.evaluation.triggers import compare_triggers, triggers_table
 from dpc_interp.evaluation.verdict_page import verdicts_markdown
 from dpc_interp.evaluation.verdicts import verdicts
 from dpc_interp.lm.check import ModelCheck, check_model
@@ -40,6 +42,7 @@ __all__ = [
     "analyse",
     "calibrate_trigger",
     "check_model",
+    "compare_triggers",
     "control_peaks",
     "corrupted",
     "evaluate",
@@ -56,7 +59,9 @@ __all__ = [
     "saliency_map",
     "sink_controls",
     "sink_summary",
+    "trigger_regression",
     "trigger_statistics",
+    "triggers_table",
     "tune_prompt",
     "verdicts",
     "verdicts_markdown",

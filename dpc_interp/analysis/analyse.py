@@ -42,7 +42,8 @@ class Analysis:
     `flow`: instance, layer, source, source_step, destination, step, value (-1: the whole segment).
     `accumulation`: instance, layer, virtual_token, value.
     `tokens`: instance, layer, position (in the rationale), token, step, late, value (mean flow from the prompt), nll.
-    `instances`: instance, task, correct, n_steps, n_rationale_tokens, nll (mean over rationale, answer and stop).
+    `instances`: instance, task, correct, n_steps, n_rationale_tokens, nll (mean over rationale, answer and stop),
+    answer_nll (of the answer's last token; where there is no answer, of the last token before the stop), both in nats.
     """
 
     flow: pd.DataFrame
@@ -220,6 +221,7 @@ def _token_frame(
 
 
 def _instance_frame(runs: list[Transcript], layouts: list[Segments], nll: Float[Tensor, "batch pos"]) -> pd.DataFrame:
+    last = [layout.answer[1] - 1 for layout in layouts]  # an empty answer ends where the rationale does
     return pd.DataFrame(
         {
             "instance": [run.problem.id for run in runs],
@@ -228,5 +230,6 @@ def _instance_frame(runs: list[Transcript], layouts: list[Segments], nll: Float[
             "n_steps": [run.problem.n_steps for run in runs],
             "n_rationale_tokens": [layout.rationale[1] - layout.rationale[0] for layout in layouts],
             "nll": (nll.sum(1) / torch.tensor([len(run.generated_tokens) for run in runs])).numpy(),
+            "answer_nll": nll.numpy()[np.arange(len(runs)), last],
         }
     )

@@ -19,7 +19,7 @@ from dpc_interp.analysis.accumulation import check_layers, deep_layers, peaks, s
 from dpc_interp.analysis.analyse import Analysis
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 
-STATISTICS = ("late_share", "deep_flow", "peak_ratio", "shallow_flow", "nll", "length")
+STATISTICS = ("late_share", "deep_flow", "peak_ratio", "shallow_flow", "nll", "answer_nll", "length")
 """Columns of `trigger_statistics` that a rule can read; each fires above its threshold."""
 Criterion = Literal["accuracy", "youden"]
 """Most right answers with corruption where fired; or the best hit rate minus false alarms against 'PT was wrong'."""
@@ -49,13 +49,19 @@ def trigger_statistics(
     exclude_sink: bool = True,
 ) -> pd.DataFrame:
     """One row an instance: instance, task, correct, late_share (the paper's R), deep_flow (deep S_pr of the late half),
-    shallow_flow (S_pq), peak_token (j*), peak_ratio, nll (mean token NLL, nats), length (rationale tokens).
+    shallow_flow (S_pq), peak_token (j*), peak_ratio, nll (mean token NLL, nats), answer_nll (NLL of the
+    answer's last token; see `Analysis`), length (rationale tokens).
 
     Args:
         deep, shallow: layers; None: the last and the first third.
         beta: a strength above which a token counts as affected; None: the mean over the same early half.
         exclude_sink: see `peaks`.
+
+    Raises:
+        DPCInterpError: a layer that the model lacks, or an analysis stored before `answer_nll` was a column.
     """
+    if "answer_nll" not in found.instances:
+        raise DPCInterpError("this analysis was stored without answer_nll; remove its run folder and evaluate again")
     deep = check_layers(deep or deep_layers(found.n_layers), found.n_layers)
     shallow = check_layers(shallow or shallow_layers(found.n_layers), found.n_layers)
     by_token = (

@@ -13,6 +13,7 @@ from dpc_interp.plots.sink_control import plot_sink_control, plot_sink_ratios
 from dpc_interp.plots.step_flow import plot_step_flow
 from dpc_interp.plots.style import COLUMN_WIDTH, STABLE_METADATA, style_context
 from dpc_interp.plots.trigger import plot_precision_recall, plot_roc, plot_trigger_distribution
+from dpc_interp.plots.triggers import plot_trigger_gain, plot_triggers
 
 __all__ = [
     "COLUMN_WIDTH",
@@ -34,5 +35,7 @@ __all__ = [
     "plot_sink_ratios",
     "plot_step_flow",
     "plot_trigger_distribution",
+    "plot_trigger_gain",
+    "plot_triggers",
     "style_context",
 ]

@@ -16,6 +16,7 @@ LABELS = {
     "shallow_flow": "shallow flow $P→Q$",
 }
 LABELS |= {"peak_ratio": "peak ratio", "nll": "mean token NLL", "length": "length (tokens)"}
+LABELS |= {"answer_nll": "answer-token NLL"}
 
 
 def check_frame(frame: pd.DataFrame, name: str, columns: Sequence[str]) -> None:

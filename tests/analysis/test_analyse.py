@@ -135,6 +135,9 @@ def test_nll_is_that_of_the_prompted_model(found: Analysis, runs: list[Transcrip
         assert table.loc[run.problem.id, "nll"] == pytest.approx(sum(nll) / len(nll), rel=1e-4)
         tokens = found.tokens[(found.tokens["instance"] == run.problem.id) & (found.tokens["layer"] == 1)]
         assert tokens["nll"].tolist() == pytest.approx(nll[: len(tokens)], rel=1e-3, abs=1e-5)
+        stopped = run.generated_tokens[-1] == model.tokenizer.eos_token_id
+        last = len(nll) - (2 if stopped else 1)
+        assert table.loc[run.problem.id, "answer_nll"] == pytest.approx(nll[last], rel=1e-3, abs=1e-5)
 
 
 def test_instances(found: Analysis, runs: list[Transcript]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpc_interp import Analysis, DPCInterpError, TriggerRule, calibrate_trigger, trigger_statistics
+from dpc_interp.analysis.trigger import STATISTICS
 
 NAMES = ["b", "a"]
 
@@ -43,6 +46,7 @@ def found() -> Analysis:
                 "n_steps": [2, 3],
                 "n_rationale_tokens": [4, 5],
                 "nll": [0.5, 0.25],
+                "answer_nll": [0.125, 2.0],
             }
         ),
         options={},
@@ -61,6 +65,8 @@ def test_statistics_by_hand(found: Analysis) -> None:
     assert stats["peak_ratio"].tolist() == pytest.approx([7 / 4, 7 / 4])
     assert stats["length"].tolist() == [4, 5]
     assert stats["nll"].tolist() == [0.5, 0.25]
+    assert stats["answer_nll"].tolist() == [0.125, 2.0]
+    assert set(STATISTICS) < set(stats)
     assert stats["correct"].tolist() == [True, False]
     assert stats["task"].tolist() == ["story", "story"]
 
@@ -75,6 +81,12 @@ def test_options_by_hand(found: Analysis) -> None:
     for layers in ({"deep": (6,)}, {"shallow": (0, -1)}):
         with pytest.raises(DPCInterpError, match="there is no layer"):
             trigger_statistics(found, **layers)
+
+
+def test_an_analysis_stored_without_the_answer_s_nll_is_refused(found: Analysis) -> None:
+    old = replace(found, instances=found.instances.drop(columns="answer_nll"))
+    with pytest.raises(DPCInterpError, match="stored without answer_nll"):
+        trigger_statistics(old)
 
 
 def statistics(values: list[float], wrong: list[int], fixed: list[int] | None = None) -> pd.DataFrame:

@@ -32,6 +32,7 @@ from dpc_interp import (
     trigger_statistics,
     with_rationale,
 )
+from dpc_interp.analysis.trigger import STATISTICS
 from dpc_interp.evaluation.methods import METHODS
 from dpc_interp.lm.lens import HookedTransformer
 
@@ -203,7 +204,7 @@ def test_triggers_are_ranked_against_both_outcomes(results: Results, tables: dic
         expected = roc_auc_score(outcomes[outcome], results.statistics[statistic])
         assert row["auroc"] == pytest.approx(expected), (outcome, statistic)
         assert row["base_rate"] == pytest.approx(outcomes[outcome].mean())
-    assert len(found) == 12
+    assert len(found) == 2 * len(STATISTICS)
 
 
 def test_accuracy_criterion_uses_the_corrupted_validation_answers(

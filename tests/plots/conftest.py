@@ -80,6 +80,24 @@ def statistics() -> pd.DataFrame:
 
 
 @pytest.fixture
+def triggers() -> pd.DataFrame:
+    """Four triggers, the last without a ranking, at three rates, against both outcomes."""
+    rng = np.random.default_rng(7)
+    rows = []
+    for name, skill in (("late_share", 0.2), ("answer_nll", 0.1), ("random", 0.0), ("length", np.nan)):
+        for rate in (0.1, 0.3, 0.6):
+            for k, outcome in enumerate(("PT was wrong", "corruption fixes it")):
+                auroc, gain = 0.5 + skill - 0.05 * k, 0.1 * rate * (1 + skill)
+                rows.append((name, outcome, rate, rate + 0.02 * rng.random(), auroc, gain))
+    frame = pd.DataFrame(rows, columns=["trigger", "outcome", "rate", "firing_rate", "auroc", "difference"])
+    frame["firing_rate"] = frame.groupby(["trigger", "rate"])["firing_rate"].transform("first")
+    for column, width in (("auroc", 0.06), ("difference", 0.02)):
+        frame[f"{column}_low"], frame[f"{column}_high"] = frame[column] - width, frame[column] + width
+    frame.insert(0, "task", "story")
+    return frame
+
+
+@pytest.fixture
 def tokens() -> pd.DataFrame:
     """One instance's tokens as words, digits and signs with their leading spaces; flow grows along the rationale."""
     rng = np.random.default_rng(4)

@@ -30,6 +30,8 @@ from dpc_interp.plots import (
     plot_saliency_map,
     plot_step_flow,
     plot_trigger_distribution,
+    plot_trigger_gain,
+    plot_triggers,
     style_context,
 )
 from dpc_interp.plots.style import BLUE, PALETTE, RIGHT, VERMILLION, WRONG
@@ -61,6 +63,18 @@ FRAME_PLOTS: dict[str, tuple[Plot, str, dict, list[str]]] = {
         "statistics",
         {"kappa": 3.0, "alpha": 0.6},
         ["peak_ratio", "late_share", "correct"],
+    ),
+    "triggers": (
+        plot_triggers,
+        "triggers",
+        {},
+        ["task", "trigger", "outcome", "auroc", "auroc_low", "auroc_high"],
+    ),
+    "trigger_gain": (
+        plot_trigger_gain,
+        "triggers",
+        {},
+        ["task", "trigger", "rate", "firing_rate", "difference", "difference_low", "difference_high"],
     ),
     "accuracy": (plot_accuracy, "summary", {}, ["task", "method", "accuracy", "low", "high"]),
 }
