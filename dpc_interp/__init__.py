@@ -12,7 +12,9 @@ from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger, trigger_
 from dpc_interp.corruption.hooks import corrupted
 from dpc_interp.corruption.plan import CorruptionPlan, plan_corruption, plan_random
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.evaluation.ablation import ablate
 from dpc_interp.evaluation.methods import Results, evaluate
+from dpc_interp.evaluation.sweeps import corruption_variants, sensitivity, single_tokens
 from dpc_interp.lm.check import ModelCheck, check_model
 from dpc_interp.lm.generation import Transcript, generate
 from dpc_interp.lm.loading import load_model
@@ -33,10 +35,12 @@ __all__ = [
     "SoftPrompt",
     "Transcript",
     "TriggerRule",
+    "ablate",
     "analyse",
     "calibrate_trigger",
     "check_model",
     "corrupted",
+    "corruption_variants",
     "evaluate",
     "generate",
     "load_model",
@@ -49,6 +53,8 @@ __all__ = [
     "prompted",
     "saliency",
     "saliency_map",
+    "sensitivity",
+    "single_tokens",
     "trigger_statistics",
     "tune_prompt",
     "with_rationale",
