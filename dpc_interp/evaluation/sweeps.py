@@ -92,8 +92,8 @@ def single_tokens(
     def cells(setting: Setting, stages: Stages) -> list[Cell]:
         shares = _accumulation_shares(setting, stages, base, draft_rationales)
         return [
-            Cell(_changed(base, token=int(row["virtual_token"])), ["always"], labels=row)
-            for row in shares.to_dict("records")
+            Cell(_changed(base, token=token), ["always"], labels={"virtual_token": token, **dict(share)})
+            for token, share in shares.iterrows()
         ]
 
     return measure(settings, cells, ["test"], how)
@@ -222,20 +222,19 @@ def _changed(base: Options, **changes: Any) -> Options:
 
 
 def _accumulation_shares(setting: Setting, stages: Stages, options: Options, draft_rationales: bool) -> pd.DataFrame:
-    """virtual_token, accumulation, peak_share of the test problems."""
+    """By virtual token: accumulation and peak_share over the test problems."""
     pt = stages.runs("pt", setting.problems["test"], setting.prompt, options.max_new_tokens, draft_rationales)
     found = stages.analysis("analysis", pt, options.target, options.head_reduction)
     layers = options.shallow or shallow_layers(found.n_layers)
     chosen = found.accumulation[found.accumulation["layer"].isin(layers)]
     table = chosen.pivot_table(index="instance", columns="virtual_token", values="value")
     peak = peaks(found.accumulation, layers=layers, exclude_sink=options.exclude_sink)["peak_token"]
-    shares = pd.DataFrame(
+    return pd.DataFrame(
         {
             "accumulation": table.div(table.sum(axis=1), axis=0).mean(),
             "peak_share": peak.value_counts(normalize=True).reindex(table.columns, fill_value=0.0),
         }
     )
-    return shares.rename_axis("virtual_token").reset_index()
 
 
 def _beta_unit(setting: Setting, stages: Stages, options: Options, draft_rationales: bool) -> float:

@@ -41,7 +41,7 @@ def plot_single_tokens(frame: pd.DataFrame, *, ax: Axes | None = None, **style: 
         twin = axes.twinx()
         share = 100 * frame["accumulation"].to_numpy(dtype=np.float64)
         twin.bar(tokens, share, width=0.7, color="0.85")
-        twin.set_ylim(0, 2.5 * share.max())  # the bars stay below most marks
+        twin.set_ylim(0, 2.5 * (share.max() or 1.0))  # the bars stay below most marks
         twin.set_ylabel("accumulation (% of the prompt's)", color=GREY)
         twin.tick_params(axis="y", colors=GREY)
         twin.spines["right"].set(visible=True, color=GREY)
