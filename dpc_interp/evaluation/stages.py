@@ -45,6 +45,8 @@ class Stages:
         self.batch_size, self.progress = batch_size, progress
         self.model_key, self.prompt_key = model_key or model_digest(model), prompt_digest(prompt)
         self._timed: list[dict[str, object]] = []
+        self._runs: dict[str, list[Transcript]] = {}
+        self._analyses: dict[str, Analysis] = {}
         self._corrupted: dict[str, Sequence[int] | np.ndarray] = {}
         for frame in store.stored("corrupted-"):
             self._hold(frame)
@@ -65,8 +67,12 @@ class Stages:
             return pd.DataFrame({"instance": [p.id for p in problems], "generated_tokens": tokens})
 
         key = self._key("" if prompt is None else self.prompt_key, max_new_tokens, problem_digest(problems))
-        frame = self._timed_stage(f"{name}-{key}", make, _count_tokens)
-        return [self._transcript(p, ids) for p, ids in zip(problems, frame["generated_tokens"], strict=True)]
+        stage = f"{name}-{key}"
+        if stage not in self._runs:
+            frame = self._timed_stage(stage, make, _count_tokens)
+            read = zip(problems, frame["generated_tokens"], strict=True)
+            self._runs[stage] = [self._transcript(problem, ids) for problem, ids in read]
+        return list(self._runs[stage])
 
     def corrupted(
         self,
@@ -109,37 +115,11 @@ class Stages:
         self, name: str, runs: Sequence[Transcript], target: Target, head_reduction: HeadReduction
     ) -> Analysis:
         """The analysis of the runs that have a rationale; runs without one never trigger and are never corrupted."""
-        usable = with_rationale(runs, self.model)
-        if not usable:
-            raise DPCInterpError("no answer has a rationale to analyse; use a prompt that makes the model reason")
-        made: list[Analysis] = []
-
-        def frame(which: str) -> Callable[[], pd.DataFrame]:
-            def make() -> pd.DataFrame:
-                if not made:
-                    made.append(
-                        analyse(
-                            self.model,
-                            usable,
-                            self.prompt,
-                            target=target,
-                            head_reduction=head_reduction,
-                            progress=self.progress,
-                        )
-                    )
-                return getattr(made[0], which)
-
-            return make
-
-        read = problem_digest([run.problem for run in usable]), [run.generated_tokens.tolist() for run in usable]
+        read = problem_digest([run.problem for run in runs]), [run.generated_tokens.tolist() for run in runs]
         key = self._key(self.prompt_key, target, head_reduction, *read)
-        frames = {
-            which: self._timed_stage(f"{name}-{key}-{which}", frame(which), len)
-            for which in ("flow", "accumulation", "tokens", "instances")
-        }
-        return Analysis(
-            **frames, options={"prompt": self.prompt.name, "target": target, "head_reduction": head_reduction}
-        )
+        if key not in self._analyses:
+            self._analyses[key] = self._analyse(f"{name}-{key}", runs, target, head_reduction)
+        return self._analyses[key]
 
     def timings(self) -> pd.DataFrame:
         """Seconds and tokens (rows, for an analysis) of each stage that was computed."""
@@ -164,6 +144,37 @@ class Stages:
             progress=self.progress,
         )
         return [run.generated_tokens.tolist() for run in made]
+
+    def _analyse(
+        self, stage: str, runs: Sequence[Transcript], target: Target, head_reduction: HeadReduction
+    ) -> Analysis:
+        usable = with_rationale(runs, self.model)
+        if not usable:
+            raise DPCInterpError("no answer has a rationale to analyse; use a prompt that makes the model reason")
+        made: list[Analysis] = []
+
+        def frame(which: str) -> Callable[[], pd.DataFrame]:
+            def make() -> pd.DataFrame:
+                if not made:
+                    made.append(
+                        analyse(
+                            self.model,
+                            usable,
+                            self.prompt,
+                            target=target,
+                            head_reduction=head_reduction,
+                            progress=self.progress,
+                        )
+                    )
+                return getattr(made[0], which)
+
+            return make
+
+        names = ("flow", "accumulation", "tokens", "instances")
+        frames = {which: self._timed_stage(f"{stage}-{which}", frame(which), len) for which in names}
+        return Analysis(
+            **frames, options={"prompt": self.prompt.name, "target": target, "head_reduction": head_reduction}
+        )
 
     def _key(self, *parts: object) -> str:
         return digest(self.model_key.encode(), *(repr(part).encode() for part in parts))

@@ -92,8 +92,8 @@ def single_tokens(
     def cells(setting: Setting, stages: Stages) -> list[Cell]:
         shares = _accumulation_shares(setting, stages, base, draft_rationales)
         return [
-            Cell(_changed(base, token=token), ["always"], labels={"virtual_token": token, **dict(share)})
-            for token, share in shares.iterrows()
+            Cell(_changed(base, token=token), ["always"], labels={"virtual_token": token, **share._asdict()})
+            for token, share in enumerate(shares.itertuples(index=False))
         ]
 
     return measure(settings, cells, ["test"], how)

@@ -37,7 +37,7 @@ from dpc_interp import (
 from dpc_interp.evaluation import stages
 from dpc_interp.evaluation.sweeps import select
 
-DECODE = {"max_new_tokens": 12, "progress": False}
+DECODE = {"max_new_tokens": 8, "progress": False}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,12 +61,12 @@ def with_gold(model: HookedTransformer, split: str, n: int, prompt: SoftPrompt) 
 
 @pytest.fixture(scope="module")
 def asked(model: HookedTransformer, prompt: SoftPrompt) -> list[Problem]:
-    return with_gold(model, "test", 14, prompt)
+    return with_gold(model, "test", 9, prompt)
 
 
 @pytest.fixture(scope="module")
 def validation(model: HookedTransformer, prompt: SoftPrompt) -> list[Problem]:
-    return with_gold(model, "validation", 12, prompt)
+    return with_gold(model, "validation", 9, prompt)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_grid_is_its_cells_evaluated_one_by_one(
     assert set(rows["shallow"]) == {"0"}
     assert (rows["mask"] == 0.5).all()
     assert set(rows["split"]) == {"test"}
-    assert set(rows["n_validation"]) == {12}
+    assert set(rows["n_validation"]) == {9}
     for i, (gamma, deep) in enumerate([(10, None), (10, [0, 2]), (25, None), (25, [0, 2])]):
         options = {"gamma": gamma, "deep": deep, "mask": 0.5, **DECODE}
         alone = evaluate(model, asked, prompt, ["random", "dpc"], validation=validation, **options)
@@ -116,7 +116,7 @@ def test_a_grid_is_its_cells_evaluated_one_by_one(
 
 
 def test_each_distinct_stage_is_made_once(where: dict[str, Any], calls: dict[str, Any], tmp_path: Path) -> None:
-    grid = {"gamma": [0, 25], "alpha_offset": [-1.0, 0.0, 0.1], "seed": [0, 1]}
+    grid = {"gamma": [0, 25], "alpha_offset": [-1.0, 0.0, 0.1]}
     first = ablate(**where, grid=grid, out=tmp_path)
     assert (calls["generate"], calls["analyse"]) == (4, 2), "pt of both splits, two corruptions; two analyses"
     again = ablate(**where, grid=grid, out=tmp_path)
@@ -291,7 +291,6 @@ def test_selection_never_reads_test_rows(swept: pd.DataFrame) -> None:
     shuffled.loc[test, outcomes] = swept.loc[test, outcomes].sample(frac=1, random_state=0).to_numpy()
     assert not shuffled["accuracy"].equals(swept["accuracy"])
     pd.testing.assert_series_equal(select(shuffled), swept["selected"], check_names=False)
-    pd.testing.assert_series_equal(select(swept.sample(frac=1, random_state=1)).sort_index(), select(swept))
     per_option = swept[swept["selected"]].groupby(["option", "method", "split"]).size()
     assert (per_option == 1).all()
 
