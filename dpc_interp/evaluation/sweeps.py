@@ -91,9 +91,14 @@ def single_tokens(
 
     def cells(setting: Setting, stages: Stages) -> list[Cell]:
         shares = _accumulation_shares(setting, stages, base, draft_rationales)
+        named = [(str(name), shares[name].tolist()) for name in shares]
         return [
-            Cell(_changed(base, token=token), ["always"], labels={"virtual_token": token, **share._asdict()})
-            for token, share in enumerate(shares.itertuples(index=False))
+            Cell(
+                _changed(base, token=token),
+                ["always"],
+                labels={"virtual_token": token, **{name: column[token] for name, column in named}},
+            )
+            for token in range(len(shares))
         ]
 
     return measure(settings, cells, ["test"], how)
