@@ -13,9 +13,11 @@ from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger, trigger_
 from dpc_interp.corruption.hooks import corrupted
 from dpc_interp.corruption.plan import CorruptionPlan, plan_corruption, plan_random
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.evaluation.ablation import ablate
 from dpc_interp.evaluation.methods import Results, evaluate
 from dpc_interp.evaluation.regression import trigger_regression
 from dpc_interp.evaluation.statistics import sink_summary
+from dpc_interp.evaluation.sweeps import corruption_variants, sensitivity, single_tokens
 from dpc_interp.evaluation.triggers import compare_triggers, triggers_table
 from dpc_interp.evaluation.verdict_page import verdicts_markdown
 from dpc_interp.evaluation.verdicts import verdicts
@@ -39,12 +41,14 @@ __all__ = [
     "SoftPrompt",
     "Transcript",
     "TriggerRule",
+    "ablate",
     "analyse",
     "calibrate_trigger",
     "check_model",
     "compare_triggers",
     "control_peaks",
     "corrupted",
+    "corruption_variants",
     "evaluate",
     "generate",
     "load_model",
@@ -57,6 +61,8 @@ __all__ = [
     "prompted",
     "saliency",
     "saliency_map",
+    "sensitivity",
+    "single_tokens",
     "sink_controls",
     "sink_summary",
     "trigger_regression",

@@ -1,56 +1,30 @@
-"""Who wins: base, prompt tuning and the corruptions on the same problems (METHOD 6).
-
-Greedy decoding is deterministic: a triggered method takes the answer under the corrupted prompt where it fires and
-prompt tuning's elsewhere. The trigger's threshold is calibrated on validation problems, never on those reported.
-"""
+"""Who wins: base, prompt tuning and the corruptions on the same problems (METHOD 6), with intervals and tests."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from dpc_interp.analysis.analyse import Analysis
-from dpc_interp.analysis.trigger import (
-    STATISTICS,
-    Criterion,
-    TriggerRule,
-    calibrate_trigger,
-    check_names,
-    trigger_statistics,
-)
-from dpc_interp.corruption.plan import CorruptionPlan, plan_corruption, plan_random
-from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.evaluation.stages import Stages, problem_digest
+from dpc_interp.analysis.analyse import Analysis, Target
+from dpc_interp.analysis.saliency import HeadReduction
+from dpc_interp.analysis.trigger import STATISTICS, Criterion, TriggerRule
+from dpc_interp.corruption.plan import Replace
+from dpc_interp.errors import DPCInterpError
+from dpc_interp.evaluation.compare import METHODS, Contexts, calibrate, check_methods, check_problems, compare
+from dpc_interp.evaluation.options import Options
+from dpc_interp.evaluation.stages import Stages, model_digest, problem_digest, prompt_digest
 from dpc_interp.evaluation.statistics import ranking, summarise
-from dpc_interp.evaluation.store import RunStore, digest
+from dpc_interp.evaluation.store import RunStore
 from dpc_interp.lm.generation import Transcript
-from dpc_interp.lm.hooked import HookedModel, tokenizer_of
+from dpc_interp.lm.hooked import HookedModel
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_prompt
-from dpc_interp.tasks.problems import Problem, check_distinct, has_validation, load_problems
+from dpc_interp.tasks.problems import Problem, has_validation, load_problems
 
-Fires = Literal["never", "rule", "rate", "always", "wrong"]
-"""Where: nowhere; by the rule; at random as often as the rule; everywhere; where pt was wrong (a ceiling)."""
-Corrupts = Literal["peak", "random", "mask only", "gamma only"]
-"""What: the accumulation token and Gamma; a random token and Gamma; the accumulation token alone; Gamma alone."""
-METHODS: dict[str, tuple[Fires, Corrupts]] = {
-    "base": ("never", "peak"),
-    "pt": ("never", "peak"),
-    "random": ("rate", "random"),
-    "always": ("always", "peak"),
-    "dpc": ("rule", "peak"),
-    "oracle": ("wrong", "peak"),
-    "dpc, random token": ("rule", "random"),
-    "dpc, mask only": ("rule", "mask only"),
-    "dpc, gamma only": ("rule", "gamma only"),
-}
-"""Method -> where it fires and what it corrupts; `base` has no prompt. The last three ablate dpc."""
+__all__ = ["MAIN", "METHODS", "Results", "evaluate", "validation_of"]
 MAIN = ("base", "pt", "random", "always", "dpc", "oracle")
 
 
@@ -86,10 +60,20 @@ def evaluate(
     rule: TriggerRule | None = None,
     statistic: str = "late_share",
     criterion: Criterion = "youden",
+    alpha_offset: float = 0.0,
+    beta: float | None = None,
+    deep: Sequence[int] | None = None,
+    shallow: Sequence[int] | None = None,
+    exclude_sink: bool = True,
+    target: Target = "generated",
+    head_reduction: HeadReduction = "abs_of_sum",
+    token: int | str = "peak",
+    top_k: int = 1,
+    replace: Replace = "mask",
     gamma: float = 10,
     mask: float = 0.0,
-    exclude_sink: bool = True,
     seed: int = 0,
+    contexts: Contexts | None = None,
     max_new_tokens: int = 96,
     batch_size: int = 128,
     draft_rationales: bool = False,
@@ -104,164 +88,87 @@ def evaluate(
         validation: problems that calibrate the trigger; None: 200 of the validation split of a synthetic task.
         rule: a trigger calibrated before; then no validation is needed.
         statistic, criterion: see `calibrate_trigger`.
-        gamma, mask, exclude_sink: see `plan_corruption`.
-        seed: of the random placebo and of the bootstrap.
+        alpha_offset: added to the calibrated threshold.
+        beta, deep, shallow: see `trigger_statistics`; `shallow` also for the accumulation token.
+        target, head_reduction: see `analyse`.
+        token: what is corrupted: `peak`, the accumulation token of each instance; `random`; or one virtual token, by
+            its number, for all instances.
+        top_k, replace, gamma, mask, exclude_sink: see `plan_corruption`.
+        seed: of the random placebo, of noise and of the bootstrap.
+        contexts: further methods by name: frozen dataclasses, called with the model, that give a context within which
+            every problem is answered again (they fire everywhere).
         draft_rationales: try the written rationales as drafts of prompt tuning's answers. The answers are the same and
             come sooner where most are right; `timings` then do not tell what decoding costs.
 
     Raises:
-        DPCInterpError: unknown methods, several tasks, validation problems among the reported ones, or no way to
-            calibrate; all before anything is generated.
+        DPCInterpError: unknown methods, options that are not known, out of range or not of this model, several tasks,
+            validation problems among the reported ones, or no way to calibrate; all before anything is generated.
     """
-    _check(problems, methods, validation)
-    check_names(statistic if rule is None else rule.statistic, criterion)
-    CorruptionPlan(mask=mask, gamma=gamma)  # refuses what is out of range
+    options = Options(
+        statistic=statistic if rule is None else rule.statistic,
+        criterion=criterion,
+        alpha_offset=alpha_offset,
+        beta=beta,
+        deep=None if deep is None else tuple(deep),
+        shallow=None if shallow is None else tuple(shallow),
+        exclude_sink=exclude_sink,
+        target=target,
+        head_reduction=head_reduction,
+        token=token,
+        top_k=top_k,
+        replace=replace,
+        mask=mask,
+        gamma=gamma,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+    )
+    contexts = contexts or {}
+    check_methods(methods, contexts)
+    check_problems(problems, validation or ())
     check_prompt(model, prompt.vectors)
+    if rule is not None and alpha_offset:
+        raise DPCInterpError("alpha_offset moves a calibrated threshold; write the one you mean into the rule")
     task = problems[0].task
     if rule is None and validation is None:
-        if not has_validation(task):
-            raise DPCInterpError(
-                f"{task!r} has no validation split of ours; give validation= problems or a calibrated rule="
-            )
-        validation = load_problems(task, "validation", n=200, seed=seed)
-    options: dict[str, object] = {
-        "gamma": gamma,
-        "mask": mask,
-        "exclude_sink": exclude_sink,
-        "seed": seed,
-        "max_new_tokens": max_new_tokens,
+        validation = validation_of(task, 200, seed)
+    options.check(model, prompt, [*problems, *(validation or ())])
+    model_key = model_digest(model)
+    manifest = asdict(options) | {
+        "rule": None if rule is None else asdict(rule),
+        "draft_rationales": draft_rationales,
+        "prompt": prompt_digest(prompt),
+        "model": model_key,
+        "problems": problem_digest(problems),
+        "validation": problem_digest(validation or []),
     }
-    options |= {"statistic": statistic, "criterion": criterion, "rule": None if rule is None else asdict(rule)}
-    options |= {
-        "prompt": digest(prompt.vectors.detach().cpu().float().numpy().tobytes()),
-        "model": _model_digest(model),
-    }
-    options |= {"problems": problem_digest(problems), "validation": problem_digest(validation or [])}
-    stages = Stages(model, RunStore(out, options), prompt, max_new_tokens, batch_size, progress)
-
-    pt = stages.runs("pt", problems, prompt, drafts=_written(model, problems) if draft_rationales else None)
-    found = stages.analysis("analysis", pt)
-    stats = trigger_statistics(found, exclude_sink=exclude_sink)
+    stages = Stages(model, RunStore(out, manifest), prompt, batch_size, progress, model_key)
     calibration = pd.DataFrame()
     if rule is None:
-        drafts = _written(model, validation or []) if draft_rationales else None
-        calibration = _calibration(stages, validation or [], drafts, criterion, gamma, mask, exclude_sink)
-        rule = calibrate_trigger(calibration, criterion, statistic)
-    fired = _fired(pt, _mark(problems, stats["instance"]), _mark(problems, stats["instance"][rule.fires(stats)]), seed)
-    plans = {
-        "peak": plan_corruption(found, gamma, mask, exclude_sink=exclude_sink),
-        "random": plan_random(
-            found.instances["instance"].tolist(), prompt.n_virtual, seed, gamma, mask, exclude_sink=exclude_sink
-        ),
-        "mask only": plan_corruption(found, 0, mask, exclude_sink=exclude_sink),
-        "gamma only": [CorruptionPlan(gamma=gamma)] * len(found.instances),
-    }
-
-    answers: dict[str, list[Transcript]] = {"pt": pt}
-    if "base" in methods:
-        answers["base"] = stages.runs("base", problems, None)
-    chosen = {method: METHODS[method] for method in methods if method not in ("base", "pt")}
-    for what in dict.fromkeys(what for _, what in chosen.values()):
-        users = [method for method, (_, used) in chosen.items() if used == what]
-        needed = np.any([fired[METHODS[method][0]] for method in users], axis=0)
-        corrupted = stages.corrupted(what, pt, needed, dict(zip(found.instances["instance"], plans[what], strict=True)))
-        for method in users:
-            where = fired[METHODS[method][0]]
-            answers[method] = [
-                corrupted.get(run.problem.id, run) if f else run for run, f in zip(pt, where, strict=True)
-            ]
-    fixes = None
-    if "always" in methods:
-        fixes = np.array([now.correct and not run.correct for now, run in zip(answers["always"], pt, strict=True)])
-
-    frames = [
-        _instance_frame(prompt, method, answers[method], fired[METHODS[method][0]])
-        for method in METHODS
-        if method in answers
-    ]
-    instances = pd.concat(frames, ignore_index=True)
-    summary = summarise(instances, seed=seed)
+        rule, calibration = calibrate(stages, validation or [], options, draft_rationales)
+    found = compare(stages, problems, methods, rule, options, contexts=contexts, draft_rationales=draft_rationales)
+    summary = summarise(found.instances, seed=seed)
     summary.insert(0, "task", task)
-    triggers = _triggers(task, prompt, problems, stats, fixes, seed)
-    return Results(instances, summary, triggers, stats, rule, calibration, stages.timings(), found, pt)
+    triggers = _triggers(task, prompt, problems, found.statistics, found.fixes, seed)
+    return Results(
+        found.instances,
+        summary,
+        triggers,
+        found.statistics,
+        rule,
+        calibration,
+        stages.timings(),
+        found.analysis,
+        found.runs,
+    )
 
 
-def _check(problems: Sequence[Problem], methods: Sequence[str], validation: Sequence[Problem] | None) -> None:
-    for method in methods:
-        if method not in METHODS:
-            raise UnknownNameError("method", method, list(METHODS))
-    if not problems:
-        raise DPCInterpError("there are no problems to evaluate; load some")
-    check_distinct(problems)
-    check_distinct(validation or ())
-    tasks = {problem.task for problem in problems}
-    if len(tasks) > 1:
-        raise DPCInterpError(f"problems of several tasks ({', '.join(sorted(tasks))}); evaluate one task at a time")
-    shared = {p.id for p in problems} & {p.id for p in validation or ()}
-    if shared:
+def validation_of(task: str, n: int, seed: int) -> list[Problem]:
+    """Validation problems of a task that has them."""
+    if not has_validation(task):
         raise DPCInterpError(
-            f"{sorted(shared)[0]} is a validation and a reported problem; use problems of different splits"
+            f"{task!r} has no validation split of ours; give validation= problems or a calibrated rule="
         )
-
-
-def _calibration(
-    stages: Stages,
-    validation: Sequence[Problem],
-    drafts: Sequence[Tensor] | None,
-    criterion: Criterion,
-    gamma: float,
-    mask: float,
-    exclude_sink: bool,
-) -> pd.DataFrame:
-    """The statistics of the validation runs, with the outcome of corruption where the criterion asks for it."""
-    pt = stages.runs("validation-pt", validation, stages.prompt, drafts=drafts)
-    found = stages.analysis("validation-analysis", pt)
-    stats = trigger_statistics(found, exclude_sink=exclude_sink)
-    if criterion != "accuracy":
-        return stats
-    plans = dict(
-        zip(found.instances["instance"], plan_corruption(found, gamma, mask, exclude_sink=exclude_sink), strict=True)
-    )
-    corrupted = stages.corrupted("validation", pt, np.ones(len(pt), dtype=bool), plans)
-    return stats.assign(corrupted_correct=[corrupted[instance].correct for instance in stats["instance"]])
-
-
-def _written(model: HookedModel, problems: Sequence[Problem]) -> list[Tensor]:
-    """Token ids of the written rationales, each with the stop token."""
-    tokenizer = tokenizer_of(model)
-    coded = [tokenizer(problem.rationale, add_special_tokens=False).input_ids for problem in problems]
-    return [torch.tensor([*ids, tokenizer.eos_token_id]) for ids in coded]
-
-
-def _fired(pt: list[Transcript], usable: np.ndarray, by_rule: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Where each kind of trigger fires, one boolean a problem; never where there is no rationale to measure."""
-    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(usable))[: int(by_rule.sum())]
-    return {
-        "never": np.zeros(len(pt), dtype=bool),
-        "rule": by_rule,
-        "rate": np.isin(np.arange(len(pt)), drawn),
-        "always": usable,
-        "wrong": usable & np.array([not run.correct for run in pt]),
-    }
-
-
-def _mark(problems: Sequence[Problem], chosen: Sequence[str] | pd.Series) -> np.ndarray:
-    return np.isin([p.id for p in problems], list(chosen))
-
-
-def _instance_frame(prompt: SoftPrompt, method: str, runs: list[Transcript], fired: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "task": [run.problem.task for run in runs],
-            "prompt": prompt.name,
-            "method": method,
-            "instance": [run.problem.id for run in runs],
-            "answer": pd.Series([run.answer for run in runs], dtype="string"),
-            "correct": [run.correct for run in runs],
-            "fired": fired,
-            "n_tokens": [len(run.generated_tokens) for run in runs],
-        }
-    )
+    return load_problems(task, "validation", n=n, seed=seed)
 
 
 def _triggers(
@@ -279,7 +186,3 @@ def _triggers(
         for name in STATISTICS
     ]
     return pd.DataFrame(rows)
-
-
-def _model_digest(model: HookedModel) -> str:
-    return digest(*(p.detach().cpu().float().numpy().tobytes() for p in model.parameters()))

@@ -1,6 +1,7 @@
 """Results on disk: one folder a run, one parquet file a stage, written whole or not at all.
 
-A run started again with the same options takes what is there and computes the rest; other options are refused.
+A run started again with the same options takes what is there and computes the rest; other options are refused. A
+`SharedStore` holds the stages of many options side by side: the name of each tells what it depends on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import pandas as pd
 
 from dpc_interp.errors import DPCInterpError
 
+MANIFEST = "manifest.json"
+
 
 class RunStore:
     """Stages of a run in `folder`; without a folder every stage is computed and nothing is kept."""
@@ -24,9 +27,11 @@ class RunStore:
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        manifest = self.folder / "manifest.json"
+        manifest = self.folder / MANIFEST
         wanted = json.loads(json.dumps(dict(options), sort_keys=True))
         if not manifest.exists():
+            if any(self.folder.glob("*.parquet")):
+                raise DPCInterpError(f"{self.folder} holds the stages of an ablation; choose another folder")
             _write(manifest, lambda path: path.write_text(json.dumps(wanted, indent=1, sort_keys=True) + "\n"))
             return
         stored = json.loads(manifest.read_text())
@@ -45,6 +50,34 @@ class RunStore:
             frame = make()
             _write(path, frame.to_parquet)
         return pd.read_parquet(path)
+
+    def stored(self, prefix: str) -> list[pd.DataFrame]:
+        """The frames of the stages whose names begin with `prefix`, in the order of their names."""
+        if self.folder is None:
+            return []
+        return [pd.read_parquet(path) for path in sorted(self.folder.glob(f"{prefix}*.parquet"))]
+
+
+class SharedStore(RunStore):
+    """Stages of many options, each made or read once and then held, with or without a folder.
+
+    Raises:
+        DPCInterpError: the folder is that of a single run.
+    """
+
+    def __init__(self, folder: str | Path | None):
+        self.folder = None if folder is None else Path(folder)
+        self._held: dict[str, pd.DataFrame] = {}
+        if self.folder is not None:
+            if (self.folder / MANIFEST).exists():
+                raise DPCInterpError(f"{self.folder} holds a single run of evaluate; choose another folder")
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def stage(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """The frame of a stage; it is not to be written to."""
+        if name not in self._held:
+            self._held[name] = super().stage(name, make)
+        return self._held[name]
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

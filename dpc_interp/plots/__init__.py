@@ -9,6 +9,8 @@ from dpc_interp.plots.colorbar import add_colorbar
 from dpc_interp.plots.cooccurrence import cooccurrence_table, plot_cooccurrence
 from dpc_interp.plots.layer_flow import layer_effect_sizes, plot_layer_flow
 from dpc_interp.plots.maps import plot_saliency_map
+from dpc_interp.plots.sensitivity import plot_sensitivity, plot_sensitivity_panel
+from dpc_interp.plots.single_tokens import plot_single_tokens
 from dpc_interp.plots.sink_control import plot_sink_control, plot_sink_ratios
 from dpc_interp.plots.step_flow import plot_step_flow
 from dpc_interp.plots.style import COLUMN_WIDTH, STABLE_METADATA, style_context
@@ -31,6 +33,9 @@ __all__ = [
     "plot_precision_recall",
     "plot_roc",
     "plot_saliency_map",
+    "plot_sensitivity",
+    "plot_sensitivity_panel",
+    "plot_single_tokens",
     "plot_sink_control",
     "plot_sink_ratios",
     "plot_step_flow",

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dpc_interp import Analysis, CorruptionPlan, plan_corruption, plan_random
+from dpc_interp import Analysis, CorruptionPlan, DPCInterpError, plan_corruption, plan_random
 
 VECTORS = torch.tensor([[3.0, -1.0, 0.5, -2.0], [0.1, 0.2, -0.3, 0.4], [5.0, -6.0, 8.0, 7.0]])
 
@@ -58,12 +58,50 @@ def test_placebo_may_name_the_sink_where_it_is_not_excluded() -> None:
     assert named == {(0,), (1,), (2,)}
 
 
-def test_each_instance_is_masked_at_its_own_peak() -> None:
-    """Layers 0 to 2, so 0 is shallow: a peaks at 2 and b at 1; over all layers a peaks at 1. Token 0 is the sink."""
-    values = {
-        "b": [[9, 5, 1], [0, 0, 0], [0, 0, 0]],
-        "a": [[9, 1, 2], [0, 4, 0], [0, 4, 0]],
-    }
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [  # the mean vector is 2.7, -2.2666..., 2.7333..., 1.8
+        (CorruptionPlan((1,), replace="mean"), [[3, -1, 0.5, -2], [2.7, -6.8 / 3, 8.2 / 3, 1.8], [5, -6, 8, 7]]),
+        (
+            CorruptionPlan((1,), mask=0.25, replace="mean"),
+            [[3, -1, 0.5, -2], [2.05, -1.65, 1.975, 1.45], [5, -6, 8, 7]],
+        ),
+        # the others are thinned, and the mean is that of the prompt as it was
+        (CorruptionPlan((1,), 0, 50, "mean"), [[3, 0, 0, -2], [2.7, -6.8 / 3, 8.2 / 3, 1.8], [0, 0, 8, 7]]),
+    ],
+)
+def test_the_mean_vector_takes_the_place(plan: CorruptionPlan, expected: list[list[float]]) -> None:
+    torch.testing.assert_close(plan(VECTORS), torch.tensor(expected, dtype=torch.float32))
+
+
+def test_noise_has_the_norm_and_another_direction() -> None:
+    vectors = torch.randn(4, 400) * torch.tensor([[0.1], [1.0], [3.0], [20.0]])
+    plan = CorruptionPlan((3, 1), replace="noise", seed=11)
+    found = plan(vectors)
+    assert torch.equal(found[[0, 2]], vectors[[0, 2]])
+    torch.testing.assert_close(found.norm(dim=1), vectors.norm(dim=1))
+    cosines = torch.nn.functional.cosine_similarity(found[[1, 3, 1]], torch.stack([vectors[1], vectors[3], found[3]]))
+    assert cosines.abs().max() < 0.2  # standard deviation 0.05
+    assert torch.equal(plan(vectors), found)
+    assert not torch.allclose(CorruptionPlan((3, 1), replace="noise", seed=12)(vectors)[1], found[1])
+    assert torch.equal(CorruptionPlan((3, 1), mask=1.0, replace="noise", seed=11)(vectors), vectors)
+    halves = CorruptionPlan((3, 1), mask=0.5, replace="noise", seed=11)(vectors)
+    torch.testing.assert_close(halves, (vectors + found) / 2)
+
+
+def test_a_larger_placebo_holds_the_smaller() -> None:
+    instances = [f"story-{i}" for i in range(50)]
+    one, three = (plan_random(instances, 6, 0, top_k=k) for k in (1, 3))
+    for small, large in zip(one, three, strict=True):
+        assert large.tokens[:1] == small.tokens
+        assert len(set(large.tokens)) == 3
+        assert 0 not in large.tokens
+    with pytest.raises(DPCInterpError, match="top_k is 6; choose 1 to 5"):
+        plan_random(instances, 6, 0, top_k=6)
+
+
+def found_with(values: dict[str, list[list[float]]]) -> Analysis:
+    """An analysis whose accumulation is `values` (instance -> layer x virtual token)."""
     rows = [
         (instance, layer, token, float(value))
         for instance, layers in values.items()
@@ -71,8 +109,34 @@ def test_each_instance_is_masked_at_its_own_peak() -> None:
         for token, value in enumerate(tokens)
     ]
     accumulation = pd.DataFrame(rows, columns=["instance", "layer", "virtual_token", "value"])
-    instances = pd.DataFrame({"instance": ["b", "a"]})
-    found = Analysis(pd.DataFrame(), accumulation, pd.DataFrame(), instances, {})
+    return Analysis(pd.DataFrame(), accumulation, pd.DataFrame(), pd.DataFrame({"instance": list(values)}), {})
+
+
+def test_the_tokens_of_largest_accumulation_are_chosen_in_order() -> None:
+    found = found_with({"b": [[9, 5, 1, 7]], "a": [[2, 1, 8, 3]]})
+    assert [plan.tokens for plan in plan_corruption(found, top_k=2)] == [(3, 1), (2, 3)]
+    assert [plan.tokens for plan in plan_corruption(found, top_k=3, exclude_sink=False)] == [(0, 3, 1), (2, 3, 0)]
+    assert [plan.tokens for plan in plan_corruption(found, top_k=1)] == [(3,), (2,)]
+    for top_k in (0, 4):
+        with pytest.raises(DPCInterpError, match=f"top_k is {top_k}; choose 1 to 3"):
+            plan_corruption(found, top_k=top_k)
+
+
+def test_noise_is_another_for_each_instance_and_seed() -> None:
+    found = found_with({"b": [[9, 5, 1, 7]], "a": [[2, 1, 8, 3]]})
+    first, again, other = (plan_corruption(found, replace="noise", seed=seed) for seed in (0, 0, 1))
+    assert first == again
+    assert len({plan.seed for plan in [*first, *other]}) == 4
+    assert {plan.seed for plan in plan_corruption(found, replace="mean", seed=5)} == {0}
+
+
+def test_each_instance_is_masked_at_its_own_peak() -> None:
+    """Layers 0 to 2, so 0 is shallow: a peaks at 2 and b at 1; over all layers a peaks at 1. Token 0 is the sink."""
+    values = {
+        "b": [[9, 5, 1], [0, 0, 0], [0, 0, 0]],
+        "a": [[9, 1, 2], [0, 4, 0], [0, 4, 0]],
+    }
+    found = found_with(values)
     assert plan_corruption(found, gamma=20, mask=0.5) == [CorruptionPlan((1,), 0.5, 20), CorruptionPlan((2,), 0.5, 20)]
     assert [plan.tokens for plan in plan_corruption(found, layers=(0, 1, 2))] == [(1,), (1,)]
     assert [plan.tokens for plan in plan_corruption(found, exclude_sink=False)] == [(0,), (0,)]

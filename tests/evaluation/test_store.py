@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from dpc_interp import DPCInterpError
-from dpc_interp.evaluation.store import RunStore, digest
+from dpc_interp.evaluation.store import RunStore, SharedStore, digest
 
 FRAME = pd.DataFrame({"instance": ["a", "b"], "generated_tokens": [[1, 2], []], "answer": ["3", None]})
 
@@ -65,6 +65,26 @@ def test_other_options_are_refused_by_name(tmp_path: Path) -> None:
 def test_without_a_folder_nothing_is_kept() -> None:
     store = RunStore(None, {"gamma": 10})
     assert store.stage("pt", lambda: FRAME) is FRAME
+
+
+def test_a_shared_store_holds_each_stage_once(tmp_path: Path) -> None:
+    for folder in (None, tmp_path / "grid"):
+        store = SharedStore(folder)
+        first = store.stage("pt-0", lambda: FRAME)
+        assert store.stage("pt-0", never) is first
+    again = SharedStore(tmp_path / "grid")
+    pd.testing.assert_frame_equal(again.stage("pt-0", never), first)
+    assert [len(frame) for frame in again.stored("pt-")] == [2]
+    assert again.stored("base-") == []
+
+
+def test_single_runs_and_ablations_do_not_mix(tmp_path: Path) -> None:
+    RunStore(tmp_path / "run", {"gamma": 10}).stage("pt", lambda: FRAME)
+    with pytest.raises(DPCInterpError, match="holds a single run of evaluate"):
+        SharedStore(tmp_path / "run")
+    SharedStore(tmp_path / "grid").stage("pt-0", lambda: FRAME)
+    with pytest.raises(DPCInterpError, match="holds the stages of an ablation"):
+        RunStore(tmp_path / "grid", {"gamma": 10})
 
 
 def test_digest_tells_where_parts_end() -> None:

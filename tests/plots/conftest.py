@@ -140,3 +140,31 @@ def summary() -> pd.DataFrame:
         )
     ]
     return pd.DataFrame(rows, columns=["task", "method", "accuracy", "low", "high"])
+
+
+@pytest.fixture
+def swept() -> pd.DataFrame:
+    """Two options on both splits; what is best on validation is not what is best on test."""
+    rows = [
+        ("gamma", "0", "validation", False, False, -0.01),
+        ("gamma", "0", "test", False, False, 0.06),
+        ("gamma", "10", "validation", True, False, 0.0),
+        ("gamma", "10", "test", True, False, 0.01),
+        ("gamma", "20", "validation", False, True, 0.04),
+        ("gamma", "20", "test", False, True, -0.02),
+        ("head_reduction", "abs_of_sum", "validation", True, True, 0.0),
+        ("head_reduction", "abs_of_sum", "test", True, True, 0.01),
+        ("head_reduction", "mean_of_abs", "validation", False, False, -0.03),
+        ("head_reduction", "mean_of_abs", "test", False, False, 0.02),
+    ]
+    frame = pd.DataFrame(rows, columns=["option", "value", "split", "default", "selected", "difference"])
+    return frame.assign(difference_low=frame["difference"] - 0.02, difference_high=frame["difference"] + 0.03)
+
+
+@pytest.fixture
+def single_tokens() -> pd.DataFrame:
+    rng = np.random.default_rng(7)
+    share = rng.dirichlet(np.ones(N_VIRTUAL))
+    change = -0.3 * share + rng.normal(0, 0.01, N_VIRTUAL)
+    columns = {"virtual_token": np.arange(N_VIRTUAL), "accumulation": share, "difference": change}
+    return pd.DataFrame({**columns, "difference_low": change - 0.02, "difference_high": change + 0.01})

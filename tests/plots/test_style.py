@@ -28,6 +28,8 @@ from dpc_interp.plots import (
     plot_precision_recall,
     plot_roc,
     plot_saliency_map,
+    plot_sensitivity_panel,
+    plot_single_tokens,
     plot_step_flow,
     plot_trigger_distribution,
     plot_trigger_gain,
@@ -77,6 +79,8 @@ FRAME_PLOTS: dict[str, tuple[Plot, str, dict, list[str]]] = {
         ["task", "trigger", "rate", "firing_rate", "difference", "difference_low", "difference_high"],
     ),
     "accuracy": (plot_accuracy, "summary", {}, ["task", "method", "accuracy", "low", "high"]),
+    "sensitivity": (plot_sensitivity_panel, "swept", {"option": "gamma"}, ["option", "value", "split", "selected"]),
+    "single_tokens": (plot_single_tokens, "single_tokens", {}, ["virtual_token", "accumulation", "difference"]),
 }
 
 
@@ -130,7 +134,14 @@ def test_a_bad_frame_gives_one_line_that_names_the_column(name: str, request: py
 
 @pytest.mark.parametrize(
     ("name", "column"),
-    [("case", "value"), ("layer_flow", "value"), ("step_flow", "value"), ("roc", "nll"), ("accuracy", "low")],
+    [
+        ("case", "value"),
+        ("layer_flow", "value"),
+        ("step_flow", "value"),
+        ("roc", "nll"),
+        ("accuracy", "low"),
+        ("sensitivity", "difference"),
+    ],
 )
 def test_values_that_are_not_finite_are_refused(name: str, column: str, request: pytest.FixtureRequest) -> None:
     plot, fixture, options, _ = FRAME_PLOTS[name]
