@@ -8,12 +8,16 @@ from dpc_interp.analysis.accumulation import peaks
 from dpc_interp.analysis.analyse import Analysis, SaliencyMap, analyse, saliency_map, with_rationale
 from dpc_interp.analysis.controls import control_peaks, sink_controls
 from dpc_interp.analysis.saliency import saliency
+from dpc_interp.analysis.sanity import saliency_sanity
 from dpc_interp.analysis.segments import Segments
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger, trigger_statistics
+from dpc_interp.corruption.act import act, choose_heads, head_gains
 from dpc_interp.corruption.hooks import corrupted
+from dpc_interp.corruption.knockout import KnockoutPlan, edge_mask, knocked_out, plan_knockout
 from dpc_interp.corruption.plan import CorruptionPlan, plan_corruption, plan_random
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.ablation import ablate
+from dpc_interp.evaluation.causal import CausalEffects, causal_edges, curve_areas, rank_correlation
 from dpc_interp.evaluation.methods import Results, evaluate
 from dpc_interp.evaluation.regression import trigger_regression
 from dpc_interp.evaluation.statistics import sink_summary
@@ -31,8 +35,10 @@ from dpc_interp.tasks.problems import Problem, load_problems
 __version__ = "0.1.0"
 __all__ = [
     "Analysis",
+    "CausalEffects",
     "CorruptionPlan",
     "DPCInterpError",
+    "KnockoutPlan",
     "ModelCheck",
     "Problem",
     "Results",
@@ -42,25 +48,35 @@ __all__ = [
     "Transcript",
     "TriggerRule",
     "ablate",
+    "act",
     "analyse",
     "calibrate_trigger",
+    "causal_edges",
     "check_model",
+    "choose_heads",
     "compare_triggers",
     "control_peaks",
     "corrupted",
     "corruption_variants",
+    "curve_areas",
+    "edge_mask",
     "evaluate",
     "generate",
+    "head_gains",
+    "knocked_out",
     "load_model",
     "load_problems",
     "load_prompt",
     "peaks",
     "plan_corruption",
+    "plan_knockout",
     "plan_random",
     "plots",
     "prompted",
+    "rank_correlation",
     "saliency",
     "saliency_map",
+    "saliency_sanity",
     "sensitivity",
     "single_tokens",
     "sink_controls",

@@ -84,11 +84,13 @@ def flow_pass(
     reduce: LayerReduction,
     *,
     head_reduction: HeadReduction = "abs_of_sum",
+    targets: list[Int[Tensor, " _"]] | None = None,
 ) -> Float[Tensor, "batch pos"]:
     """One forward and one backward pass of a right-padded batch; `reduce(layer, I)` is called once a layer.
 
     I is float32 [batch, destination, source] with a zero diagonal. The loss is the sum over rows of each row's mean
-    NLL: a row's saliency is what it would be alone.
+    NLL: a row's saliency is what it would be alone. `targets` are the tokens whose NLL is taken where they are not the
+    `sequences` that the model reads; as long as these.
 
     Returns:
         The NLL of each token [batch, pos] over n_virtual + longest positions, 0 outside the loss.
@@ -100,6 +102,10 @@ def flow_pass(
     check_length(model, n_virtual + max(len(s) for s in sequences))
     tokens = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True).to(model.cfg.device)
     tokens = with_placeholders(tokens, n_virtual)
+    told = tokens
+    if targets is not None:
+        told = torch.nn.utils.rnn.pad_sequence(list(targets), batch_first=True).to(tokens.device)
+        told = with_placeholders(told, n_virtual)
     positions = torch.arange(tokens.shape[1])
     stops = n_virtual + torch.tensor([len(s) for s in sequences])[:, None]
     counted = ((positions >= n_virtual + torch.tensor(n_question)[:, None]) & (positions < stops)).to(tokens.device)
@@ -124,7 +130,7 @@ def flow_pass(
     hooks = [("hook_embed", write_prompt(vectors.detach())), ("hook_embed", require_grad)]
     with torch.enable_grad(), model.hooks(fwd_hooks=[*hooks, (lambda name: name.endswith("attn.hook_pattern"), watch)]):
         logits = logits_behind(model, tokens[:, n_virtual:], n_virtual)
-        nll = cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none")
+        nll = cross_entropy(logits[:, :-1].flatten(0, 1).float(), told[:, 1:].flatten(), reduction="none")
         nll = torch.cat([nll.new_zeros(len(tokens), 1), nll.view(len(tokens), -1)], dim=1) * counted
         loss = (nll.sum(1) / counted.sum(1)).sum()
         if not torch.isfinite(loss):
