@@ -11,16 +11,15 @@ may have another outcome under each prompt, and its rows are drawn together.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dpc_interp.evaluation.intervals import Array, percentile_interval
+from dpc_interp.evaluation.effects import Array, Flags
+from dpc_interp.evaluation.intervals import percentile_interval
 
-Booleans = NDArray[np.bool_]
 MIN_OUTCOME = 5
 """With fewer problems that have, or lack, the outcome nothing is ranked."""
 
 
-def rank_by_problem(values: Array, positive: Booleans, usable: Booleans, draws: Array) -> tuple[dict[str, float], str]:
+def rank_by_problem(values: Array, positive: Flags, usable: Flags, draws: Array) -> tuple[dict[str, float], str]:
     """AUROC and average precision over all prompts, with 95% intervals.
 
     Args:
@@ -48,7 +47,7 @@ def rank_by_problem(values: Array, positive: Booleans, usable: Booleans, draws: 
     return row, reason
 
 
-def ranking_sums(values: Array, positive: Booleans, weights: Array) -> Array:
+def ranking_sums(values: Array, positive: Flags, weights: Array) -> Array:
     """Numerators and denominators [2, n_draws, 2] of both scores, of instances drawn `weights` [n_draws, n] times."""
     order = np.argsort(-values, kind="stable")
     starts = np.flatnonzero(np.diff(values[order], prepend=np.inf))  # of the runs of equal values

@@ -25,8 +25,9 @@ from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_linear_model import GLM
 
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.evaluation.intervals import LEVEL, Array
-from dpc_interp.evaluation.ranking import MIN_OUTCOME, Booleans
+from dpc_interp.evaluation.effects import Array, Flags
+from dpc_interp.evaluation.intervals import LEVEL
+from dpc_interp.evaluation.ranking import MIN_OUTCOME
 
 COLUMNS = ("coefficient", "low", "high", "p")
 
@@ -90,7 +91,7 @@ def _check(stats: pd.DataFrame, terms: list[str]) -> None:
         raise DPCInterpError("an instance comes twice; name each row's prompt in a column 'prompt'")
 
 
-def _fit(scores: Array, intercepts: Array, wrong: Booleans, clusters: NDArray[np.int64]) -> tuple[Array, str, str]:
+def _fit(scores: Array, intercepts: Array, wrong: Flags, clusters: NDArray[np.int64]) -> tuple[Array, str, str]:
     """Coefficient, low, high and p of each term [n_terms, 4], how they were found, and why they were not."""
     nothing = np.full((scores.shape[1], len(COLUMNS)), np.nan)
     if min(intercepts[wrong].sum(0).min(), intercepts[~wrong].sum(0).min()) < MIN_OUTCOME:
@@ -117,7 +118,7 @@ def _terms(fit: Any, n_terms: int) -> Array:
     return np.column_stack([fit.params, interval, fit.pvalues])[:n_terms]
 
 
-def _separated(design: Array, wrong: Booleans) -> bool:
+def _separated(design: Array, wrong: Flags) -> bool:
     """Whether some direction has no instance on the wrong side of 0, and not all on it: no finite fit is the best."""
     signed = np.where(wrong, 1.0, -1.0)[:, None] * design
     found = linprog(-signed.sum(0), A_ub=-signed, b_ub=np.zeros(len(signed)), bounds=(-1, 1))

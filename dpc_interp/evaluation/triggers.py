@@ -21,9 +21,10 @@ import pandas as pd
 
 from dpc_interp.analysis.trigger import STATISTICS
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.evaluation.intervals import Array, mean_interval, resamples
+from dpc_interp.evaluation.effects import Array, Flags
+from dpc_interp.evaluation.intervals import mean_interval, resamples
 from dpc_interp.evaluation.methods import Results
-from dpc_interp.evaluation.ranking import Booleans, rank_by_problem
+from dpc_interp.evaluation.ranking import rank_by_problem
 from dpc_interp.evaluation.tables import percent
 
 OUTCOMES = ("PT was wrong", "corruption fixes it")
@@ -34,12 +35,12 @@ REFERENCES = ("random", "oracle")
 class _Tested:
     """One task's problems (sorted) by prompts. `before`: pt was right; `after`: it is under corruption."""
 
-    before: Booleans
-    after: Booleans
-    usable: Booleans
+    before: Flags
+    after: Flags
+    usable: Flags
     values: dict[str, Array]
 
-    def outcome(self, name: str) -> Booleans:
+    def outcome(self, name: str) -> Flags:
         """Where it holds."""
         return ~self.before if name == "PT was wrong" else ~self.before & self.after
 
@@ -201,7 +202,7 @@ def _fired(name: str, calibration: list[pd.Series], tested: _Tested, rates: list
     return _Fired(cuts, np.where(tested.usable, weights, 0.0), reason)
 
 
-def _hits(weights: Array, positive: Booleans, usable: Booleans) -> dict[str, float]:
+def _hits(weights: Array, positive: Flags, usable: Flags) -> dict[str, float]:
     """Firing rate, hit rate and precision, in expectation, of the instances that can fire; NaN where there are none."""
     fires, hits = weights[usable].sum(), weights[usable & positive].sum()
     n_positive = int(positive[usable].sum())
