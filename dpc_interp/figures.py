@@ -14,30 +14,26 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dpc_interp import plots
 from dpc_interp.analysis.analyse import saliency_map
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger
 from dpc_interp.evaluation.methods import METHODS
 from dpc_interp.evaluation.statistics import summarise
-from dpc_interp.evaluation.store import digest
 from dpc_interp.evaluation.tables import accuracy_table, markdown
-from dpc_interp.evaluation.verdict_page import verdicts_markdown
 from dpc_interp.evaluation.verdicts import verdicts
 from dpc_interp.lm.loading import load_model
 from dpc_interp.lm.soft_prompt import bundled_prompts, load_prompt
+from dpc_interp.output import save_figure
 from dpc_interp.parallel import map_processes
 from dpc_interp.prompts import recipes_of
-from dpc_interp.study import Study, evaluate_study, with_base
+from dpc_interp.study import Study, evaluate_study, kept_in, with_base
 
 SHOWN = ("late_share", "deep_flow", "peak_ratio", "nll", "length")
 """Statistics in the ROC and precision-recall panels."""
 ABLATION = ("pt", "dpc", "always", "random", "dpc, random token", "dpc, mask only", "dpc, gamma only", "oracle")
 CASE_COLUMNS = 52
 """Characters in a line of fig1."""
-CSV_ROWS = 2000
-"""Longer frames are written as parquet."""
 
 
 def evaluate_and_draw(
@@ -101,7 +97,7 @@ def fig1_case(shown: Study, folder: Path) -> str:
     drawn = [ax for ax, instance in zip(axes, chosen.values(), strict=True) if instance is not None]
     if drawn:
         plots.add_colorbar(drawn, label="mean flow from the prompt", location="bottom", aspect=40, extend="min")
-    _save(figure, folder / "fig1_case", frame)
+    save_figure(figure, folder / "fig1_case", frame)
     counts = "; ".join(f"{title}: {int(of.sum())} of {len(of)}" for title, of in kinds.items())
     return f"fig1_case: deep-layer prompt flow to each token; median late share, 2 steps and more. {counts}."
 
@@ -132,7 +128,7 @@ def fig2_saliency_maps(shown: Study, folder: Path) -> str:
             dest, src = values.nonzero(as_tuple=True)
             flows = {"destination": dest.numpy(), "source": src.numpy(), "value": values[dest, src].numpy()}
             frames.append(pd.DataFrame(flows).assign(instance=instance, outcome=name, layers=part))
-    _save(figure, folder / "fig2_saliency_maps", pd.concat(frames))
+    save_figure(figure, folder / "fig2_saliency_maps", pd.concat(frames))
     return "fig2_saliency_maps: destination x source; of each outcome the two-step instance of median deep flow."
 
 
@@ -143,7 +139,7 @@ def fig3_accumulation(shown: Study, folder: Path) -> str:
     upper, lower = figure.subfigures(2, 1, squeeze=False).flat  # so that neither is narrowed by the other's scale
     plots.plot_accumulation(frame, ax=upper.subplots())
     plots.plot_accumulation_profile(frame, shallow=shown.shallow, exclude=[0], ax=lower.subplots())
-    _save(figure, folder / "fig3_accumulation", frame)
+    save_figure(figure, folder / "fig3_accumulation", frame)
     ratio = shown.results.statistics["peak_ratio"]
     return f"fig3_accumulation: virtual token 0 is left out of the peak. Mean peak ratio {ratio.mean():.2f}."
 
@@ -160,7 +156,7 @@ def fig4_layer_flow(shown: Study, folder: Path) -> str:
         effects.append(
             plots.layer_effect_sizes(frame, source="prompt", destination=destination).assign(destination=destination)
         )
-    _save(figure, folder / "fig4_layer_flow", frame)
+    save_figure(figure, folder / "fig4_layer_flow", frame)
     pd.concat(effects).round(6).to_csv(folder / "fig4_layer_flow_effects.csv", index=False)
     return "fig4_layer_flow: 95% bootstrap bands; Hedges' g of wrong over right, bold where its interval leaves 0 out."
 
@@ -172,7 +168,7 @@ def fig5_step_flow(shown: Study, folder: Path) -> str:
     frame = flow.merge(analysis.instances[["instance", "correct"]], on="instance")
     figure, ax = plt.subplots(figsize=(plots.COLUMN_WIDTH, 2.8), layout="constrained")
     plots.plot_step_flow(frame, layers=shown.deep, ax=ax)
-    _save(figure, folder / "fig5_step_flow", frame)
+    save_figure(figure, folder / "fig5_step_flow", frame)
     return "fig5_step_flow: deep layers, 95% bootstrap bands, log scale; longer problems have more steps."
 
 
@@ -183,7 +179,7 @@ def fig6_trigger(shown: Study, folder: Path) -> str:
     plots.plot_trigger_distribution(stats, statistic=rule.statistic, threshold=rule.threshold, ax=axes[0])
     plots.plot_roc(stats, statistics=SHOWN, ax=axes[1])
     plots.plot_precision_recall(stats, statistics=SHOWN, ax=axes[2])
-    _save(figure, folder / "fig6_trigger", stats)
+    save_figure(figure, folder / "fig6_trigger", stats)
     shown.results.triggers.round(6).to_csv(folder / "fig6_trigger_scores.csv", index=False)
     return f"fig6_trigger: positive = PT was wrong. {_rule_text('alpha', rule)}"
 
@@ -194,7 +190,7 @@ def fig7_cooccurrence(shown: Study, folder: Path) -> str:
     kappa = calibrate_trigger(shown.results.validation, "youden", "peak_ratio")
     figure, ax = plt.subplots(figsize=(plots.COLUMN_WIDTH, 2.9), layout="constrained")
     plots.plot_cooccurrence(stats, kappa=kappa.threshold, alpha=rule.threshold, ax=ax)
-    _save(figure, folder / "fig7_cooccurrence", stats)
+    save_figure(figure, folder / "fig7_cooccurrence", stats)
     plots.cooccurrence_table(stats, kappa.threshold, rule.threshold).to_csv(
         folder / "fig7_cooccurrence_table.csv", index=False
     )
@@ -229,11 +225,8 @@ def tables(studies: list[Study], folder: Path) -> str:
                 figsize=(plots.COLUMN_WIDTH, 0.9 + 0.42 * frame["method"].nunique()), layout="constrained"
             )
             plots.plot_accuracy(frame, ax=ax)
-            _save(figure, folder / name, frame.round(6))
+            save_figure(figure, folder / name, frame.round(6))
         text += [f"## {name}: {title}", markdown(accuracy_table(frame)), ""]
-    judged = verdicts([s.results for s in studies], model=studies[0].model)
-    judged.round(6).to_csv(folder / "verdicts.csv", index=False)
-    (folder / "VERDICTS.md").write_text(verdicts_markdown(judged))
     by_prompt = [verdicts([s.results], model=s.model).assign(prompt=s.prompt) for s in studies]
     found = pd.concat(by_prompt, ignore_index=True)
     found.round(6).to_csv(folder / "claims.csv", index=False)
@@ -276,22 +269,6 @@ def _median_instance(stats: pd.DataFrame, statistic: str) -> str | None:
     return str(ordered.index[len(ordered) // 2]) if len(ordered) else None
 
 
-def _save(figure: Figure, stem: Path, frame: pd.DataFrame) -> None:
-    """PNG, PDF and the frame, without dates."""
-    for kind in ("png", "pdf"):
-        figure.savefig(stem.with_suffix(f".{kind}"), dpi=300, metadata=plots.STABLE_METADATA[kind])
-    plt.close(figure)
-    if len(frame) <= CSV_ROWS:
-        frame.to_csv(stem.with_suffix(".csv"), index=False)
-    else:
-        frame.reset_index(drop=True).to_parquet(stem.with_suffix(".parquet"))
-
-
-def _code_digest() -> str:
-    package = Path(__file__).parent
-    return digest(*(file.read_bytes() for file in sorted(package.rglob("*.py"))))
-
-
 def main() -> None:
     """Draw every figure and table of a model and write them with their captions."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -308,7 +285,7 @@ def main() -> None:
     args = parser.parse_args()
     tasks = args.tasks or list(recipes_of(args.model))
     start = time.perf_counter()
-    kept = args.runs / f"{args.model}-{args.n}-{args.n_validation}-{_code_digest()}"
+    kept = kept_in(args.runs, args.model, args.n, args.n_validation)
     prompts = {task: bundled_prompts(f"{args.model}/{task}/")[: args.seeds] for task in tasks}
     sizes = (args.n, args.n_validation, args.batch_size)
     jobs = [

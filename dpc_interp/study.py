@@ -10,6 +10,7 @@ import pandas as pd
 from dpc_interp.analysis.accumulation import deep_layers, shallow_layers
 from dpc_interp.evaluation.methods import METHODS, Results, evaluate
 from dpc_interp.evaluation.statistics import summarise
+from dpc_interp.evaluation.store import digest
 from dpc_interp.lm.loading import load_model
 from dpc_interp.lm.soft_prompt import load_prompt
 from dpc_interp.prompts import recipes_of
@@ -70,3 +71,10 @@ def with_base(done: Study, first: Study) -> Study:
     summary = summarise(instances)
     summary.insert(0, "task", done.task)
     return replace(done, results=replace(results, instances=instances, summary=summary))
+
+
+def kept_in(runs: Path, model: str, n: int, n_validation: int) -> Path:
+    """The folder of all stages of a model's studies: another size, or other code, is another folder."""
+    package = Path(__file__).parent
+    code = digest(*(file.read_bytes() for file in sorted(package.rglob("*.py"))))
+    return runs / f"{model}-{n}-{n_validation}-{code}"

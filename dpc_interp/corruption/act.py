@@ -17,7 +17,8 @@ that of full forward passes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -92,6 +93,19 @@ def act(
 
     with model.hooks(fwd_hooks=[(f"blocks.{layer}.attn.hook_pattern", calibrate) for layer in by_layer]):
         yield
+
+
+@dataclass(frozen=True)
+class Act:
+    """ACT with its options, as a method of `evaluate(contexts=...)`."""
+
+    heads: tuple[tuple[int, int], ...]
+    alpha: float = ALPHA
+    beta: float = BETA
+
+    def __call__(self, model: HookedModel) -> AbstractContextManager[None]:
+        """The context in which `model` answers."""
+        return act(model, self.heads, alpha=self.alpha, beta=self.beta)
 
 
 def find_sinks(

@@ -15,7 +15,7 @@ from dpc_interp.analysis.trigger import STATISTICS, Criterion, TriggerRule
 from dpc_interp.corruption.plan import Replace
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.compare import METHODS, Contexts, calibrate, check_methods, check_problems, compare
-from dpc_interp.evaluation.options import Options
+from dpc_interp.evaluation.options import KnockOut, Options
 from dpc_interp.evaluation.stages import Stages, model_digest, problem_digest, prompt_digest
 from dpc_interp.evaluation.statistics import ranking, summarise
 from dpc_interp.evaluation.store import RunStore
@@ -72,6 +72,7 @@ def evaluate(
     replace: Replace = "mask",
     gamma: float = 10,
     mask: float = 0.0,
+    knock_out: KnockOut = "nowhere",
     seed: int = 0,
     contexts: Contexts | None = None,
     max_new_tokens: int = 96,
@@ -94,6 +95,8 @@ def evaluate(
         token: what is corrupted: `peak`, the accumulation token of each instance; `random`; or one virtual token, by
             its number, for all instances.
         top_k, replace, gamma, mask, exclude_sink: see `plan_corruption`.
+        knock_out: corrupt by cutting what is written off from the accumulation token, at the `shallow` layers, the
+            `deep` ones or `everywhere`, instead of changing vectors; see `KnockoutPlan`.
         seed: of the random placebo, of noise and of the bootstrap.
         contexts: further methods by name: frozen dataclasses, called with the model, that give a context within which
             every problem is answered again (they fire everywhere).
@@ -119,6 +122,7 @@ def evaluate(
         replace=replace,
         mask=mask,
         gamma=gamma,
+        knock_out=knock_out,
         seed=seed,
         max_new_tokens=max_new_tokens,
     )

@@ -42,6 +42,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     **{f"Gamma {gamma}": {"gamma": gamma} for gamma in (0, 2, 5, 20)},
     "mean vector": {"replace": "mean"},
     "noise": {"replace": "noise"},
+    **{f"knock-out, {where}": {"knock_out": where} for where in ("shallow", "deep", "everywhere")},
 }
 """Name -> how it differs from the accumulation token masked to 0 with Gamma 10."""
 SWEPT: Mapping[str, Sequence[Any]] = {

@@ -40,3 +40,40 @@ def accuracy_table(summary: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(cells)
+
+
+def variants_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """`corruption_variants` rows as cells: points against pt and counts, a row a variant and method."""
+    cells = [
+        {
+            "task": row["task"],
+            "variant": row["variant"],
+            "fires": row["method"],
+            "minus pt, points [95%]": percent(row["difference"], row["difference_low"], row["difference_high"]),
+            "McNemar p": f"{row['p_mcnemar']:.2g}",
+            "fixed": row["fixed"],
+            "broken": row["broken"],
+            "fires %": percent(row["firing_rate"]),
+            "n": row["n"],
+        }
+        for row in frame.to_dict("records")
+    ]
+    return pd.DataFrame(cells)
+
+
+def regression_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """`trigger_regression` rows as cells: a row a task, model and term."""
+    cells = [
+        {
+            "task": row["task"],
+            "model": row["model"],
+            "term": row["term"],
+            "log-odds a standard deviation [95%]": f"{row['coefficient']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+            "p": f"{row['p']:.2g}",
+            "n": row["n"],
+            "wrong": row["n_wrong"],
+            "fit": row["estimator"] or row["reason"],
+        }
+        for row in frame.to_dict("records")
+    ]
+    return pd.DataFrame(cells)

@@ -1,11 +1,7 @@
-"""The verdicts as a page: `python -m dpc_interp.evaluation.verdict_page figures`.
-
-It writes `figures/VERDICTS.md` from every `figures/*/verdicts.csv`: a line a claim, a table by task, and all numbers.
-"""
+"""The verdicts as a page, for all models together: a line a claim, a table by task, and all numbers."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +20,7 @@ def verdicts_markdown(frame: pd.DataFrame) -> str:
     """`verdicts` of one or several models as Markdown."""
     text = [
         "# Which of the paper's claims hold",
-        "Written by `python -m dpc_interp.evaluation.verdict_page`; the rules are fixed in `evaluation/verdicts.py`. "
+        "Written by `make verdicts`; the rules are fixed in `evaluation/verdicts.py`. "
         f"An effect is the mean over tuned prompts, its {LEVEL:.0%} interval is over problems and tuning seeds (over "
         "problems only where there is one prompt). A claim **holds** where the whole interval lies on the claimed side "
         "of the null, **fails** where it lies on the other (or nothing varies and the effect is not on the claimed "
@@ -51,7 +47,7 @@ def _sentences(rows: pd.DataFrame) -> Iterator[str]:
     for claim in CLAIMS:
         of_claim = rows[rows["claim"] == claim.name]
         where = [
-            f"**{verdict}** on {', '.join(of_claim.loc[of_claim['verdict'] == verdict, 'task'])}"
+            f"{'is ' if verdict == 'undecided' else ''}**{verdict}** on {', '.join(of_claim.loc[of_claim['verdict'] == verdict, 'task'])}"
             for verdict in ("holds", "fails", "undecided")
             if (of_claim["verdict"] == verdict).any()
         ]
@@ -79,18 +75,15 @@ def _details(rows: pd.DataFrame, words: list[str]) -> pd.DataFrame:
     return pd.DataFrame(cells).replace("nan", "–")
 
 
-def main() -> None:
-    """Write VERDICTS.md from the verdicts of every model."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("folder", type=Path, help="its folders hold a model's verdicts.csv each")
-    parser.add_argument("--out", type=Path, help="default: VERDICTS.md in that folder")
-    args = parser.parse_args()
-    files = sorted(args.folder.glob("*/verdicts.csv"))
+def write_page(folder: Path) -> Path:
+    """Write `folder`/VERDICTS.md from the verdicts.csv of every model in it.
+
+    Raises:
+        DPCInterpError: there are none.
+    """
+    files = sorted(folder.glob("*/verdicts.csv"))
     if not files:
-        raise DPCInterpError(f"no {args.folder}/*/verdicts.csv; draw the figures first")
-    frame = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
-    (args.out or args.folder / "VERDICTS.md").write_text(verdicts_markdown(frame))
-
-
-if __name__ == "__main__":
-    main()
+        raise DPCInterpError(f"no {folder}/*/verdicts.csv; run make verdicts first")
+    page = folder / "VERDICTS.md"
+    page.write_text(verdicts_markdown(pd.concat([pd.read_csv(file) for file in files], ignore_index=True)))
+    return page

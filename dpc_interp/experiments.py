@@ -1,0 +1,87 @@
+"""The long work behind `controls.py`, a job a study: control prompts, knock-outs, sweeps. What is finished is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dpc_interp.analysis.analyse import with_rationale
+from dpc_interp.analysis.controls import sink_controls
+from dpc_interp.analysis.sanity import saliency_sanity
+from dpc_interp.corruption.act import Act, choose_heads, head_gains
+from dpc_interp.evaluation.causal import causal_edges
+from dpc_interp.evaluation.store import SharedStore
+from dpc_interp.evaluation.sweeps import corruption_variants, sensitivity, single_tokens
+from dpc_interp.lm.generation import generate
+from dpc_interp.lm.loading import load_model
+from dpc_interp.lm.soft_prompt import load_prompt
+from dpc_interp.prompts import recipes_of
+from dpc_interp.study import Study, evaluate_study
+
+N_SINKS, N_CAUSAL, N_SWEEP, N_HEADS = 100, 60, 200, 40
+"""Test instances behind the control prompts, in the knock-outs and in the sweeps; validation problems for ACT's heads.
+
+At most so many: a study of fewer has fewer.
+"""
+Frames = Mapping[str, pd.DataFrame]
+
+
+def controlled(
+    model: str, task: str, prompt: str, n: int, n_validation: int, batch_size: int, kept: Path
+) -> tuple[Study, pd.DataFrame]:
+    """One study, and the accumulation of its first transcripts behind the control prompts."""
+    done = evaluate_study(
+        model, task, prompt, n=n, n_validation=n_validation, batch_size=batch_size, runs=kept, base=False
+    )
+
+    def sinks() -> Frames:
+        loaded = load_model(model, device="cpu")
+        runs = with_rationale(done.results.runs, loaded)[:N_SINKS]
+        return {"sinks": sink_controls(loaded, runs, load_prompt(prompt), progress=False)}
+
+    return done, _stored(kept, prompt, sinks, ["sinks"])["sinks"]
+
+
+def caused(model: str, task: str, prompt: str, n: int, n_validation: int, batch_size: int, kept: Path) -> Frames:
+    """Knock-outs and sanity checks of one study: knockouts, groups, curves, sanity."""
+    done = evaluate_study(
+        model, task, prompt, n=n, n_validation=n_validation, batch_size=batch_size, runs=kept, base=False
+    )
+
+    def effects() -> Frames:
+        loaded, vectors = load_model(model, device="cpu"), load_prompt(prompt)
+        runs = with_rationale(done.results.runs, loaded)[:N_CAUSAL]
+        found = causal_edges(loaded, runs, vectors, progress=False)
+        sanity = saliency_sanity(loaded, runs, vectors, progress=False)
+        return {"knockouts": found.knockouts, "groups": found.groups, "curves": found.curves, "sanity": sanity}
+
+    return _stored(kept, prompt, effects, ["knockouts", "groups", "curves", "sanity"])
+
+
+def swept(model: str, task: str, prompt: str, n: int, n_validation: int, batch_size: int, kept: Path) -> Frames:
+    """Corruptions and options compared on one prompt: variants, tokens, sensitivity."""
+    recipe, loaded, vectors = recipes_of(model)[task], load_model(model, device="cpu"), load_prompt(prompt)
+    test, validation = recipe.load("test", min(n, N_SWEEP), seed=0), recipe.load("validation", n_validation, seed=0)
+    asked = generate(loaded, validation[:N_HEADS], vectors, max_new_tokens=1, progress=False)
+    heads = choose_heads(head_gains(loaded, asked, vectors, progress=False))
+    where: dict[str, Any] = {"models": loaded, "tasks": test, "prompts": vectors}
+    how: dict[str, Any] = {"out": kept / "sweeps", "batch_size": batch_size, "progress": False}
+    calibrated: dict[str, Any] = {"validation": {test[0].task: validation}}
+    contexts = {f"ACT, {len(heads)} heads": Act(heads)}
+    frames = {
+        "variants": corruption_variants(**where, contexts=contexts, **calibrated, **how),
+        "tokens": single_tokens(**where, **how),
+        "sensitivity": sensitivity(**where, **calibrated, **how),
+    }
+    return {name: frame.assign(model=model, task=task, prompt=prompt) for name, frame in frames.items()}
+
+
+def _stored(kept: Path, prompt: str, make: Callable[[], Frames], names: list[str]) -> dict[str, pd.DataFrame]:
+    """The frames of `make`, read where all are stored."""
+    store, made = SharedStore(kept / "controls"), cache(make)
+    named = {name: f"{name}-{prompt.replace('/', '-')}" for name in names}
+    return {name: store.stage(stage, partial(lambda which: made()[which], name)) for name, stage in named.items()}
