@@ -43,14 +43,12 @@ def _words(rows: pd.DataFrame) -> list[str]:
 
 
 def _sentences(rows: pd.DataFrame) -> Iterator[str]:
-    """A line a claim: `- C1. What it says: holds on story, rule; undecided on choice (fig3_accumulation).`"""
+    """A line a claim: `- C1. What it says. Rule: ... It holds on story, rule; is undecided on choice. See fig3.`"""
     for claim in CLAIMS:
         of_claim = rows[rows["claim"] == claim.name]
-        where = [
-            f"{'is ' if verdict == 'undecided' else ''}**{verdict}** on {', '.join(of_claim.loc[of_claim['verdict'] == verdict, 'task'])}"
-            for verdict in ("holds", "fails", "undecided")
-            if (of_claim["verdict"] == verdict).any()
-        ]
+        tasks = {verdict: ", ".join(rows["task"]) for verdict, rows in of_claim.groupby("verdict")}
+        words = {"holds": "**holds**", "fails": "**fails**", "undecided": "is **undecided**"}
+        where = [f"{word} on {tasks[verdict]}" for verdict, word in words.items() if verdict in tasks]
         if where:
             yield f"- {claim.name}. {claim.says} Rule: {claim.rule}. It {'; '.join(where)}. See {claim.figure}."
 
