@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup figures test test-tl4 lint types format notebooks prompts reasoner card bench smollm2 lock clean
+.PHONY: help setup figures verdicts test test-tl4 lint types format notebooks prompts reasoner card bench smollm2 lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,10 +35,13 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/python
 	@touch $@
 
 # glibc would give every large tensor back to the kernel and ask for it again
-figures: export MALLOC_MMAP_THRESHOLD_ := 1073741824
-figures: export MALLOC_TRIM_THRESHOLD_ := 4294967296
+figures verdicts: export MALLOC_MMAP_THRESHOLD_ := 1073741824
+figures verdicts: export MALLOC_TRIM_THRESHOLD_ := 4294967296
 figures: $(STAMP) ## draw every figure and table of MODEL into figures/MODEL
 	$(BIN)/python -m dpc_interp.figures --model $(MODEL) --out figures/$(MODEL) $(FIGURES_ARGS)
+
+verdicts: $(STAMP) ## put the paper's claims to the test: controls into figures/MODEL, and figures/VERDICTS.md
+	$(BIN)/python -m dpc_interp.controls --model $(MODEL) --out figures/$(MODEL) $(FIGURES_ARGS)
 
 test: lint types ## lint, types, then the tests, notebooks among them
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -27,7 +27,7 @@ from dpc_interp.evaluation.tables import markdown, regression_table, variants_ta
 from dpc_interp.evaluation.triggers import compare_triggers, triggers_table
 from dpc_interp.evaluation.verdict_page import write_page
 from dpc_interp.evaluation.verdicts import verdicts
-from dpc_interp.experiments import Frames, caused, controlled, swept
+from dpc_interp.experiments import Controlled, Frames, controlled
 from dpc_interp.lm.soft_prompt import bundled_prompts
 from dpc_interp.output import save_figure
 from dpc_interp.parallel import map_processes
@@ -118,39 +118,38 @@ def _mean_words(values: np.ndarray) -> str:
     return f"{mean:.2g} [{low:.2g}, {high:.2g}]"
 
 
-def draw(
-    studies: list[Study], sinks: list[pd.DataFrame], effects: Frames, sweeps: Frames, folder: Path
-) -> tuple[list[str], Frames]:
-    """The figures of one task; their captions, and the frames of its tables and verdicts."""
+def draw(made: list[Controlled], folder: Path) -> tuple[list[str], Frames]:
+    """The figures of one task, its first prompt first; their captions, and the frames of its tables and verdicts."""
     folder.mkdir(parents=True, exist_ok=True)
-    results = [study.results for study in studies]
-    found = pd.concat([control_peaks(frame, layers=studies[0].shallow) for frame in sinks], ignore_index=True)
+    first = made[0]
+    assert first.effects is not None
+    assert first.sweeps is not None
+    found = pd.concat([control_peaks(one.sinks, layers=first.study.shallow) for one in made], ignore_index=True)
+    results = [one.study.results for one in made]
     compared, by_rate = compare_triggers(results), compare_triggers(results, RATES)
-    stats = pd.concat([study.results.statistics.assign(prompt=study.prompt) for study in studies], ignore_index=True)
+    stats = pd.concat([one.study.results.statistics.assign(prompt=one.study.prompt) for one in made], ignore_index=True)
     with plots.style_context():
         captions = [
-            fig8_sink_control(studies[0], sinks[0], sink_summary(found), folder),
+            fig8_sink_control(first.study, first.sinks, sink_summary(found), folder),
             fig9_triggers(compared, by_rate, folder),
-            fig10_causal(effects, folder),
-            fig11_sensitivity(sweeps, folder),
+            fig10_causal(first.effects, folder),
+            fig11_sensitivity(first.sweeps, folder),
         ]
-    frames = {"triggers": compared, "regression": trigger_regression(stats), "variants": sweeps["variants"]}
+    frames = {"triggers": compared, "regression": trigger_regression(stats), "variants": first.sweeps["variants"]}
     return captions, {**frames, "peaks": found}
 
 
-def provenance(studies: list[Study], sweeps: Mapping[str, Frames]) -> dict[str, dict[str, object]]:
-    """By task what was calibrated or selected, on which problems, and on which it is reported."""
-    told: dict[str, dict[str, object]] = {}
-    for task in dict.fromkeys(study.task for study in studies):
-        of_task = [study for study in studies if study.task == task]
-        chosen = sweeps[task]["sensitivity"].query("selected and split == 'test'")
-        told[task] = {
-            "alpha": {study.prompt: study.results.rule.threshold for study in of_task},
-            "selected": dict(zip(chosen["option"], chosen["value"].astype(str), strict=True)),
-            "calibrated_on": sorted({i for study in of_task for i in study.results.validation["instance"]}),
-            "reported_on": sorted({i for study in of_task for i in study.results.instances["instance"]}),
-        }
-    return told
+def provenance(made: list[Controlled]) -> dict[str, object]:
+    """What was calibrated or selected for one task, on which problems, and on which it is reported."""
+    assert made[0].sweeps is not None
+    chosen = made[0].sweeps["sensitivity"].query("selected and split == 'test'")
+    results = [one.study.results for one in made]
+    return {
+        "alpha": {one.study.prompt: one.study.results.rule.threshold for one in made},
+        "selected": dict(zip(chosen["option"], chosen["value"].astype(str), strict=True)),
+        "calibrated_on": sorted({instance for one in results for instance in one.validation["instance"]}),
+        "reported_on": sorted({instance for one in results for instance in one.instances["instance"]}),
+    }
 
 
 def main() -> None:
@@ -170,11 +169,10 @@ def main() -> None:
     kept = kept_in(args.runs, args.model, args.n, args.n_validation)
     sizes = (args.n, args.n_validation, args.batch_size, kept)
     prompts = {task: bundled_prompts(f"{args.model}/{task}/")[: args.seeds] for task in tasks}
-    every = [(args.model, task, name, *sizes) for task in tasks for name in prompts[task]]
-    first = [(args.model, task, prompts[task][0], *sizes) for task in tasks]
-    done = map_processes(controlled, every, "evaluate behind controls")
-    effects = map_processes(caused, first, "knock-outs")
-    sweeps = dict(zip(tasks, map_processes(swept, first, "sweeps"), strict=True))
+    jobs = [(args.model, task, name, *sizes, not k) for task in tasks for k, name in enumerate(prompts[task])]
+    jobs.sort(key=lambda job: not job[-1])  # the long ones first
+    made = map_processes(controlled, jobs, "evaluate and control")
+    by_task = {task: [one for one in made if one.study.task == task] for task in tasks}
 
     text = [
         f"# Controls of {args.model}",
@@ -184,14 +182,7 @@ def main() -> None:
     ]
     tables: list[Frames] = []
     for i, task in enumerate(tasks):
-        of_task = [pair for pair in done if pair[0].task == task]
-        captions, frames = draw(
-            [study for study, _ in of_task],
-            [sinks for _, sinks in of_task],
-            effects[i],
-            sweeps[task],
-            args.out / task if i else args.out,
-        )
+        captions, frames = draw(by_task[task], args.out / task if i else args.out)
         tables.append(frames)
         text += [f"## {task}", "\n".join(f"- {caption}" for caption in captions)]
     for name, key, cells, title in (
@@ -203,10 +194,10 @@ def main() -> None:
         frame.round(6).to_csv(args.out / f"{name}.csv", index=False)
         text += [f"## {name}: {title}", markdown(cells(frame))]
     (args.out / "CONTROLS.md").write_text("\n\n".join(text) + "\n")
-    studies = [study for study, _ in done]
-    (args.out / "provenance.json").write_text(json.dumps(provenance(studies, sweeps), indent=1) + "\n")
+    told = {task: provenance(of_task) for task, of_task in by_task.items()}
+    (args.out / "provenance.json").write_text(json.dumps(told, indent=1) + "\n")
     peaks = pd.concat([frames["peaks"] for frames in tables], ignore_index=True)
-    judged = verdicts([study.results for study in studies], model=args.model, controls=peaks)
+    judged = verdicts([one.study.results for one in chain(*by_task.values())], model=args.model, controls=peaks)
     judged.round(6).to_csv(args.out / "verdicts.csv", index=False)
     page = write_page(args.out.parent)
     print(f"wrote {args.out} and {page} in {time.perf_counter() - start:.0f} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from dpc_interp.evaluation.causal import causal_edges
 from dpc_interp.evaluation.store import SharedStore
 from dpc_interp.evaluation.sweeps import corruption_variants, sensitivity, single_tokens
 from dpc_interp.lm.generation import generate
+from dpc_interp.lm.hooked import HookedModel
 from dpc_interp.lm.loading import load_model
-from dpc_interp.lm.soft_prompt import load_prompt
-from dpc_interp.prompts import recipes_of
+from dpc_interp.lm.soft_prompt import SoftPrompt, load_prompt
+from dpc_interp.prompts import Recipe, recipes_of
 from dpc_interp.study import Study, evaluate_study
 
 N_SINKS, N_CAUSAL, N_SWEEP, N_HEADS = 100, 60, 200, 40
@@ -30,54 +32,61 @@ At most so many: a study of fewer has fewer.
 Frames = Mapping[str, pd.DataFrame]
 
 
+@dataclass(frozen=True)
+class Controlled:
+    """A study with its accumulation behind control prompts; of a task's first prompt also the costly frames.
+
+    `effects`: knockouts, groups, curves, sanity. `sweeps`: variants, tokens, sensitivity.
+    """
+
+    study: Study
+    sinks: pd.DataFrame
+    effects: Frames | None
+    sweeps: Frames | None
+
+
 def controlled(
-    model: str, task: str, prompt: str, n: int, n_validation: int, batch_size: int, kept: Path
-) -> tuple[Study, pd.DataFrame]:
-    """One study, and the accumulation of its first transcripts behind the control prompts."""
-    done = evaluate_study(
+    model: str, task: str, prompt: str, n: int, n_validation: int, batch_size: int, kept: Path, whole: bool
+) -> Controlled:
+    """Evaluate one prompt and make its controls; with `whole` the costly frames too."""
+    study = evaluate_study(
         model, task, prompt, n=n, n_validation=n_validation, batch_size=batch_size, runs=kept, base=False
     )
+    loaded, vectors = load_model(model, device="cpu"), load_prompt(prompt)
+    runs = with_rationale(study.results.runs, loaded)
 
     def sinks() -> Frames:
-        loaded = load_model(model, device="cpu")
-        runs = with_rationale(done.results.runs, loaded)[:N_SINKS]
-        return {"sinks": sink_controls(loaded, runs, load_prompt(prompt), progress=False)}
-
-    return done, _stored(kept, prompt, sinks, ["sinks"])["sinks"]
-
-
-def caused(model: str, task: str, prompt: str, n: int, n_validation: int, batch_size: int, kept: Path) -> Frames:
-    """Knock-outs and sanity checks of one study: knockouts, groups, curves, sanity."""
-    done = evaluate_study(
-        model, task, prompt, n=n, n_validation=n_validation, batch_size=batch_size, runs=kept, base=False
-    )
+        return {"sinks": sink_controls(loaded, runs[:N_SINKS], vectors, progress=False)}
 
     def effects() -> Frames:
-        loaded, vectors = load_model(model, device="cpu"), load_prompt(prompt)
-        runs = with_rationale(done.results.runs, loaded)[:N_CAUSAL]
-        found = causal_edges(loaded, runs, vectors, progress=False)
-        sanity = saliency_sanity(loaded, runs, vectors, progress=False)
+        found = causal_edges(loaded, runs[:N_CAUSAL], vectors, progress=False)
+        sanity = saliency_sanity(loaded, runs[:N_CAUSAL], vectors, progress=False)
         return {"knockouts": found.knockouts, "groups": found.groups, "curves": found.curves, "sanity": sanity}
 
-    return _stored(kept, prompt, effects, ["knockouts", "groups", "curves", "sanity"])
+    return Controlled(
+        study,
+        _stored(kept, prompt, sinks, ["sinks"])["sinks"],
+        _stored(kept, prompt, effects, ["knockouts", "groups", "curves", "sanity"]) if whole else None,
+        swept(loaded, recipes_of(model)[task], vectors, n, n_validation, batch_size, kept) if whole else None,
+    )
 
 
-def swept(model: str, task: str, prompt: str, n: int, n_validation: int, batch_size: int, kept: Path) -> Frames:
+def swept(
+    model: HookedModel, recipe: Recipe, prompt: SoftPrompt, n: int, n_validation: int, batch_size: int, kept: Path
+) -> Frames:
     """Corruptions and options compared on one prompt: variants, tokens, sensitivity."""
-    recipe, loaded, vectors = recipes_of(model)[task], load_model(model, device="cpu"), load_prompt(prompt)
     test, validation = recipe.load("test", min(n, N_SWEEP), seed=0), recipe.load("validation", n_validation, seed=0)
-    asked = generate(loaded, validation[:N_HEADS], vectors, max_new_tokens=1, progress=False)
-    heads = choose_heads(head_gains(loaded, asked, vectors, progress=False))
-    where: dict[str, Any] = {"models": loaded, "tasks": test, "prompts": vectors}
+    asked = generate(model, validation[:N_HEADS], prompt, max_new_tokens=1, progress=False)
+    heads = choose_heads(head_gains(model, asked, prompt, progress=False))
+    where: dict[str, Any] = {"models": model, "tasks": test, "prompts": prompt}
     how: dict[str, Any] = {"out": kept / "sweeps", "batch_size": batch_size, "progress": False}
     calibrated: dict[str, Any] = {"validation": {test[0].task: validation}}
     contexts = {f"ACT, {len(heads)} heads": Act(heads)}
-    frames = {
+    return {
         "variants": corruption_variants(**where, contexts=contexts, **calibrated, **how),
         "tokens": single_tokens(**where, **how),
         "sensitivity": sensitivity(**where, **calibrated, **how),
     }
-    return {name: frame.assign(model=model, task=task, prompt=prompt) for name, frame in frames.items()}
 
 
 def _stored(kept: Path, prompt: str, make: Callable[[], Frames], names: list[str]) -> dict[str, pd.DataFrame]:

@@ -213,11 +213,12 @@ def test_variants_are_evaluated_with_their_options(
     where: dict[str, Any], model: HookedTransformer, asked: list[Problem], prompt: SoftPrompt
 ) -> None:
     changes = {"peak": {}, "random": {"token": "random"}, "two": {"top_k": 2, "replace": "noise"}}
+    changes |= {"hidden": {"knock_out": "deep"}}
     rows = corruption_variants(
         **where, methods=["always"], variants=changes, contexts={"half": Silenced(1, 0.5)}, gamma=25
     )
-    assert rows["variant"].tolist() == ["peak", "random", "two", "half"]
-    assert rows["method"].tolist() == ["always", "always", "always", "half"]
+    assert rows["variant"].tolist() == ["peak", "random", "two", "hidden", "half"]
+    assert rows["method"].tolist() == ["always", "always", "always", "always", "half"]
     plans = plan_random([p.id for p in asked], prompt.n_virtual, 0, 25)
     golds = [run.correct for run in generate(model, asked, prompt, plans=plans, **DECODE)]
     assert rows.set_index("variant").loc["random", "accuracy"] == np.mean(golds)
