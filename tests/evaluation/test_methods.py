@@ -35,6 +35,7 @@ from dpc_interp import (
 from dpc_interp.analysis.trigger import STATISTICS
 from dpc_interp.evaluation.methods import METHODS
 from dpc_interp.lm.lens import HookedTransformer
+from dpc_interp.tasks.answers import is_correct
 
 OPTIONS = {"max_new_tokens": 16, "progress": False, "seed": 1, "gamma": 25, "mask": 0.5}
 
