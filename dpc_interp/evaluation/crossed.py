@@ -11,7 +11,7 @@ same cases, tuned prompts in the place of readers, with Hillis's (2007) degrees 
 Why not resample seeds: a percentile bootstrap that draws seeds and problems (Owen 2007) never leaves the range of the
 three seeds. Simulated with 3 seeds and 500 problems, it covers the truth in 98 of 100 tables where seeds are alike, in
 85 where they spread a fifth as wide as the problems and in about 75 where they spread as wide; this interval covers in
-93 to 95 of 100 of all of these (`tests/evaluation/test_crossed.py`). The price is width: where seeds differ much, df is
+95, 93 and about 94 (`tests/evaluation/test_crossed.py`). The price is width: where seeds differ much, df is
 2 and t is 4.3. One prompt alone tells nothing about other seeds: its interval is over problems only.
 """
 

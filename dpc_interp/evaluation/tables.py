@@ -14,8 +14,12 @@ def markdown(frame: pd.DataFrame) -> str:
 def percent(share: float, low: float | None = None, high: float | None = None) -> str:
     """`52.0 [47.6, 56.3]`; signs are shown where the interval is of a difference."""
     if low is None or high is None:
-        return f"{100 * share:.1f}"
-    return f"{100 * share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        return _tenths(share)
+    return f"{_tenths(share)} [{_tenths(low)}, {_tenths(high)}]"
+
+
+def _tenths(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:.1f}"  # no -0.0
 
 
 def accuracy_table(summary: pd.DataFrame) -> pd.DataFrame:
