@@ -22,7 +22,8 @@ from dpc_interp.evaluation.methods import Results, evaluate
 from dpc_interp.evaluation.regression import trigger_regression
 from dpc_interp.evaluation.statistics import sink_summary
 from dpc_interp.evaluation.sweeps import corruption_variants, sensitivity, single_tokens
-from dpc_interp.evaluation.triggers import compare_triggers, triggers_table
+from dpc_interp.evaluation.tables import triggers_table
+from dpc_interp.evaluation.triggers import compare_triggers
 from dpc_interp.evaluation.verdict_page import verdicts_markdown
 from dpc_interp.evaluation.verdicts import verdicts
 from dpc_interp.lm.check import ModelCheck, check_model

@@ -23,8 +23,8 @@ from dpc_interp.evaluation.causal import curve_areas, rank_correlation
 from dpc_interp.evaluation.intervals import mean_interval
 from dpc_interp.evaluation.regression import trigger_regression
 from dpc_interp.evaluation.statistics import sink_summary
-from dpc_interp.evaluation.tables import markdown, regression_table, variants_table
-from dpc_interp.evaluation.triggers import compare_triggers, triggers_table
+from dpc_interp.evaluation.tables import markdown, regression_table, triggers_table, variants_table
+from dpc_interp.evaluation.triggers import compare_triggers
 from dpc_interp.evaluation.verdict_page import write_page
 from dpc_interp.evaluation.verdicts import verdicts
 from dpc_interp.experiments import Controlled, Frames, controlled
