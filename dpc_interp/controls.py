@@ -7,7 +7,6 @@ is finished is kept in `runs/`, so that a stopped run goes on.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from itertools import chain
@@ -32,7 +31,7 @@ from dpc_interp.lm.soft_prompt import bundled_prompts
 from dpc_interp.output import save_figure
 from dpc_interp.parallel import map_processes
 from dpc_interp.prompts import recipes_of
-from dpc_interp.study import Study, kept_in
+from dpc_interp.study import Study, kept_in, read_arguments
 
 RATES = tuple(np.linspace(0, 1, 21).round(2).tolist())
 """Firing rates of the curves in fig9."""
@@ -154,16 +153,7 @@ def provenance(made: list[Controlled]) -> dict[str, object]:
 
 def main() -> None:
     """Draw fig8 to fig11 and judge every claim, for one model."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--model", default="reasoner")
-    parser.add_argument("--out", type=Path, default=Path("figures/reasoner"))
-    parser.add_argument("--tasks", nargs="+", help="default: all that the model has prompts for")
-    parser.add_argument("--seeds", type=int, help="tuning seeds of each task; default: all")
-    parser.add_argument("--n", type=int, default=500, help="test instances a task")
-    parser.add_argument("--n-validation", type=int, default=150, help="instances that calibrate and select")
-    parser.add_argument("--batch-size", type=int, default=256, help="questions decoded together")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where finished stages are kept")
-    args = parser.parse_args()
+    args = read_arguments(main.__doc__)
     start = time.perf_counter()
     tasks = args.tasks or list(recipes_of(args.model))
     kept = kept_in(args.runs, args.model, args.n, args.n_validation)

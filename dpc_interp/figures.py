@@ -8,7 +8,6 @@ of the others in a folder of their name. Figures show the first prompt; tables p
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from dpc_interp.lm.soft_prompt import bundled_prompts, load_prompt
 from dpc_interp.output import save_figure
 from dpc_interp.parallel import map_processes
 from dpc_interp.prompts import recipes_of
-from dpc_interp.study import Study, evaluate_study, kept_in, with_base
+from dpc_interp.study import Study, evaluate_study, kept_in, read_arguments, with_base
 from dpc_interp.tables import tables
 
 SHOWN = ("late_share", "deep_flow", "peak_ratio", "nll", "length")
@@ -223,18 +222,7 @@ def _median_instance(stats: pd.DataFrame, statistic: str) -> str | None:
 
 def main() -> None:
     """Draw every figure and table of a model and write them with their captions."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--model", default="reasoner")
-    parser.add_argument("--out", type=Path, default=Path("figures/reasoner"))
-    parser.add_argument(
-        "--tasks", nargs="+", help="default: all that the model has prompts for; the first one's figures lie in --out"
-    )
-    parser.add_argument("--seeds", type=int, help="tuning seeds of each task; default: all")
-    parser.add_argument("--n", type=int, default=500, help="test instances a task")
-    parser.add_argument("--n-validation", type=int, default=150, help="instances that calibrate")
-    parser.add_argument("--batch-size", type=int, default=256, help="questions decoded together")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where finished stages are kept")
-    args = parser.parse_args()
+    args = read_arguments(main.__doc__)
     tasks = args.tasks or list(recipes_of(args.model))
     start = time.perf_counter()
     kept = kept_in(args.runs, args.model, args.n, args.n_validation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,3 +79,19 @@ def kept_in(runs: Path, model: str, n: int, n_validation: int) -> Path:
     package = Path(__file__).parent
     code = digest(*(file.read_bytes() for file in sorted(package.rglob("*.py"))))
     return runs / f"{model}-{n}-{n_validation}-{code}"
+
+
+def read_arguments(description: str | None) -> argparse.Namespace:
+    """The command line of whatever draws a model's studies."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--model", default="reasoner")
+    parser.add_argument("--out", type=Path, default=Path("figures/reasoner"))
+    parser.add_argument(
+        "--tasks", nargs="+", help="default: all that the model has prompts for; the first one's figures lie in --out"
+    )
+    parser.add_argument("--seeds", type=int, help="tuning seeds of each task; default: all")
+    parser.add_argument("--n", type=int, default=500, help="test instances a task")
+    parser.add_argument("--n-validation", type=int, default=150, help="instances that calibrate and select")
+    parser.add_argument("--batch-size", type=int, default=256, help="questions decoded together")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where finished stages are kept")
+    return parser.parse_args()
