@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformer_lens import HookedTransformer
 
 from dpc_interp import (
     DPCInterpError,
@@ -27,6 +26,7 @@ from dpc_interp import (
     with_rationale,
 )
 from dpc_interp.analysis.controls import CONDITIONS, TEXT, control_prompts
+from dpc_interp.lm.lens import HookedTransformer
 from dpc_interp.lm.soft_prompt import ContextLengthError
 
 N_VIRTUAL = 5

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import spearmanr
-from transformer_lens import HookedTransformer
 
 from dpc_interp import SoftPrompt, Transcript, prompted, saliency_map
 from dpc_interp.analysis.saliency import flow_pass
 from dpc_interp.analysis.sanity import saliency_sanity
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.lm.lens import HookedTransformer
 
 TEXTS = ("buys 8: 9 + 8 = 17\nloses 2: 17 - 2 = 15\n#### 15", "buys 8: 9 + 8 = 17\n#### 17")
 

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
-from transformer_lens import HookedTransformer
 
 from dpc_interp import CorruptionPlan, Problem, SoftPrompt, generate, prompted
 from dpc_interp.analysis.analyse import gold_transcript
 from dpc_interp.corruption.act import act, calibrate_pattern, choose_heads, find_sinks, head_gains
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.lm.generation import question_tokens
+from dpc_interp.lm.lens import HookedTransformer
 from dpc_interp.lm.likelihood import likelihood
 
 TOKENS = torch.tensor([[1, 40, 51, 62, 9, 13, 77, 31], [1, 33, 20, 87, 101, 2, 14, 56]])

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from transformer_lens import HookedTransformer
 
 from dpc_interp import Analysis, CorruptionPlan, Problem, SoftPrompt, analyse, generate, peaks, prompted
 from dpc_interp.corruption.knockout import KnockoutPlan, edge_mask, knocked_out, plan_knockout
 from dpc_interp.errors import DPCInterpError, ShapeError
 from dpc_interp.lm.generation import question_tokens
+from dpc_interp.lm.lens import HookedTransformer
 
 TOKENS = torch.tensor([[1, 40, 51, 62, 9, 13], [1, 33, 20, 87, 101, 2]])
 N = 5 + TOKENS.shape[1]

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformer_lens import HookedTransformer
 
 from dpc_interp import (
     CorruptionPlan,
@@ -36,6 +35,7 @@ from dpc_interp import (
 )
 from dpc_interp.evaluation import stages
 from dpc_interp.evaluation.sweeps import select
+from dpc_interp.lm.lens import HookedTransformer
 
 DECODE = {"max_new_tokens": 8, "progress": False}
 

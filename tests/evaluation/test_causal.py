@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import PreTrainedTokenizerBase
 
 from dpc_interp import SoftPrompt, Transcript, analyse, prompted, saliency_map
 from dpc_interp.corruption.knockout import edge_mask
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.causal import CausalEffects, causal_edges, curve_areas, rank_correlation
+from dpc_interp.lm.lens import HookedTransformer
 from dpc_interp.lm.likelihood import likelihood
 
 TEXTS = ("buys 8: 9 + 8 = 17\nloses 2: 17 - 2 = 15\n#### 15", "buys 8: 9 + 8 = 17\n#### 17")
@@ -28,6 +28,8 @@ def wired(tokenizer: PreTrainedTokenizerBase) -> HookedTransformer:
     0 but where the first direction of a vector raises the logits of the tokens of `TEXTS`. Keys that hold the second
     direction get scores of about -30.
     """
+    from transformer_lens import HookedTransformerConfig
+
     cfg = HookedTransformerConfig(
         n_layers=2,
         d_model=2,
@@ -58,7 +60,7 @@ def runs(written: Callable[..., Transcript]) -> list[Transcript]:
 
 
 @pytest.fixture(scope="module")
-def planted(tokenizer: PreTrainedTokenizerBase, runs: list[Transcript]) -> CausalEffects:
+def planted(needs_hooked: None, tokenizer: PreTrainedTokenizerBase, runs: list[Transcript]) -> CausalEffects:
     prompt = SoftPrompt(torch.tensor([[strength, 0.0] for strength in STRENGTHS]))
     return causal_edges(wired(tokenizer), runs, prompt, fraction=0.2, deep=(1,), **OPTIONS)
 

@@ -21,10 +21,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformer_lens import HookedTransformer
 
 from dpc_interp import Problem, Results, SoftPrompt, TriggerRule, evaluate, verdicts
 from dpc_interp.evaluation.methods import MAIN
+from dpc_interp.lm.lens import HookedTransformer
 
 N_VIRTUAL, N_LETTERS = 6, 8
 N_QUESTION = N_LETTERS + 3  # BOS, letters, digit, line break
@@ -38,7 +38,7 @@ D_MODEL = 34
 
 
 @pytest.fixture(scope="module")
-def wired(build: Callable[..., HookedTransformer]) -> HookedTransformer:
+def wired(needs_hooked: None, build: Callable[..., HookedTransformer]) -> HookedTransformer:
     model = build(
         "learned", n_layers=3, n_heads=1, d_head=D_MODEL, d_model=D_MODEL, attn_only=True, normalization_type=None,
         use_attn_scale=False, n_ctx=64,

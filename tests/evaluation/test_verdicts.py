@@ -16,9 +16,9 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from dpc_interp import DPCInterpError, Results, verdicts, verdicts_markdown
-from dpc_interp.evaluation import verdict_page
 from dpc_interp.evaluation.intervals import hedges_g, resamples
 from dpc_interp.evaluation.measures import grounded_share, measures
+from dpc_interp.evaluation.verdict_page import write_page
 from dpc_interp.evaluation.verdicts import CLAIMS
 
 World = Callable[..., list[Results]]
@@ -174,15 +174,11 @@ def test_problems_without_a_rationale_count_for_accuracy_alone(results: list[Res
     assert found["n"][["C1", "C5"]].tolist() == [100, 120]
 
 
-def test_the_page_says_what_the_table_says(
-    results: list[Results], world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_says_what_the_table_says(results: list[Results], world: World, tmp_path: Path) -> None:
     for model, made in (("first", results), ("second", world(1, true=False))):
         (tmp_path / model).mkdir()
         verdicts(made, model=model).to_csv(tmp_path / model / "verdicts.csv", index=False)
-    monkeypatch.setattr("sys.argv", ["verdict_page", str(tmp_path)])
-    verdict_page.main()
-    text = (tmp_path / "VERDICTS.md").read_text()
+    text = write_page(tmp_path).read_text()
     both = pd.concat([verdicts(results, model="first"), verdicts(world(1, true=False), model="second")])
     assert text == verdicts_markdown(both)
     assert text.index("## first") < text.index("## second")
@@ -191,6 +187,5 @@ def test_the_page_says_what_the_table_says(
     assert f"{row['effect']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in text
     assert "- C1. Information accumulates in few prompt tokens, in shallow layers. Rule: holds where" in text
     assert "It **fails** on story. See fig3_accumulation." in text
-    monkeypatch.setattr("sys.argv", ["verdict_page", str(tmp_path / "first")])
-    with pytest.raises(DPCInterpError, match="draw the figures first"):
-        verdict_page.main()
+    with pytest.raises(DPCInterpError, match="run make verdicts first"):
+        write_page(tmp_path / "first")

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from transformer_lens import HookedTransformer
 
 from dpc_interp import SoftPrompt
 from dpc_interp.analysis.saliency import flow_pass
 from dpc_interp.errors import ContextLengthError
+from dpc_interp.lm.lens import HookedTransformer
 from dpc_interp.lm.likelihood import likelihood
 
 TEXTS = ("buys 8: 9 + 8 = 17\n#### 17", "9 + 8 = 17\nbuys 2: 17 + 2 = 19\n#### 19")
