@@ -11,7 +11,7 @@ from dpc_interp.analysis.saliency import saliency
 from dpc_interp.analysis.sanity import saliency_sanity
 from dpc_interp.analysis.segments import Segments
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger, trigger_statistics
-from dpc_interp.corruption.act import act, choose_heads, head_gains
+from dpc_interp.corruption.act import Act, act, choose_heads, head_gains
 from dpc_interp.corruption.hooks import corrupted
 from dpc_interp.corruption.knockout import KnockoutPlan, edge_mask, knocked_out, plan_knockout
 from dpc_interp.corruption.plan import CorruptionPlan, plan_corruption, plan_random
@@ -35,6 +35,7 @@ from dpc_interp.tasks.problems import Problem, load_problems
 
 __version__ = "0.1.0"
 __all__ = [
+    "Act",
     "Analysis",
     "CausalEffects",
     "CorruptionPlan",

@@ -20,8 +20,8 @@ def verdicts_markdown(frame: pd.DataFrame) -> str:
     """`verdicts` of one or several models as Markdown."""
     text = [
         "# Which of the paper's claims hold",
-        "Written by `make verdicts`; the rules are fixed in `evaluation/verdicts.py`. "
-        f"An effect is the mean over tuned prompts, its {LEVEL:.0%} interval is over problems and tuning seeds (over "
+        "The rules are fixed in `evaluation/verdicts.py`. An effect is the mean over tuned prompts, its "
+        f"{LEVEL:.0%} interval is over problems and tuning seeds (over "
         "problems only where there is one prompt). A claim **holds** where the whole interval lies on the claimed side "
         "of the null, **fails** where it lies on the other (or nothing varies and the effect is not on the claimed "
         f"side), and is **undecided** otherwise. {STAR} marks what stands after Holm's correction over all rows of the "
@@ -83,5 +83,6 @@ def write_page(folder: Path) -> Path:
     if not files:
         raise DPCInterpError(f"no {folder}/*/verdicts.csv; run make verdicts first")
     page = folder / "VERDICTS.md"
-    page.write_text(verdicts_markdown(pd.concat([pd.read_csv(file) for file in files], ignore_index=True)))
+    text = verdicts_markdown(pd.concat([pd.read_csv(file) for file in files], ignore_index=True))
+    page.write_text(f"{text}\nWritten by `make verdicts`.\n")
     return page

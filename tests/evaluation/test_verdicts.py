@@ -180,7 +180,7 @@ def test_the_page_says_what_the_table_says(results: list[Results], world: World,
         verdicts(made, model=model).to_csv(tmp_path / model / "verdicts.csv", index=False)
     text = write_page(tmp_path).read_text()
     both = pd.concat([verdicts(results, model="first"), verdicts(world(1, true=False), model="second")])
-    assert text == verdicts_markdown(both)
+    assert text.startswith(verdicts_markdown(both))
     assert text.index("## first") < text.index("## second")
     first = verdicts(results, model="first").set_index("claim")
     row = first.loc["C4"]
