@@ -27,11 +27,9 @@ from dpc_interp.evaluation.triggers import compare_triggers
 from dpc_interp.evaluation.verdict_page import write_page
 from dpc_interp.evaluation.verdicts import verdicts
 from dpc_interp.experiments import Controlled, Frames, controlled
-from dpc_interp.lm.soft_prompt import bundled_prompts
 from dpc_interp.output import save_figure
 from dpc_interp.parallel import map_processes
-from dpc_interp.prompts import recipes_of
-from dpc_interp.study import Study, kept_in, read_arguments
+from dpc_interp.study import Study, kept_in, prompts_of, read_arguments
 
 RATES = tuple(np.linspace(0, 1, 21).round(2).tolist())
 """Firing rates of the curves in fig9."""
@@ -155,10 +153,10 @@ def main() -> None:
     """Draw fig8 to fig11 and judge every claim, for one model."""
     args = read_arguments(main.__doc__)
     start = time.perf_counter()
-    tasks = args.tasks or list(recipes_of(args.model))
+    prompts = prompts_of(args.model, args.tasks, args.seeds)
+    tasks = list(prompts)
     kept = kept_in(args.runs, args.model, args.n, args.n_validation)
     sizes = (args.n, args.n_validation, args.batch_size, kept)
-    prompts = {task: bundled_prompts(f"{args.model}/{task}/")[: args.seeds] for task in tasks}
     jobs = [(args.model, task, name, *sizes, not k) for task in tasks for k, name in enumerate(prompts[task])]
     jobs.sort(key=lambda job: not job[-1])  # the long ones first
     made = map_processes(controlled, jobs, "evaluate and control")

@@ -18,11 +18,10 @@ from dpc_interp import plots
 from dpc_interp.analysis.analyse import saliency_map
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger
 from dpc_interp.lm.loading import load_model
-from dpc_interp.lm.soft_prompt import bundled_prompts, load_prompt
+from dpc_interp.lm.soft_prompt import load_prompt
 from dpc_interp.output import save_figure
 from dpc_interp.parallel import map_processes
-from dpc_interp.prompts import recipes_of
-from dpc_interp.study import Study, evaluate_study, kept_in, read_arguments, with_base
+from dpc_interp.study import Study, evaluate_study, kept_in, prompts_of, read_arguments, with_base
 from dpc_interp.tables import tables
 
 SHOWN = ("late_share", "deep_flow", "peak_ratio", "nll", "length")
@@ -223,10 +222,10 @@ def _median_instance(stats: pd.DataFrame, statistic: str) -> str | None:
 def main() -> None:
     """Draw every figure and table of a model and write them with their captions."""
     args = read_arguments(main.__doc__)
-    tasks = args.tasks or list(recipes_of(args.model))
+    prompts = prompts_of(args.model, args.tasks, args.seeds)
+    tasks = list(prompts)
     start = time.perf_counter()
     kept = kept_in(args.runs, args.model, args.n, args.n_validation)
-    prompts = {task: bundled_prompts(f"{args.model}/{task}/")[: args.seeds] for task in tasks}
     sizes = (args.n, args.n_validation, args.batch_size)
     jobs = [
         (args.model, task, name, *sizes, kept, None if k else (args.out / task if i else args.out))

@@ -39,14 +39,12 @@ class Recipe:
         return load_problems(self.problems, split, n=n, seed=seed, max_steps=self.max_steps)
 
 
-SMOLLM2: Mapping[str, Any] = {"batch_size": 8, "learning_rate": 0.008}
+SMOLLM2: Mapping[str, Any] = {"n_steps": 300, "batch_size": 8, "learning_rate": 0.05}
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
     "reasoner": {task: Recipe(task) for task in SYNTHETIC},
     "smollm2-135m": {
-        "story": Recipe("story", 3, dtype=torch.bfloat16, options={"n_steps": 150, **SMOLLM2}),
-        "gsm_symbolic": Recipe(
-            "gsm_symbolic/10,16,31,43,62,72", dtype=torch.bfloat16, options={"n_steps": 100, **SMOLLM2}
-        ),
+        "story": Recipe("story", 3, dtype=torch.bfloat16, options=SMOLLM2),
+        "gsm_symbolic": Recipe("gsm_symbolic/10,16,31,43,62,72", dtype=torch.bfloat16, options=SMOLLM2),
     },
 }
 """Model -> task -> recipe; the first task is the model's main one."""

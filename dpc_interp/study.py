@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from dpc_interp.analysis.accumulation import deep_layers, shallow_layers
+from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.evaluation.methods import METHODS, Results, evaluate
 from dpc_interp.evaluation.statistics import summarise
 from dpc_interp.evaluation.store import digest
 from dpc_interp.lm.loading import load_model
-from dpc_interp.lm.soft_prompt import load_prompt
+from dpc_interp.lm.soft_prompt import bundled_prompts, load_prompt
 from dpc_interp.prompts import recipes_of
 
 
@@ -60,6 +62,23 @@ def evaluate_study(
         progress=False,
     )
     return Study(model, task, prompt, results)
+
+
+def prompts_of(model: str, tasks: Sequence[str] | None, seeds: int | None) -> dict[str, list[str]]:
+    """By task, the names of the model's bundled prompts: all tasks and all tuning seeds where None.
+
+    Raises:
+        DPCInterpError: a model or a task that has none.
+    """
+    known = recipes_of(model)
+    found: dict[str, list[str]] = {}
+    for task in tasks or known:
+        if task not in known:
+            raise UnknownNameError(f"task of {model}", task, list(known))
+        found[task] = bundled_prompts(f"{model}/{task}/")[:seeds]
+        if not found[task]:
+            raise DPCInterpError(f"there is no prompt for {model}/{task} yet; run make prompts MODEL={model}")
+    return found
 
 
 def with_base(done: Study, first: Study) -> Study:
