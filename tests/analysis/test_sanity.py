@@ -94,7 +94,7 @@ def test_targets_change_the_loss_alone(model: HookedTransformer, prompt: SoftPro
 
 
 def test_only_randomised_layers_and_those_read_by_them_change(
-    build: Callable[..., HookedTransformer], prompt: SoftPrompt, runs: list[Transcript]
+    needs_hooked: None, build: Callable[..., HookedTransformer], prompt: SoftPrompt, runs: list[Transcript]
 ) -> None:
     """Where the last layer adds nothing to what is read, its weights say nothing of the layers below."""
     model = build("plain")

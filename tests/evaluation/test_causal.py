@@ -122,7 +122,7 @@ def test_areas_by_hand() -> None:
 
 
 def test_nothing_happens_where_the_prompt_is_ignored(
-    tokenizer: PreTrainedTokenizerBase, runs: list[Transcript]
+    needs_hooked: None, tokenizer: PreTrainedTokenizerBase, runs: list[Transcript]
 ) -> None:
     """Virtual tokens nobody attends to; where they are attended to the loss is another, though they hold nothing."""
     model = wired(tokenizer)
@@ -177,7 +177,7 @@ def test_neither_batch_nor_order_matters_and_the_seed_does(
         frames = [getattr(found, name) for found in (once, again, other)]
         keys = [column for column in columns if column in frames[0]]
         one, two, three = (frame.sort_values(keys, ignore_index=True) for frame in frames)
-        pd.testing.assert_frame_equal(one, two, rtol=1e-3, atol=1e-6)
+        pd.testing.assert_frame_equal(one, two, rtol=1e-3, atol=5e-6)  # losses near 8, differences in float32
         assert list(frames[0]["instance"].unique()) == ["story-0", "story-1"]
         if name == "knockouts":
             drawn = one["edges"] == "random"
