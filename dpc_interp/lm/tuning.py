@@ -1,8 +1,8 @@
 """Prompt tuning: learn a soft prompt alone, the model frozen (Lester et al. 2021; METHOD 1).
 
 The loss is the next-token NLL of `R A` and the stop token given `P Q`, averaged over tokens. The vectors enter at
-`hook_embed` as everywhere else; they start at the embeddings of random vocabulary tokens. The prompt with the lowest
-validation loss is kept.
+`hook_embed` as everywhere else; they start at the embeddings of random vocabulary tokens, or of a text's (PEFT's two
+`prompt_tuning_init`). The prompt with the lowest validation loss is kept.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def tune_prompt(
     learning_rate: float = 0.03,
     check_every: int = 25,
     patience: int = 4,
+    init_text: str | None = None,
     name: str = "prompt",
     progress: bool = True,
 ) -> SoftPrompt:
@@ -49,6 +50,8 @@ def tune_prompt(
         n_steps: at most so many updates of AdamW, learning rate `learning_rate` warmed up and decayed by a cosine.
         check_every, patience: the validation loss is taken every `check_every` updates; `patience` checks without a
             better one stop.
+        init_text: the vectors start at the embeddings of its tokens, repeated or cut to `n_virtual_tokens` as PEFT does;
+            None: of random tokens.
 
     Returns:
         The best prompt on validation. Its `recipe` holds the options and `learning_curve`: step, train loss, validation
@@ -68,7 +71,7 @@ def tune_prompt(
     held_out = sorted((_example(model, problem) for problem in validation), key=lambda example: len(example[0]))
     check_length(model, n_virtual_tokens + max(len(tokens) for tokens, _ in [*train, *held_out]))
     generator = torch.Generator().manual_seed(seed)
-    rows = torch.randint(model.cfg.d_vocab, (n_virtual_tokens,), generator=generator)
+    rows = _first_tokens(model, init_text, n_virtual_tokens, generator)
     vectors = model.W_E[rows.to(model.W_E.device)].detach().clone().float().requires_grad_()
     optimizer = torch.optim.AdamW([vectors], lr=learning_rate, weight_decay=0.0)
     warmup = max(1, n_steps // 20)
@@ -111,6 +114,7 @@ def tune_prompt(
         "n_steps": n_steps,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "init_text": init_text,
         "learning_curve": curve,
     }
     return SoftPrompt(best, name, recipe)
@@ -146,6 +150,18 @@ def _held_out_loss(
         total += prompt_loss(model, batch, vectors).item() * n
         n_tokens += n
     return total / n_tokens
+
+
+def _first_tokens(
+    model: HookedModel, text: str | None, n_virtual_tokens: int, generator: torch.Generator
+) -> Int[Tensor, " n_virtual"]:
+    """The tokens at whose embeddings the vectors start."""
+    if text is None:
+        return torch.randint(model.cfg.d_vocab, (n_virtual_tokens,), generator=generator)
+    ids = tokenizer_of(model)(text, add_special_tokens=False).input_ids
+    if not ids:
+        raise DPCInterpError("init_text has no tokens; give a text, or None for random tokens")
+    return torch.tensor((ids * -(-n_virtual_tokens // len(ids)))[:n_virtual_tokens])
 
 
 def _example(model: HookedModel, problem: Problem) -> Example:
