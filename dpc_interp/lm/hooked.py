@@ -41,8 +41,10 @@ class CachedDecoding:
 
     def __call__(
         self, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"] | None = None
-    ) -> Float[Tensor, "batch pos d_vocab"]:
-        """Logits of `tokens`; `mask` is 0 on padding, None: there is none.
+    ) -> Float[Tensor, "row logit_pos d_vocab"]:
+        """Logits [batch, pos, d_vocab] of `tokens`, unless a hook of the caller's left fewer.
+
+        `mask` is 0 on padding, None: there is none.
 
         Raises:
             DPCInterpError: the wrapped model keeps no cache that can be read.
@@ -64,6 +66,17 @@ class CachedDecoding:
                 "the wrapped model returns no key and value cache; take a model whose layers all attend"
             )
         return logits
+
+    def repeat(self, batch: int) -> None:
+        """Make `batch` rows of the one row that has been read; gradients add up in it."""
+        if isinstance(self._cache, TransformerLensKeyValueCache):
+            for entry in self._cache.entries:
+                entry.past_keys = entry.past_keys.expand(batch, -1, -1, -1)
+                entry.past_values = entry.past_values.expand(batch, -1, -1, -1)
+            self._cache.previous_attention_mask = self._cache.previous_attention_mask.expand(batch, -1)
+        elif self._mask is not None:
+            self._mask = self._mask.expand(batch, -1)
+            self._cache.batch_repeat_interleave(batch)
 
     def keep(self, rows: Bool[Tensor, " batch"]) -> None:
         """Leave only `rows` in the batch."""

@@ -18,8 +18,8 @@ from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError
 from dpc_interp.lm.generation import question_tokens
-from dpc_interp.lm.hooked import HookedModel, tokenizer_of
-from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, logits_behind, write_prompt
+from dpc_interp.lm.hooked import CachedDecoding, HookedModel, tokenizer_of
+from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, with_placeholders, write_prompt
 from dpc_interp.tasks.problems import Problem
 
 Example = tuple[Int[Tensor, " _"], int]
@@ -123,19 +123,28 @@ def tune_prompt(
 def prompt_loss(
     model: HookedModel, examples: Sequence[Example], vectors: Float[Tensor, "n_virtual d_model"]
 ) -> Float[Tensor, ""]:
-    """Mean NLL of the tokens after each question, with gradient to `vectors`."""
-    n_virtual = vectors.shape[0]
+    """Mean NLL of the tokens after each question, with gradient to `vectors`.
+
+    The prompt comes first and is the same in every row: it is read once, and its keys and values are shared.
+    """
     tokens = torch.nn.utils.rnn.pad_sequence([ids for ids, _ in examples], batch_first=True).to(model.cfg.device)
     n_question = torch.tensor([n for _, n in examples], device=tokens.device)[:, None]
     length = torch.tensor([len(ids) for ids, _ in examples], device=tokens.device)[:, None]
     positions = torch.arange(tokens.shape[1], device=tokens.device)
     counted = (positions >= n_question) & (positions < length)
 
-    def needed(resid: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "1 counted d_model"]:
-        return resid[:, n_virtual - 1 : -1][counted][None]  # logits of a large vocabulary are dear
+    def last(resid: Float[Tensor, "1 n_virtual d_model"], hook: HookPoint) -> Float[Tensor, "1 1 d_model"]:
+        return resid[:, -1:]  # logits of a large vocabulary are dear
 
-    with model.hooks(fwd_hooks=[("hook_embed", write_prompt(vectors)), ("unembed.hook_in", needed)]):
-        logits = logits_behind(model, tokens, n_virtual)[0]
+    def needed(resid: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "1 counted d_model"]:
+        return resid[:, :-1][counted[:, 1:]][None]
+
+    read = CachedDecoding(model, 1)
+    with model.hooks(fwd_hooks=[("hook_embed", write_prompt(vectors)), ("unembed.hook_in", last)]):
+        read(with_placeholders(tokens[:1, :0], vectors.shape[0]))
+    read.repeat(len(tokens))
+    with model.hooks(fwd_hooks=[("unembed.hook_in", needed)]):
+        logits = read(tokens)[0]
     return cross_entropy(logits.float(), tokens[counted])
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dpc_interp import Problem, SoftPrompt, load_problems, prompted, tune_prompt
+from dpc_interp import DPCInterpError, Problem, SoftPrompt, load_problems, prompted, tune_prompt
 from dpc_interp.lm.generation import question_tokens
 from dpc_interp.lm.lens import HookedTransformer
 from dpc_interp.lm.tuning import _example, _held_out_loss, prompt_loss
@@ -130,3 +130,18 @@ def test_leaves_the_model_as_it_was(build, train: list[Problem], unchanged, monk
     monkeypatch.setattr("dpc_interp.lm.tuning.cross_entropy", fail)
     with unchanged(model), pytest.raises(KeyboardInterrupt):
         tune_prompt(model, train, **FAST | {"n_steps": 2})
+
+
+def test_starts_at_the_embeddings_of_a_text(model: HookedTransformer, train: list[Problem]) -> None:
+    """With a learning rate of nothing the vectors stay there: the text's tokens, repeated and cut."""
+    ids = model.tokenizer("Tom has 7 apples.", add_special_tokens=False).input_ids
+    still = FAST | {"n_steps": 1, "learning_rate": 1e-12}
+    for n in (3, len(ids) + 2):
+        tuned = tune_prompt(model, train, **still | {"n_virtual_tokens": n}, init_text="Tom has 7 apples.")
+        assert torch.allclose(tuned.vectors, model.W_E[torch.tensor((ids + ids)[:n])].float(), atol=1e-6)
+        assert tuned.recipe["init_text"] == "Tom has 7 apples."
+
+
+def test_a_text_without_tokens_is_refused(model: HookedTransformer, train: list[Problem]) -> None:
+    with pytest.raises(DPCInterpError, match="init_text has no tokens"):
+        tune_prompt(model, train, **FAST, init_text="")
