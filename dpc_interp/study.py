@@ -100,7 +100,7 @@ def kept_in(runs: Path, model: str, n: int, n_validation: int) -> Path:
     return runs / f"{model}-{n}-{n_validation}-{code}"
 
 
-def read_arguments(description: str | None) -> argparse.Namespace:
+def arguments(description: str | None) -> argparse.ArgumentParser:
     """The command line of whatever draws a model's studies."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", default="reasoner")
@@ -113,4 +113,4 @@ def read_arguments(description: str | None) -> argparse.Namespace:
     parser.add_argument("--n-validation", type=int, default=150, help="instances that calibrate and select")
     parser.add_argument("--batch-size", type=int, default=256, help="questions decoded together")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where finished stages are kept")
-    return parser.parse_args()
+    return parser

@@ -22,7 +22,8 @@ COMMITTED = sorted((Path(__file__).parent.parent / "figures").glob("*/provenance
 def draw(folder: Path) -> None:
     """The command on one task, two prompts and few problems."""
     command = [sys.executable, "-m", "dpc_interp.controls", "--tasks", "algebra", "--seeds", "2"]
-    command += ["--n", "30", "--n-validation", "30", "--out", str(folder / "reasoner"), "--runs", str(folder / "runs")]
+    command += ["--n", "30", "--n-validation", "30", "--n-causal", "20", "--out", str(folder / "reasoner")]
+    command += ["--runs", str(folder / "runs")]
     subprocess.run(command, check=True, capture_output=True, env=os.environ)
 
 

@@ -50,7 +50,7 @@ def tune_prompt(
         n_steps: at most so many updates of AdamW, learning rate `learning_rate` warmed up and decayed by a cosine.
         check_every, patience: the validation loss is taken every `check_every` updates; `patience` checks without a
             better one stop.
-        init_text: the vectors start at the embeddings of its tokens, repeated or cut to `n_virtual_tokens` as PEFT does;
+        init_text: the vectors start at the embeddings of its tokens, repeated or cut to `n_virtual_tokens` as in PEFT;
             None: of random tokens.
 
     Returns:
