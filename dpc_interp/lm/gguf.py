@@ -62,6 +62,7 @@ def read_gguf(file: Path, dtype: torch.dtype, **options: str) -> tuple[PreTraine
     if info["missing_keys"]:
         raise DPCInterpError(f"{file} lacks {min(info['missing_keys'])}; fetch it again")
     hf_model.config.name_or_path = file.stem  # not the folder's
+    tokenizer.name_or_path = str(file)
     return hf_model, tokenizer
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dpc_interp import DPCInterpError, load_model
+from dpc_interp import DPCInterpError, check_model, load_model
 from dpc_interp.lm.gguf import packaged_smollm2
 from dpc_interp.lm.loading import SMOLLM2
 
@@ -114,6 +114,13 @@ def test_logits_and_special_tokens_are_those_of_the_model_written(
     assert tokenizer("tom tom 7", add_special_tokens=False).input_ids == ids
     assert tokenizer.decode(ids) == "tom tom 7"
     assert model.to_tokens("tom tom 7")[0].tolist() == [1, *ids]
+
+
+def test_it_is_checked_against_its_file(llama: LlamaForCausalLM, tmp_path: Path, backend: str) -> None:
+    file = write(llama, tmp_path / "tiny.gguf")
+    found = check_model(load_model(str(file), device="cpu", backend=backend))
+    assert set(found.table["verdict"]) == {"pass"}, str(found)
+    assert backend == "bridge" or str(file) in found.table["reason"].iloc[0]
 
 
 def test_a_scaled_rotary_embedding_is_refused(llama: LlamaForCausalLM, tmp_path: Path) -> None:
