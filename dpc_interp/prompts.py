@@ -1,6 +1,7 @@
 """The soft prompts that ship with the package, and how each was tuned: `python -m dpc_interp.prompts --model reasoner`.
 
-Three tuning seeds for each task. A prompt that is there already is left alone; remove its folder to tune it again.
+Three tuning seeds for each task, about 20 minutes each on one core for SmolLM2. A prompt that is there already is left
+alone; remove its folder to tune it again.
 """
 
 from __future__ import annotations
@@ -39,12 +40,20 @@ class Recipe:
         return load_problems(self.problems, split, n=n, seed=seed, max_steps=self.max_steps)
 
 
-SMOLLM2: Mapping[str, Any] = {"n_steps": 300, "batch_size": 8, "learning_rate": 0.05}
+SMOLLM2: Mapping[str, Any] = {"n_steps": 300, "batch_size": 8, "learning_rate": 0.12, "check_every": 50}
+# A worked example to start from, chosen on validation: its loss after 150 steps was 0.10, from random tokens 0.16.
+STORY = "Ann has 15 cups. Ann buys 7 cups. Count the cups of Ann.\nbuys 7: 15 + 7 = 22\n#### 22\n\n"
+GSM = "Ann has 14 pens. Ben has 3 more. How many pens does Ben have?\nBen has 14 + 3 = 17 pens.\n#### 17\n\n"
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
     "reasoner": {task: Recipe(task) for task in SYNTHETIC},
     "smollm2-135m": {
-        "story": Recipe("story", 3, dtype=torch.bfloat16, options=SMOLLM2),
-        "gsm_symbolic": Recipe("gsm_symbolic/10,16,31,43,62,72", dtype=torch.bfloat16, options=SMOLLM2),
+        "story": Recipe("story", 3, 4000, 41, torch.bfloat16, {**SMOLLM2, "init_text": STORY}),
+        "gsm_symbolic": Recipe(
+            "gsm_symbolic/10,16,31,43,62,72",
+            n_virtual_tokens=41,
+            dtype=torch.bfloat16,
+            options={**SMOLLM2, "n_steps": 150, "init_text": GSM},
+        ),
     },
 }
 """Model -> task -> recipe; the first task is the model's main one."""
