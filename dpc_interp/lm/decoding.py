@@ -105,7 +105,8 @@ def _decode(
 ) -> list[Int[Tensor, " _"]]:
     """The first pass, which fills the cache, and one pass a token."""
     read = CachedDecoding(model, len(tokens))
-    with model.hooks(fwd_hooks=_prompt_hooks(vectors, plans, reading.starts)), _reading(reading):
+    hooks = [*_prompt_hooks(vectors, plans, reading.starts), ("unembed.hook_in", _last)]
+    with model.hooks(fwd_hooks=hooks), _reading(reading):
         logits = read(tokens, mask)
     if not torch.isfinite(logits[:, -1]).all():
         raise NonFiniteError("the logits are not finite; load the model in float32 or bfloat16")
@@ -180,6 +181,10 @@ def _agreement(
         same = row[len(question) - 1 : len(question) - 1 + len(draft)] == draft
         agreed.append(int(same.long().cumprod(0).sum()))
     return agreed
+
+
+def _last(resid: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "batch 1 d_model"]:
+    return resid[:, -1:]  # logits of a large vocabulary are dear, and no others are asked for
 
 
 def _prompt_hooks(
