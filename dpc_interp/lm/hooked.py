@@ -42,8 +42,8 @@ class CachedDecoding:
 
     def __call__(
         self, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"] | None = None
-    ) -> Float[Tensor, "batch pos d_vocab"]:
-        """Logits of `tokens`; `mask` is 0 on padding, None: there is none.
+    ) -> Float[Tensor, "batch logit_pos d_vocab"]:
+        """Logits of `tokens`, unless a hook left fewer; `mask` is 0 on padding, None: there is none.
 
         Raises:
             DPCInterpError: the wrapped model keeps no cache that can be read.
