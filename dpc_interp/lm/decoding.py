@@ -26,8 +26,8 @@ from dpc_interp.lm.edges import without_edges
 from dpc_interp.lm.hooked import CachedDecoding, HookedModel, tokenizer_of
 from dpc_interp.lm.soft_prompt import PLACEHOLDER, PromptEdit, edit_prompt, logits_behind, prompt_index, write_prompt
 
-DRAFTS = 16
-"""Drafts in one pass: it makes logits of all their positions."""
+LOGITS = 2**27
+"""Logits in one pass over drafts, at most: it makes those of all their positions."""
 Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
 
 
@@ -105,7 +105,8 @@ def _decode(
 ) -> list[Int[Tensor, " _"]]:
     """The first pass, which fills the cache, and one pass a token."""
     read = CachedDecoding(model, len(tokens))
-    with model.hooks(fwd_hooks=_prompt_hooks(vectors, plans, reading.starts)), _reading(reading):
+    hooks = [*_prompt_hooks(vectors, plans, reading.starts), ("unembed.hook_in", _last)]
+    with model.hooks(fwd_hooks=hooks), _reading(reading):
         logits = read(tokens, mask)
     if not torch.isfinite(logits[:, -1]).all():
         raise NonFiniteError("the logits are not finite; load the model in float32 or bfloat16")
@@ -138,8 +139,10 @@ def decode_drafted(
     """What `decode` writes, its beginning taken from each draft as far as the model agrees with it."""
     stop = tokenizer_of(model).eos_token_id
     rows: list[Int[Tensor, " _"]] = []
-    for start in range(0, len(questions), DRAFTS):
-        part = slice(start, start + DRAFTS)
+    longest = 1 + max((len(draft) for draft in drafts), default=0)
+    at_once = max(1, LOGITS // (longest * model.cfg.d_vocab))
+    for start in range(0, len(questions), at_once):
+        part = slice(start, start + at_once)
         begun = [draft[:max_new_tokens] for draft in drafts[part]]
         agreed = _agreement(model, questions[part], begun, vectors, None if plans is None else plans[part])
         rows += [draft[:n] for draft, n in zip(begun, agreed, strict=True)]
@@ -169,17 +172,24 @@ def _agreement(
     """How many tokens of each draft greedy decoding would write, from one pass over question and draft."""
     n_virtual = 0 if vectors is None else vectors.shape[0]
     whole = [torch.cat([question, draft]) for question, draft in zip(questions, drafts, strict=True)]
-    first = torch.zeros(len(whole), dtype=torch.long)
-    reading = Reading(torch.arange(len(whole)), first, torch.tensor([n_virtual + len(q) for q in questions]))
-    hooks = _prompt_hooks(vectors, plans) + _hiding_hooks(model, plans, n_virtual)
+    n_asked = torch.tensor([n_virtual + len(question) for question in questions])
+    behind = n_asked[:, None] - 1 + torch.arange(max(len(draft) for draft in drafts))
+    behind = behind.clamp(max=n_virtual + max(len(row) for row in whole) - 1).to(model.cfg.device)
+
+    def needed(resid: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "batch drafted d_model"]:
+        return resid.gather(1, behind[..., None].expand(-1, -1, resid.shape[-1]))
+
+    reading = Reading(torch.arange(len(whole)), torch.zeros_like(n_asked), n_asked)
+    hooks = [*_prompt_hooks(vectors, plans), *_hiding_hooks(model, plans, n_virtual), ("unembed.hook_in", needed)]
     with model.hooks(fwd_hooks=hooks), _reading(reading):
         logits = logits_behind(model, torch.nn.utils.rnn.pad_sequence(whole, batch_first=True), n_virtual)
-    own = logits[:, n_virtual:].argmax(-1).cpu()
-    agreed = []
-    for row, question, draft in zip(own, questions, drafts, strict=True):
-        same = row[len(question) - 1 : len(question) - 1 + len(draft)] == draft
-        agreed.append(int(same.long().cumprod(0).sum()))
-    return agreed
+    own = logits.argmax(-1).cpu()
+    same = [row[: len(draft)] == draft for row, draft in zip(own, drafts, strict=True)]
+    return [int(agrees.long().cumprod(0).sum()) for agrees in same]
+
+
+def _last(resid: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "batch 1 d_model"]:
+    return resid[:, -1:]
 
 
 def _prompt_hooks(

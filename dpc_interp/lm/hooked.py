@@ -1,7 +1,8 @@
 """What a model is here, `HookedTransformer` or `TransformerBridge`, and the one thing they do apart: cached decoding.
 
 Hook points, `hooks(...)`, `cfg` and the forward pass over tokens and a mask are the same in both. The cache is not:
-TransformerLens fills one of its own, a bridge hands on the key and value cache of the Hugging Face model it wraps.
+a HookedTransformer fills one in TransformerLens's form (`cache.py`), a bridge hands on the key and value cache of the
+Hugging Face model it wraps.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import Cache, PreTrainedTokenizerBase
 
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.lm.cache import DecodingCache
 from dpc_interp.lm.lens import HookedTransformer
 
 HookedModel = HookedTransformer | TransformerBridge
@@ -37,7 +38,7 @@ class CachedDecoding:
         self._cache: Any = None
         self._mask: Tensor | None = None
         if isinstance(model, HookedTransformer):
-            self._cache = TransformerLensKeyValueCache.init_cache(model.cfg, model.cfg.device, batch)
+            self._cache = DecodingCache(model, batch)
 
     def __call__(
         self, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"] | None = None
@@ -52,7 +53,8 @@ class CachedDecoding:
         tokens = tokens.to(self._model.cfg.device)
         mask = torch.ones_like(tokens) if mask is None else mask.to(tokens.device)
         if isinstance(self._model, HookedTransformer):
-            return self._model(tokens, attention_mask=mask, past_kv_cache=self._cache, prepend_bos=False)
+            with self._cache.reading():
+                return self._model(tokens, attention_mask=mask, past_kv_cache=self._cache, prepend_bos=False)
         self._mask = mask if self._mask is None else torch.cat([self._mask, mask], dim=1)
         logits, self._cache = self._model(
             tokens,
@@ -69,21 +71,16 @@ class CachedDecoding:
 
     def repeat(self, batch: int) -> None:
         """Make `batch` rows of the one row that has been read; gradients add up in it."""
-        if isinstance(self._cache, TransformerLensKeyValueCache):
-            for entry in self._cache.entries:
-                entry.past_keys = entry.past_keys.expand(batch, -1, -1, -1)
-                entry.past_values = entry.past_values.expand(batch, -1, -1, -1)
-            self._cache.previous_attention_mask = self._cache.previous_attention_mask.expand(batch, -1)
+        if isinstance(self._cache, DecodingCache):
+            self._cache.repeat(batch)
         elif self._mask is not None:
             self._mask = self._mask.expand(batch, -1)
             self._cache.batch_repeat_interleave(batch)
 
     def keep(self, rows: Bool[Tensor, " batch"]) -> None:
         """Leave only `rows` in the batch."""
-        if isinstance(self._cache, TransformerLensKeyValueCache):
-            for entry in self._cache.entries:
-                entry.past_keys, entry.past_values = entry.past_keys[rows], entry.past_values[rows]
-            self._cache.previous_attention_mask = self._cache.previous_attention_mask[rows]
+        if isinstance(self._cache, DecodingCache):
+            self._cache.keep(rows)
         elif self._mask is not None:
             self._mask = self._mask[rows]
             self._cache.batch_select_indices(rows.nonzero()[:, 0])

@@ -1,7 +1,8 @@
 """Where a model comes from: the package, a folder, a `.gguf` file, TransformerLens's list, or the Hugging Face hub.
 
 Every model is returned frozen, in eval mode, with all folding and centring off: its activations are the trained model's
-own. Its tokenizer is Hugging Face's as it stands; one without BOS is given none.
+own. Its weights lie in memory as they are read (`layout.py`). Its tokenizer is Hugging Face's as it stands; one without
+BOS is given none.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.hub import hub_answers
 from dpc_interp.lm.gguf import packaged_smollm2, read_gguf
 from dpc_interp.lm.hooked import HookedModel
+from dpc_interp.lm.layout import store_as_read
 from dpc_interp.lm.lens import HAS_HOOKED, HookedTransformer, need_hooked, official_name
 
 if TYPE_CHECKING or HAS_HOOKED:
@@ -93,6 +95,8 @@ def load_model(
         hf_model, tokenizer = _read(source, backend, dtype)
         model = hooked(hf_model, device, dtype) if backend == "hooked" else _bridge(name, hf_model, tokenizer, device)
         _give_tokenizer(model, tokenizer)
+    if isinstance(model, HookedTransformer):
+        store_as_read(model)
     model.eval()
     model.requires_grad_(False)
     return model

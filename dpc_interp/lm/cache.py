@@ -1,0 +1,111 @@
+"""The key and value cache that a `HookedTransformer` decodes with: each key is rotated once, when it comes in.
+
+TransformerLens 3.9 caches keys as they are before the rotary embedding, rotates all of them again at every step, and
+copies all of them to add one. Here an entry holds them rotated, with room behind them for those to come. A rotation
+acts on each number by its own position, so what the model computes is the same bit for bit. Every hook point fires as
+before; `hook_rot_k` sees all keys, of which a hook gets a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
+
+from dpc_interp.lm.lens import HookedTransformer
+
+ROOM = 64
+"""Positions that a buffer grows by."""
+
+
+class Entry(TransformerLensKeyValueCacheEntry):
+    """Keys and values of one layer: `past_keys` and `past_values` are views [batch, pos, head, d_head] of buffers."""
+
+    def __init__(self, cache: DecodingCache, attention: Any, rotates: bool):
+        self._cache, self._attention, self._rotates = cache, attention, rotates
+        cfg = attention.cfg
+        shape = len(cache.previous_attention_mask), 0, cfg.n_key_value_heads or cfg.n_heads, cfg.d_head
+        self._buffers = [torch.empty(shape), torch.empty(shape)]
+        super().__init__(*self._buffers)
+
+    def append(
+        self, new_keys: Float[Tensor, "batch new head d_head"], new_values: Float[Tensor, "batch new head d_head"]
+    ) -> tuple[Float[Tensor, "batch pos head d_head"], Float[Tensor, "batch pos head d_head"]]:
+        """All keys and values, the new ones last."""
+        start = self.past_keys.shape[1]
+        stop = start + new_keys.shape[1]
+        if self._rotates:
+            rotate = type(self._attention).apply_rotary
+            new_keys = rotate(self._attention, new_keys, start, self._cache.previous_attention_mask)
+        for i, (held, new) in enumerate(zip((self.past_keys, self.past_values), (new_keys, new_values), strict=True)):
+            if stop > self._buffers[i].shape[1]:
+                self._buffers[i] = new.new_empty(len(new), stop + ROOM, *new.shape[2:])
+                self._buffers[i][:, :start] = held
+            self._buffers[i][:, start:stop] = new
+        self._view(stop)
+        return self.past_keys, self.past_values
+
+    def keep(self, rows: Bool[Tensor, " batch"]) -> None:
+        """Leave only `rows`, moved together within the buffers."""
+        n_read = self.past_keys.shape[1]
+        for i, buffer in enumerate(self._buffers):
+            kept = buffer[rows, :n_read]
+            self._buffers[i] = buffer[: len(kept)]
+            self._buffers[i][:, :n_read] = kept
+        self._view(n_read)
+
+    def repeat(self, batch: int) -> None:
+        """Make `batch` rows of one; without room, so that the next keys get buffers of their own."""
+        self._buffers = [held.expand(batch, -1, -1, -1) for held in (self.past_keys, self.past_values)]
+        self._view(self.past_keys.shape[1])
+
+    def _view(self, n_read: int) -> None:
+        self.past_keys, self.past_values = (buffer[:, :n_read] for buffer in self._buffers)
+
+    def rotated(self, x: Tensor, *position: Any) -> Tensor:
+        """What the layer's `apply_rotary` gives; cached keys have been rotated."""
+        if x is self.past_keys:
+            return x.clone() if self._attention.hook_rot_k._forward_hooks else x
+        return type(self._attention).apply_rotary(self._attention, x, *position)
+
+
+class DecodingCache(TransformerLensKeyValueCache):
+    """A cache of one model and batch, empty at first."""
+
+    def __init__(self, model: HookedTransformer, batch: int):
+        device = model.cfg.device
+        super().__init__([], torch.empty((batch, 0), dtype=torch.int, device=device))
+        # a table that depends on how much is read would turn the keys again
+        self._rotates = model.cfg.positional_embedding_type == "rotary" and not model.cfg.use_dynamic_ntk_rope
+        self._attentions: list[Any] = [block.attn for block in model.blocks]
+        self.entries = [Entry(self, attention, self._rotates) for attention in self._attentions]
+
+    def keep(self, rows: Bool[Tensor, " batch"]) -> None:
+        """Leave only `rows` in the batch."""
+        for entry in self.entries:
+            entry.keep(rows)
+        self.previous_attention_mask = self.previous_attention_mask[rows]
+
+    def repeat(self, batch: int) -> None:
+        """Make `batch` rows of the one there is."""
+        for entry in self.entries:
+            entry.repeat(batch)
+        self.previous_attention_mask = self.previous_attention_mask.expand(batch, -1)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within, the model's layers take cached keys as they are."""
+        layers = list(zip(self._attentions, self.entries, strict=True)) if self._rotates else []
+        try:
+            for attention, entry in layers:
+                attention.apply_rotary = entry.rotated  # the instance's, before its class's
+            yield
+        finally:
+            for attention, _ in layers:
+                vars(attention).pop("apply_rotary", None)

@@ -1,0 +1,67 @@
+"""The price of each method, against seconds added up by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from dpc_interp.evaluation.price import price
+
+IDS = ["a", "b", "c", "d"]
+KEY = "0123456789abcdef"
+FIRED = {"base": "", "pt": "", "dpc": "ab", "always": "abcd", "random": "c", "act": "abcd"}
+TIMINGS = {
+    f"validation-pt-{KEY}": 99.0,
+    f"corrupted-validation-{KEY}": 99.0,
+    f"pt-{KEY}": 10.0,
+    f"base-{KEY}": 4.0,
+    f"analysis-{KEY}-flow": 3.0,
+    f"analysis-{KEY}-tokens": 1.0,
+    f"corrupted-peak-{KEY}": 8.0,
+    f"corrupted-random-{KEY}": 2.0,
+    f"corrupted-act-{KEY}": 12.0,
+}
+
+
+def frames(without: str = " ") -> tuple[pd.DataFrame, pd.DataFrame]:
+    rows = [
+        (method, i, i in fired, 20 if i in fired else 10) for method, fired in FIRED.items() for i in IDS
+    ]  # what is corrupted is twice as long
+    timings = [(stage, seconds, 0) for stage, seconds in TIMINGS.items() if not stage.startswith(without)]
+    return (
+        pd.DataFrame(timings, columns=["stage", "seconds", "tokens"]),
+        pd.DataFrame(rows, columns=["method", "instance", "fired", "n_tokens"]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "parts", "tokens"),
+    [
+        ("pt", (10.0, 0.0, 0.0), 40),
+        ("base", (4.0, 0.0, 0.0), 40),
+        ("dpc", (10.0, 4.0, 4.0), 80),  # half of the four answers under `peak`
+        ("always", (10.0, 4.0, 8.0), 120),
+        ("random", (10.0, 4.0, 2.0), 60),  # the only one that uses `random`
+        ("act", (10.0, 0.0, 12.0), 120),  # a context reads no analysis
+    ],
+)
+def test_by_hand(method: str, parts: tuple[float, ...], tokens: int) -> None:
+    row = price(*frames()).set_index("method").loc[method]
+    assert (row["generation"], row["analysis"], row["corruption"]) == parts
+    assert row["seconds"] == sum(parts)
+    assert row["ratio"] == sum(parts) / 10.0
+    assert row["tokens"] == tokens
+
+
+def test_what_is_not_known_is_not_free() -> None:
+    table = price(*frames(without="corrupted-peak")).set_index("method")
+    assert math.isnan(table.loc["dpc", "ratio"])
+    assert table.loc["random", "ratio"] == 1.6
+
+
+def test_nothing_fired_costs_no_corruption() -> None:
+    timings, instances = frames(without="corrupted-random")
+    instances.loc[instances["method"] == "random", "fired"] = False
+    assert price(timings, instances).set_index("method").loc["random", "seconds"] == 14.0
