@@ -52,7 +52,7 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
             "gsm_symbolic/10,16,31,43,62,72",
             n_virtual_tokens=41,
             dtype=torch.bfloat16,
-            options={**SMOLLM2, "n_steps": 150, "init_text": GSM},
+            options={**SMOLLM2, "n_steps": 100, "init_text": GSM},
         ),
     },
 }
