@@ -29,9 +29,9 @@ def price(timings: pd.DataFrame, instances: pd.DataFrame) -> pd.DataFrame:
         `method`; `generation`, `analysis`, `corruption` and their sum, `seconds`; `tokens` written, those of prompted
         answers that were replaced included; `ratio` to `pt`'s seconds. NaN: a stage's seconds are not known.
     """
-    by_method = dict(iter(instances.groupby("method", sort=False)))
+    by_method = {str(method): rows for method, rows in instances.groupby("method", sort=False)}
     pt = by_method["pt"]
-    rows = []
+    table: list[tuple[object, ...]] = []
     for method, answers in by_method.items():
         what = METHODS[method][1] if method in METHODS else method
         generation = _seconds(timings, "base" if method == "base" else "pt")
@@ -45,9 +45,9 @@ def price(timings: pd.DataFrame, instances: pd.DataFrame) -> pd.DataFrame:
                 corruption = _seconds(timings, f"corrupted-{what.replace(' ', '-')}") * fired.sum() / answered
         tokens = answers["n_tokens"].sum() if method == "base" else pt["n_tokens"].sum()
         tokens += answers["n_tokens"].to_numpy()[fired].sum()
-        rows.append((method, generation, analysis, corruption, generation + analysis + corruption, int(tokens)))
-    table = pd.DataFrame(rows, columns=COLUMNS[:-1])
-    return table.assign(ratio=table["seconds"] / float(table.set_index("method")["seconds"]["pt"]))
+        table.append((method, generation, analysis, corruption, generation + analysis + corruption, int(tokens)))
+    priced = pd.DataFrame(table, columns=COLUMNS[:-1])
+    return priced.assign(ratio=priced["seconds"] / priced.loc[priced["method"] == "pt", "seconds"].iloc[0])
 
 
 def _corrupts(method: str) -> str | None:

@@ -31,8 +31,9 @@ class Entry(TransformerLensKeyValueCacheEntry):
         self._cache, self._attention, self._rotates = cache, attention, rotates
         cfg = attention.cfg
         shape = len(cache.previous_attention_mask), 0, cfg.n_key_value_heads or cfg.n_heads, cfg.d_head
-        self._buffers = [torch.empty(shape), torch.empty(shape)]
-        super().__init__(*self._buffers)
+        nothing = torch.empty(shape)
+        self._buffers = [nothing, nothing]
+        super().__init__(nothing, nothing)
 
     def append(
         self, new_keys: Float[Tensor, "batch new head d_head"], new_values: Float[Tensor, "batch new head d_head"]
@@ -83,12 +84,13 @@ class DecodingCache(TransformerLensKeyValueCache):
         super().__init__([], torch.empty((batch, 0), dtype=torch.int, device=device))
         # a table that depends on how much is read would turn the keys again
         self._rotates = model.cfg.positional_embedding_type == "rotary" and not model.cfg.use_dynamic_ntk_rope
-        self._attentions: list[Any] = [block.attn for block in model.blocks]
-        self.entries = [Entry(self, attention, self._rotates) for attention in self._attentions]
+        attentions: list[Any] = [block.attn for block in model.blocks]
+        self._layers = [(attention, Entry(self, attention, self._rotates)) for attention in attentions]
+        self.entries = [entry for _, entry in self._layers]
 
     def keep(self, rows: Bool[Tensor, " batch"]) -> None:
         """Leave only `rows` in the batch."""
-        for entry in self.entries:
+        for _, entry in self._layers:
             entry.keep(rows)
         self.previous_attention_mask = self.previous_attention_mask[rows]
 
@@ -101,7 +103,7 @@ class DecodingCache(TransformerLensKeyValueCache):
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Within, the model's layers take cached keys as they are."""
-        layers = list(zip(self._attentions, self.entries, strict=True)) if self._rotates else []
+        layers = self._layers if self._rotates else []
         try:
             for attention, entry in layers:
                 attention.apply_rotary = entry.rotated  # the instance's, before its class's

@@ -105,7 +105,7 @@ def _decode(
 ) -> list[Int[Tensor, " _"]]:
     """The first pass, which fills the cache, and one pass a token."""
     read = CachedDecoding(model, len(tokens))
-    hooks = [*_prompt_hooks(vectors, plans, reading.starts), ("unembed.hook_in", _last)]
+    hooks: list[Hook] = [*_prompt_hooks(vectors, plans, reading.starts), ("unembed.hook_in", _last)]
     with model.hooks(fwd_hooks=hooks), _reading(reading):
         logits = read(tokens, mask)
     if not torch.isfinite(logits[:, -1]).all():
@@ -180,7 +180,11 @@ def _agreement(
         return resid.gather(1, behind[..., None].expand(-1, -1, resid.shape[-1]))
 
     reading = Reading(torch.arange(len(whole)), torch.zeros_like(n_asked), n_asked)
-    hooks = [*_prompt_hooks(vectors, plans), *_hiding_hooks(model, plans, n_virtual), ("unembed.hook_in", needed)]
+    hooks: list[Hook] = [
+        *_prompt_hooks(vectors, plans),
+        *_hiding_hooks(model, plans, n_virtual),
+        ("unembed.hook_in", needed),
+    ]
     with model.hooks(fwd_hooks=hooks), _reading(reading):
         logits = logits_behind(model, torch.nn.utils.rnn.pad_sequence(whole, batch_first=True), n_virtual)
     own = logits.argmax(-1).cpu()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dpc_interp.lm.lens import HookedTransformer
 
-ATTENTION = {
+ATTENTION: dict[str, tuple[int, ...]] = {
     "attn.W_Q": (0, 2, 1),
     "attn.W_K": (0, 2, 1),
     "attn.W_V": (0, 2, 1),
@@ -18,9 +18,9 @@ ATTENTION = {
     "attn._W_V": (0, 2, 1),
     "attn.W_O": (2, 0, 1),
 }
-GATED_MLP = {"mlp.W_gate": (1, 0), "mlp.W_in": (1, 0), "mlp.W_out": (1, 0)}
+GATED_MLP: dict[str, tuple[int, ...]] = {"mlp.W_gate": (1, 0), "mlp.W_in": (1, 0), "mlp.W_out": (1, 0)}
 """A plain MLP reads its weights as they stand."""
-UNEMBED = {"unembed.W_U": (1, 0)}
+UNEMBED: dict[str, tuple[int, ...]] = {"unembed.W_U": (1, 0)}
 
 
 def store_as_read(model: HookedTransformer) -> None:
@@ -30,5 +30,5 @@ def store_as_read(model: HookedTransformer) -> None:
     for name, weight in model.named_parameters():
         order = orders.get(".".join(name.split(".")[-2:]))
         if order is not None:
-            back = sorted(range(len(order)), key=order.__getitem__)
+            back = [order.index(axis) for axis in range(len(order))]
             weight.data = weight.data.permute(order).contiguous().permute(back)
