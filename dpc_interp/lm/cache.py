@@ -96,7 +96,7 @@ class DecodingCache(TransformerLensKeyValueCache):
 
     def repeat(self, batch: int) -> None:
         """Make `batch` rows of the one there is."""
-        for entry in self.entries:
+        for _, entry in self._layers:
             entry.repeat(batch)
         self.previous_attention_mask = self.previous_attention_mask.expand(batch, -1)
 
