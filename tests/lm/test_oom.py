@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dpc_interp import DPCInterpError
@@ -17,6 +17,12 @@ ERRORS = [
     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
     MemoryError(),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes seconds among the objects of a test session."""
+    monkeypatch.setattr("gc.collect", lambda: 0)
 
 
 def no_more_than(most: int, error: BaseException, sizes: list[int]):
@@ -40,6 +46,7 @@ def test_halves_once_for_all_that_follow(error: BaseException) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:memory did not hold")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 @given(n=st.integers(0, 40), batch_size=st.integers(1, 20), most=st.integers(1, 20))
 def test_every_item_comes_once_and_in_order(n: int, batch_size: int, most: int) -> None:
     found = list(in_batches(range(n), batch_size, no_more_than(most, MemoryError(), []), "mend"))
@@ -50,7 +57,7 @@ def test_every_item_comes_once_and_in_order(n: int, batch_size: int, most: int) 
 
 @pytest.mark.filterwarnings("ignore:memory did not hold")
 def test_a_single_item_too_large_is_one_line() -> None:
-    with pytest.raises(DPCInterpError, match="does not hold a single sequence; use checkpoint=True$"):
+    with pytest.raises(DPCInterpError, match=r"does not hold a single sequence; use checkpoint=True$"):
         list(in_batches(range(4), 4, no_more_than(0, MemoryError(), []), "use checkpoint=True"))
 
 
