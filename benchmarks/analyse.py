@@ -200,7 +200,6 @@ def measure(name: str, batch: Batch, length: int, rounds: int) -> list[dict[str,
     n_written = len(batch.runs[0].generated_tokens)
     return [
         {
-            "model": name,
             "positions": length,
             "batch": len(batch.runs),
             "variant": v,
@@ -239,7 +238,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Ratios first."""
     cells = [
         {
-            "model": r["model"],
             "positions": r["positions"],
             "batch": r["batch"],
             "variant": f"({r['variant']}) {WHAT[r['variant']]}",
@@ -258,69 +256,68 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def verdicts(rows: list[dict[str, Any]], depths: dict[int, int]) -> str:
     """The bounds set beforehand, each with what was measured."""
-    by = {(r["model"], r["positions"], r["variant"]): r for r in rows}
+    by = {(r["positions"], r["variant"]): r for r in rows}
     lines = []
 
     def line(text: str, value: float, bound: float) -> None:
         lines.append(f"- {'holds' if value <= bound else 'FAILS'}: {text}: {value:.2f} (bound {bound:.2f})")
 
-    for (model, length, variant), r in by.items():
+    for (length, variant), r in by.items():
         if variant == "b":
-            line(f"time of (b) / (a), {model}, {length} positions", r["time / (a)"], 1.10)
-    longest = max((r["positions"] for r in rows if r["model"] == "smollm2-135m"), default=0)
-    if longest:
-        ours, again = (by["smollm2-135m", longest, v] for v in ("b", "b'"))
+            line(f"time of (b) / (a), {length} positions", r["time / (a)"], 1.10)
+    if depths:  # the model large enough that these were asked of it
+        longest = max(r["positions"] for r in rows)
+        ours, again = (by[longest, v] for v in ("b", "b'"))
         for v in ("c", "d"):
-            other = by["smollm2-135m", longest, v]
-            line(f"time of (b) / ({v}), SmolLM2, {longest} positions", other["time of (b) / its"], 1.0)
+            other = by[longest, v]
+            line(f"time of (b) / ({v}), {longest} positions", other["time of (b) / its"], 1.0)
             line(f"extra memory of (b) / ({v}), the same", max(ours["extra"], 0) / other["extra"], 0.1)
         line("peak of (b') / (a), the same", again["peak / (a)"], 0.25)
         line("time of (b') / (a), the same", again["time / (a)"], 1.5)
-    if depths:
         few, many = sorted(depths)
-        line(f"peak of (b') at {many} layers / at {few}", depths[many] / depths[few], 1.5)
+        line(f"peak of (b') at {many} layers / at {few}, the same", depths[many] / depths[few], 1.5)
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure, and write the section of RESULTS.md."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--lengths", nargs="+", type=int, default=list(LENGTHS))
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    left_out: list[str] = []
-    depths: dict[int, int] = {}
-    for name in args.models:
-        model = dpc.load_model(name)
-        prompt = dpc.load_prompt("reasoner/story") if name == "reasoner" else random_prompt(model)
-        for length in args.lengths:
-            if length > model.cfg.n_ctx:
-                left_out.append(f"{name} at {length} positions: its context ends at {model.cfg.n_ctx}.")
-                continue
-            rows += measure(name, batch_of(model, prompt, length, MODELS[name]), length, args.rounds)
-        if name != "reasoner":
-            depths = depth(model, max(args.lengths))
+def report(name: str, rows: list[dict[str, Any]], depths: dict[int, int], left_out: list[str], rounds: int) -> str:
+    """The section of one model."""
     variants = "\n".join(f"- ({v}) {WHAT[v]}" for v in VARIANTS)
-    write_section(
-        "The analysis",
-        f"""{verdicts(rows, depths)}
+    missing = f"Left out: {' '.join(left_out)}" if left_out else ""
+    rows = sorted(rows, key=lambda r: r["positions"])  # stable: the variants stay in order
+    return f"""{verdicts(rows, depths)}
 
 {table(rows)}
 
 {variants}
 
 (a) is written as a user would: logits of every position, a gradient to the prompt. (b) makes logits of the positions in
-the loss alone, and its backward pass ends at the first pattern; that is how its time and its peak can lie below those
-of (a). (c) has the model's own loss, over all positions. (d) is written as a hook on the same model, so that what
-differs is the method. Time: medians of {args.rounds} interleaved rounds, ratios round by round; processor time is less
-disturbed by what else runs. Peak: bytes of tensors above the weights, every allocation counted by torch; extra: above
-the peak of (a); estimated: `plan_memory`'s formula. Statistics of (b'), (d) and (b) were compared and agree to 0.001.
-{"Left out: " + " ".join(left_out) if left_out else ""}
+the loss alone, and its backward pass ends at the first pattern; so its time and its peak can lie below those of (a).
+(c) has the model's own loss, over all positions. (d) is a hook on the same model, so that what differs is the method.
+Time: medians of {rounds} interleaved rounds, ratios round by round; processor time is less disturbed by what else runs.
+Peak: bytes of tensors above the weights, every allocation counted by torch; extra: above the peak of (a); estimated:
+the formula of `plan_memory`. The statistics of (b), (b') and (d) were compared and agree to 0.001. {missing}
 
-{machine()}""",
-    )
+{machine()}"""
+
+
+def main() -> None:
+    """Measure, and write one section of RESULTS.md a model."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--lengths", nargs="+", type=int, default=list(LENGTHS))
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    for name in args.models:
+        model = dpc.load_model(name)
+        prompt = dpc.load_prompt("reasoner/story") if name == "reasoner" else random_prompt(model)
+        fitting = [length for length in args.lengths if length <= model.cfg.n_ctx]
+        left_out = [f"{n} positions, the context ends at {model.cfg.n_ctx}." for n in args.lengths if n not in fitting]
+        depths = {} if name == "reasoner" else depth(model, max(fitting))
+        rows: list[dict[str, Any]] = []
+        for length in fitting:
+            rows += measure(name, batch_of(model, prompt, length, MODELS[name]), length, args.rounds)
+            # written as it grows: a run that is cut off leaves what it has
+            write_section(f"The analysis: {name}", report(name, rows, depths, left_out, args.rounds))
 
 
 if __name__ == "__main__":
