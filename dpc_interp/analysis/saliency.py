@@ -27,7 +27,7 @@ from dpc_interp.analysis.checkpoint import checkpointed
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
 from dpc_interp.lm.decoding import Hook
 from dpc_interp.lm.hooked import HookedModel
-from dpc_interp.lm.nonfinite import not_finite
+from dpc_interp.lm.nonfinite import mend_of, not_finite
 from dpc_interp.lm.soft_prompt import (
     SoftPrompt,
     check_length,
@@ -160,9 +160,7 @@ def flow_pass(
         )
     deepest = max((layer for layer, is_finite in finite.items() if not is_finite), default=None)
     if deepest is not None:  # gradients run from the deepest layer to the first
-        raise NonFiniteError(
-            f"the saliency is not finite from layer {deepest} down; load the model in float32 or bfloat16"
-        )
+        raise NonFiniteError(f"the saliency is not finite from layer {deepest} down; {mend_of(model)}")
     written = torch.zeros(counted.shape, device=nll.device).masked_scatter_(counted, nll.detach())
     return torch.nn.functional.pad(written, (n_virtual, 0))
 

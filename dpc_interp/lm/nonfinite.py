@@ -1,4 +1,4 @@
-"""Where a forward pass that ends in NaN or infinity first goes wrong, and what to do about it."""
+"""Where numbers first cease to be finite, and what to do about it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from transformer_lens.hook_points import HookPoint
 from dpc_interp.errors import NonFiniteError
 from dpc_interp.lm.hooked import HookedModel
 from dpc_interp.lm.soft_prompt import logits_behind, write_prompt
-
-OTHER_DTYPE = "load the model in float32 or bfloat16"
 
 
 @torch.no_grad()
@@ -29,5 +27,11 @@ def not_finite(
     with model.hooks(fwd_hooks=[("hook_embed", write_prompt(vectors.detach())), *blocks]):
         logits_behind(model, tokens, vectors.shape[0])
     where = f"what block {wrong[0]} writes is not finite" if wrong else "the loss is not finite"
-    mend = OTHER_DTYPE if model.cfg.dtype == torch.float16 else "look for NaN in the weights and in your hooks"
-    return NonFiniteError(f"{where}; {mend}")
+    return NonFiniteError(f"{where}; {mend_of(model)}")
+
+
+def mend_of(model: HookedModel) -> str:
+    """What to do: float16 ends at 65,504, the others of the usual numbers do not end in practice."""
+    if model.cfg.dtype == torch.float16:
+        return "load the model in float32 or bfloat16"
+    return "look for NaN in the weights and in your hooks"

@@ -66,6 +66,7 @@ def test_the_estimate_is_near_the_measured_peak(
     assert peak >= 0.5 * estimate(wide, batch_size, length, length // 2, checkpoint)
 
 
+@pytest.mark.usefixtures("needs_hooked")
 def test_checkpointed_memory_does_not_grow_with_depth(build: Callable[..., HookedModel], untyped) -> None:
     few, many = (build("gqa", n_layers=n) for n in (3, 24))
     peaks = {
@@ -78,6 +79,7 @@ def test_checkpointed_memory_does_not_grow_with_depth(build: Callable[..., Hooke
     assert peaks[24, True] < peaks[24, False] / 4
 
 
+@pytest.mark.usefixtures("needs_hooked")
 def test_logits_are_made_of_the_predicted_positions_alone(build: Callable[..., HookedModel], untyped) -> None:
     model = build("plain", d_vocab=5000)
     few, all_of_them = (peak_of_pass(model, 1, LONG, n, False) for n in (10, LONG - 6))
@@ -174,10 +176,28 @@ def test_analyse_of_one_sequence_too_large(model, runs, prompt: SoftPrompt, monk
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_what_is_not_finite_is_told_by_layer(build, runs, prompt: SoftPrompt, dtype: torch.dtype) -> None:
-    model = build("gqa", dtype=dtype)
-    bad = model.blocks[1].mlp.W_out if hasattr(model.blocks[1].mlp, "W_out") else None
-    assert bad is not None
-    bad.data.fill_(6e4 if dtype == torch.float16 else float("nan"))
-    mend = "load the model in float32" if dtype == torch.float16 else "NaN in the weights"
-    with pytest.raises(NonFiniteError, match=f"what block 1 writes is not finite; .*{mend}"):
+    model, times = build("gqa", dtype=dtype), 1e5 if dtype == torch.float16 else float("nan")
+    mend = "load the model in float32" if dtype == torch.float16 else "look for NaN in the weights"
+    with (
+        model.hooks(fwd_hooks=[("blocks.1.hook_mlp_out", lambda x, hook: x * times)]),
+        pytest.raises(NonFiniteError, match=f"what block 1 writes is not finite; {mend}"),
+    ):
+        dpc.analyse(model, runs, prompt, progress=False)
+
+
+def test_a_gradient_that_is_not_finite_is_told_by_layer(build, runs, prompt: SoftPrompt) -> None:
+    class Blows(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Tensor:
+            return grads[0] * float("inf")
+
+    model = build("gqa")
+    with (
+        model.hooks(fwd_hooks=[("blocks.1.attn.hook_z", lambda z, hook: Blows.apply(z))]),
+        pytest.raises(NonFiniteError, match="the saliency is not finite from layer 1 down; look for NaN"),
+    ):
         dpc.analyse(model, runs, prompt, progress=False)
