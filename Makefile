@@ -36,8 +36,8 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/python
 	@touch $@
 
 # glibc would give every large tensor back to the kernel and ask for it again
-figures verdicts: export MALLOC_MMAP_THRESHOLD_ := 1073741824
-figures verdicts: export MALLOC_TRIM_THRESHOLD_ := 4294967296
+figures verdicts bench: export MALLOC_MMAP_THRESHOLD_ := 1073741824
+figures verdicts bench: export MALLOC_TRIM_THRESHOLD_ := 4294967296
 ifeq ($(MODEL),smollm2-135m)
 figures verdicts prompts: $(SMOLLM2)
 endif
@@ -96,8 +96,8 @@ $(SMOLLM2): $(STAMP)
 gsm-symbolic: $(STAMP) ## install reasoning-gym, whose templates gsm_symbolic draws from (one of its needs is compiled)
 	$(BIN)/python -m pip install --constraint requirements.lock 'reasoning-gym==0.1.25'
 
-bench: $(STAMP) $(SMOLLM2) ## cost of `analyse` against a plain forward and backward
-	$(BIN)/python benchmarks/analyse.py
+bench: $(STAMP) $(SMOLLM2) ## time and memory of the analysis and of decoding, into benchmarks/RESULTS.md
+	set -e; for part in benchmarks/analyse.py benchmarks/decoding.py; do $(BIN)/python $$part; done
 
 lock: $(BIN)/python ## resolve requirements.lock again, for every Python the package supports
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)

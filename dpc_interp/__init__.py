@@ -7,6 +7,7 @@ from dpc_interp import plots
 from dpc_interp.analysis.accumulation import peaks
 from dpc_interp.analysis.analyse import Analysis, SaliencyMap, analyse, saliency_map, with_rationale
 from dpc_interp.analysis.controls import control_peaks, sink_controls
+from dpc_interp.analysis.memory import MemoryPlan, plan_memory
 from dpc_interp.analysis.saliency import saliency
 from dpc_interp.analysis.sanity import saliency_sanity
 from dpc_interp.analysis.segments import Segments
@@ -41,6 +42,7 @@ __all__ = [
     "CorruptionPlan",
     "DPCInterpError",
     "KnockoutPlan",
+    "MemoryPlan",
     "ModelCheck",
     "Problem",
     "Results",
@@ -72,6 +74,7 @@ __all__ = [
     "peaks",
     "plan_corruption",
     "plan_knockout",
+    "plan_memory",
     "plan_random",
     "plots",
     "prompted",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dpc_interp.analysis.flow import Groups
+from dpc_interp.analysis.memory import BATCH_SIZE, plan_memory
 from dpc_interp.analysis.saliency import HeadReduction, flow_pass, saliency
 from dpc_interp.analysis.segments import Segments, segment
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.lm.generation import Transcript, transcript
 from dpc_interp.lm.hooked import HookedModel, tokenizer_of
+from dpc_interp.lm.oom import in_batches
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, check_prompt
 from dpc_interp.tasks.problems import check_distinct
 
@@ -64,14 +66,20 @@ class Analysis:
 
 
 def saliency_map(
-    model: HookedModel, run: Transcript, prompt: SoftPrompt, *, head_reduction: HeadReduction = "abs_of_sum"
+    model: HookedModel,
+    run: Transcript,
+    prompt: SoftPrompt,
+    *,
+    head_reduction: HeadReduction = "abs_of_sum",
+    checkpoint: bool = False,
 ) -> SaliencyMap:
     """The saliency of one transcript with its segments and token strings; see `saliency` for values and errors."""
     tokenizer = tokenizer_of(model)
     layout = segment(run, tokenizer, prompt.n_virtual)
     _refuse_empty([run], [layout])
     tokens = torch.cat([run.question_tokens, run.generated_tokens])
-    values = saliency(model, tokens, prompt, len(run.question_tokens), head_reduction=head_reduction)
+    n_question = len(run.question_tokens)
+    values = saliency(model, tokens, prompt, n_question, head_reduction=head_reduction, checkpoint=checkpoint)
     strings = [f"<P{j}>" for j in range(prompt.n_virtual)] + [str(tokenizer.decode([i])) for i in tokens.tolist()]
     return SaliencyMap(values.cpu(), layout, strings)
 
@@ -83,7 +91,8 @@ def analyse(
     *,
     target: Target = "generated",
     head_reduction: HeadReduction = "abs_of_sum",
-    batch_size: int = 16,
+    batch_size: int | None = None,
+    checkpoint: bool | None = None,
     progress: bool = True,
 ) -> Analysis:
     """Flow, accumulation and per-token prompt flow of many transcripts.
@@ -92,11 +101,13 @@ def analyse(
         runs: transcripts made with `prompt`; each must have a rationale (`with_rationale` drops the others).
         target: the loss on the model's own tokens (default; needs no label) or on the problem's written rationale.
         head_reduction: see `saliency`.
-        batch_size: sequences in one forward and backward pass; values do not depend on it.
+        batch_size: sequences in one forward and backward pass; halved, with a warning, where memory runs out.
+        checkpoint: run each block again in the backward pass instead of keeping its activations. Values depend on
+            neither of the two; None: as `plan_memory` has it, which is said where it is not plain batches of 16.
 
     Raises:
         DPCInterpError: an empty rationale, no runs, or what `saliency` refuses; all before the first pass where it can
-            be known.
+            be known. Sequences too long for the memory there is.
     """
     if not runs:
         raise DPCInterpError("there are no runs to analyse; generate some first")
@@ -109,13 +120,28 @@ def analyse(
     layouts = [segment(run, tokenizer_of(model), prompt.n_virtual) for run in runs]
     _refuse_empty(runs, layouts)
     check_length(model, max(layout.length for layout in layouts))
+    plan = plan_memory(
+        model,
+        [layout.length for layout in layouts],
+        n_predicted=max(len(run.generated_tokens) for run in runs),
+        batch_size=batch_size,
+        checkpoint=checkpoint,
+    )
+    if batch_size is None and not plan.fits:
+        raise DPCInterpError(f"{plan}; free some, shorten the sequences, or give batch_size=1 to try all the same")
     order = sorted(range(len(runs)), key=lambda i: (layouts[i].length, i))
+
+    def work(chosen: Sequence[int]) -> _BatchFrames:
+        batch = [runs[i] for i in chosen], [layouts[i] for i in chosen]
+        return _analyse_batch(model, *batch, prompt, head_reduction, plan.checkpoint)
+
+    mend = "shorten it, or take a smaller dtype" if plan.checkpoint else "use checkpoint=True"
     parts: list[_BatchFrames] = []
     with tqdm(total=len(runs), desc="analyse", unit="instance", disable=not progress, leave=False) as bar:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = [runs[i] for i in chosen], [layouts[i] for i in chosen]
-            parts.append(_analyse_batch(model, *batch, prompt, head_reduction))
+        if progress and (plan.checkpoint or plan.batch_size < min(BATCH_SIZE, len(runs))):
+            bar.write(f"analyse: {plan}")
+        for chosen, part in in_batches(order, plan.batch_size, work, mend):
+            parts.append(part)
             bar.update(len(chosen))
     rank = {run.problem.id: i for i, run in enumerate(runs)}
 
@@ -155,7 +181,12 @@ class _BatchFrames:
 
 
 def _analyse_batch(
-    model: HookedModel, runs: list[Transcript], layouts: list[Segments], prompt: SoftPrompt, how: HeadReduction
+    model: HookedModel,
+    runs: list[Transcript],
+    layouts: list[Segments],
+    prompt: SoftPrompt,
+    how: HeadReduction,
+    checkpoint: bool,
 ) -> _BatchFrames:
     width = max(layout.length for layout in layouts)
     groups = Groups.of(
@@ -168,7 +199,8 @@ def _analyse_batch(
 
     sequences = [torch.cat([run.question_tokens, run.generated_tokens]) for run in runs]
     n_question = [len(run.question_tokens) for run in runs]
-    nll = flow_pass(model, sequences, n_question, prompt.vectors, reduce, head_reduction=how).cpu()
+    options: dict[str, Any] = {"head_reduction": how, "checkpoint": checkpoint}
+    nll = flow_pass(model, sequences, n_question, prompt.vectors, reduce, **options).cpu()
     between, accumulation, from_prompt = (
         torch.stack([reduced[layer][k] for layer in range(model.cfg.n_layers)], dim=1).cpu() for k in range(3)
     )

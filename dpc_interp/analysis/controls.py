@@ -44,7 +44,7 @@ def sink_controls(
     conditions: Sequence[str] = CONDITIONS,
     text: str = TEXT,
     seed: int | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Accumulation of the same transcripts behind the trained prompt and its controls.

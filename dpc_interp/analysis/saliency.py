@@ -6,14 +6,16 @@ A[l,h] is the pattern at `hook_pattern` (query heads; rows are destinations, col
 of everything after the question, the stop token included. The diagonal is left out; saliency is float32 whatever the
 model is.
 
-1. A forward hook at every `hook_pattern` asks autograd for the gradient of the pattern there.
-2. One backward pass from L: each layer's gradient meets its pattern in a tensor hook, is reduced at once and let go.
+1. A forward hook at every `hook_pattern` asks autograd for the gradient of the pattern there. Logits are made only of
+   the positions in L.
+2. One backward pass from L to the first pattern: each layer's gradient meets its pattern, is reduced at once, let go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from contextlib import nullcontext
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -21,14 +23,16 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformer_lens.hook_points import HookPoint
 
+from dpc_interp.analysis.checkpoint import checkpointed
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
+from dpc_interp.lm.decoding import Hook
 from dpc_interp.lm.hooked import HookedModel
+from dpc_interp.lm.nonfinite import mend_of, not_finite
 from dpc_interp.lm.soft_prompt import (
     SoftPrompt,
     check_length,
     check_prompt,
     logits_behind,
-    with_placeholders,
     write_prompt,
 )
 
@@ -44,6 +48,7 @@ def saliency(
     n_question: int,
     *,
     head_reduction: HeadReduction = "abs_of_sum",
+    checkpoint: bool = False,
 ) -> Float[Tensor, "layer dest src"]:
     """The saliency of one sequence (paper, eq. 1).
 
@@ -51,6 +56,7 @@ def saliency(
         tokens: ids of the question (BOS first, where the model has one) and the rationale.
         prompt: the soft prompt in front, or its vectors.
         n_question: how many of `tokens` are the question; the loss is the mean NLL of the rest.
+        checkpoint: run each block again in the backward pass instead of keeping its activations.
 
     Returns:
         float32 [layer, destination, source] over n_virtual + len(tokens) positions; zero on and above the diagonal.
@@ -72,7 +78,7 @@ def saliency(
     def keep(layer: int, flow: Float[Tensor, "batch dest src"]) -> None:
         maps[layer] = flow[0]
 
-    flow_pass(model, [tokens], [n_question], vectors, keep, head_reduction=head_reduction)
+    flow_pass(model, [tokens], [n_question], vectors, keep, head_reduction=head_reduction, checkpoint=checkpoint)
     return torch.stack([maps[layer] for layer in range(model.cfg.n_layers)])
 
 
@@ -85,12 +91,14 @@ def flow_pass(
     *,
     head_reduction: HeadReduction = "abs_of_sum",
     targets: list[Int[Tensor, " _"]] | None = None,
+    checkpoint: bool = False,
 ) -> Float[Tensor, "batch pos"]:
     """One forward and one backward pass of a right-padded batch; `reduce(layer, I)` is called once a layer.
 
     I is float32 [batch, destination, source] with a zero diagonal. The loss is the sum over rows of each row's mean
     NLL: a row's saliency is what it would be alone. `targets` are the tokens whose NLL is taken where they are not the
-    `sequences` that the model reads; as long as these.
+    `sequences` that the model reads; as long as these. `checkpoint` runs each block again in the backward pass instead
+    of keeping its activations: memory for about one block, for a forward pass more.
 
     Returns:
         The NLL of each token [batch, pos] over n_virtual + longest positions, 0 outside the loss.
@@ -101,62 +109,96 @@ def flow_pass(
     n_virtual = vectors.shape[0]
     check_length(model, n_virtual + max(len(s) for s in sequences))
     tokens = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True).to(model.cfg.device)
-    tokens = with_placeholders(tokens, n_virtual)
     told = tokens
     if targets is not None:
         told = torch.nn.utils.rnn.pad_sequence(list(targets), batch_first=True).to(tokens.device)
-        told = with_placeholders(told, n_virtual)
-    positions = torch.arange(tokens.shape[1])
-    stops = n_virtual + torch.tensor([len(s) for s in sequences])[:, None]
-    counted = ((positions >= n_virtual + torch.tensor(n_question)[:, None]) & (positions < stops)).to(tokens.device)
+    positions = torch.arange(tokens.shape[1], device=tokens.device)
+    starts = torch.tensor(n_question, device=tokens.device)[:, None]
+    stops = torch.tensor([len(s) for s in sequences], device=tokens.device)[:, None]
+    counted = (positions >= starts) & (positions < stops)
 
-    seen: set[int] = set()
-    leaf: list[Tensor] = []
+    finite: dict[int, Tensor] = {}
+    leaf = torch.zeros((), device=tokens.device, requires_grad=True)
+    entrance: list[int] = []
 
-    def require_grad(embed: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Tensor:
-        leaf.append(embed.detach().requires_grad_())
-        return leaf[0]
-
-    def watch(pattern: Float[Tensor, "batch head dest src"], hook: HookPoint) -> None:
+    def watch(pattern: Float[Tensor, "batch head dest src"], hook: HookPoint) -> Tensor | None:
         layer = hook.layer()
+        if not pattern.requires_grad:  # so it is in the first layer; elsewhere it is off the loss path, and told below
+            entrance[:] = entrance or [layer]
+            if layer != entrance[0]:
+                return None
 
-        def meet(grad: Float[Tensor, "batch head dest src"]) -> None:
-            seen.add(layer)
-            reduce(layer, _reduce_heads(pattern.detach(), grad, head_reduction))
+        def meet(pattern: Tensor, grad: Tensor) -> None:
+            flow = _reduce_heads(pattern, grad, head_reduction)
+            finite[layer] = torch.isfinite(flow.sum())
+            reduce(layer, flow)
 
-        if pattern.requires_grad:  # if not, it is off the loss path, and told below
-            pattern.register_hook(meet)
+        return _Watched.apply(pattern, leaf, meet)
 
-    hooks = [("hook_embed", write_prompt(vectors.detach())), ("hook_embed", require_grad)]
-    with torch.enable_grad(), model.hooks(fwd_hooks=[*hooks, (lambda name: name.endswith("attn.hook_pattern"), watch)]):
-        logits = logits_behind(model, tokens[:, n_virtual:], n_virtual)
-        nll = cross_entropy(logits[:, :-1].flatten(0, 1).float(), told[:, 1:].flatten(), reduction="none")
-        nll = torch.cat([nll.new_zeros(len(tokens), 1), nll.view(len(tokens), -1)], dim=1) * counted
-        loss = (nll.sum(1) / counted.sum(1)).sum()
+    def needed(resid: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "1 counted d_model"]:
+        return resid[:, n_virtual - 1 : -1][counted][None]  # logits of a large vocabulary are dear
+
+    hooks: list[Hook] = [
+        ("hook_embed", write_prompt(vectors.detach())),
+        (lambda name: name.endswith("attn.hook_pattern"), watch),
+        ("unembed.hook_in", needed),
+    ]
+    with torch.enable_grad(), model.hooks(fwd_hooks=hooks), checkpointed(model) if checkpoint else nullcontext():
+        # no name for the logits: they are let go before the backward pass
+        nll = cross_entropy(logits_behind(model, tokens, n_virtual)[0].float(), told[counted], reduction="none")
+        loss = (nll / counted.sum(1, keepdim=True).expand_as(counted)[counted]).sum()
         if not torch.isfinite(loss):
-            raise NonFiniteError("the loss is not finite; load the model in float32 or bfloat16")
-        # only what lies between the loss and the embedding: no gradient is written into the caller's weights
-        torch.autograd.grad(loss, leaf[0])
-    missing = sorted(set(range(model.cfg.n_layers)) - seen)
+            raise not_finite(model, tokens, vectors)
+        if loss.requires_grad:  # if not, no pattern is on the loss path
+            # to the patterns alone: nothing before the first one, and no gradient into the caller's weights
+            torch.autograd.grad(loss, leaf)
+    missing = sorted(set(range(model.cfg.n_layers)) - set(finite))
     if missing:
         raise DPCInterpError(
             f"no gradient reached the pattern of layer {missing[0]}; it is off the loss path: "
             "use a HookedTransformer, and see check_model(model)"
         )
-    return nll.detach()
+    deepest = max((layer for layer, is_finite in finite.items() if not is_finite), default=None)
+    if deepest is not None:  # gradients run from the deepest layer to the first
+        raise NonFiniteError(f"the saliency is not finite from layer {deepest} down; {mend_of(model)}")
+    written = torch.zeros(counted.shape, device=nll.device).masked_scatter_(counted, nll.detach())
+    return torch.nn.functional.pad(written, (n_virtual, 0))
+
+
+class _Watched(torch.autograd.Function):
+    """The pattern as it is; its gradient on the way back meets it in `meet`.
+
+    The pattern is kept as autograd keeps any tensor, so that under checkpointing it is the one of the second run. The
+    scalar `leaf` is what the gradient is asked for: it makes the graph begin at the first pattern.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pattern: Tensor, leaf: Tensor, meet: Callable[[Tensor, Tensor], None]) -> Tensor:
+        ctx.save_for_backward(pattern)
+        ctx.meet = meet
+        return pattern.view_as(pattern)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        (pattern,) = ctx.saved_tensors
+        ctx.meet(pattern, grads[0])
+        return grads[0] if ctx.needs_input_grad[0] else None, grads[0].new_zeros(()), None
 
 
 def _reduce_heads(
     pattern: Float[Tensor, "batch head dest src"], grad: Float[Tensor, "batch head dest src"], how: HeadReduction
 ) -> Float[Tensor, "batch dest src"]:
-    product = pattern.float() * grad.float()
+    """Head by head, so that nothing of the size of a pattern is made."""
+    flow = torch.zeros_like(pattern[:, 0], dtype=torch.float32)
+    for head in range(pattern.shape[1]):
+        weight, slope = pattern[:, head].float(), grad[:, head].float()
+        if how == "abs_of_sum":
+            flow.addcmul_(weight, slope)
+        else:
+            flow += (weight * slope).abs_()
     if how == "abs_of_sum":
-        flow = product.sum(1).abs_()
-    else:
-        flow = product.abs_().sum(1)
-        if how == "mean_of_abs":
-            flow /= pattern.shape[1]
+        flow.abs_()
+    elif how == "mean_of_abs":
+        flow /= pattern.shape[1]
     flow.diagonal(dim1=1, dim2=2).zero_()
-    if not torch.isfinite(flow).all():
-        raise NonFiniteError("the saliency is not finite; load the model in float32 or bfloat16")
     return flow
