@@ -19,11 +19,13 @@ from tqdm.auto import tqdm
 from dpc_interp.analysis.accumulation import deep_layers, shallow_layers
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.evaluation.compare import Contexts, calibrate, check_methods, check_problems, compare, needs_rule
+from dpc_interp.evaluation.engine import Engine, check_engine, open_engine
 from dpc_interp.evaluation.methods import validation_of
 from dpc_interp.evaluation.options import Options
-from dpc_interp.evaluation.stages import Stages, model_digest, problem_digest
+from dpc_interp.evaluation.stages import SHARD_SIZE, Stages, check_sizes, model_digest, problem_digest
 from dpc_interp.evaluation.statistics import summarise
 from dpc_interp.evaluation.store import SharedStore, digest
+from dpc_interp.lm.generation import questions_of
 from dpc_interp.lm.hooked import HookedModel
 from dpc_interp.lm.loading import load_model
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_prompt, load_prompt
@@ -79,11 +81,26 @@ class How:
     batch_size: int = 128
     draft_rationales: bool = True
     progress: bool = True
+    shard_size: int = SHARD_SIZE
+    engine: str = "local"
+    n_workers: int | None = None
 
-    def stages(self, setting: Setting) -> Stages:
+    def __post_init__(self) -> None:
+        check_sizes(self.batch_size, self.shard_size)
+        check_engine(self.engine, self.n_workers)
+
+    def stages(self, setting: Setting, engine: Engine) -> Stages:
         """The stages of a setting in the shared folder."""
-        store = SharedStore(self.out)
-        return Stages(setting.model, store, setting.prompt, self.batch_size, False, setting.model_key)
+        return Stages(
+            setting.model,
+            SharedStore(self.out),
+            setting.prompt,
+            engine,
+            batch_size=self.batch_size,
+            shard_size=self.shard_size,
+            progress=False,
+            model_key=setting.model_key,
+        )
 
 
 def make_options(changes: Mapping[str, Any]) -> Options:
@@ -119,6 +136,9 @@ def prepare(
         check_prompt(model, prompt.vectors)
         for cell, of_task in product(cells, problems):
             cell.options.check(model, prompt, [p for of_split in of_task.values() for p in of_split])
+        longest = max((cell.options.max_new_tokens for cell in cells), default=0)
+        for of_split in (of_split for of_task in problems for of_split in of_task.values()):
+            questions_of(model, of_split, prompt.n_virtual, longest)
     keys = {name: model_digest(model) for name, model in named}
     return [
         Setting(name, model, keys[name], prompt, task, of_task)
@@ -136,16 +156,18 @@ def measure(
 ) -> pd.DataFrame:
     """The rows of the cells of every setting."""
     frames = []
-    for setting in settings:
-        stages = how.stages(setting)
-        cells = cells_of(setting, stages)
-        for cell in tqdm(cells, desc=f"{setting.task} {setting.prompt.name}", unit="cell", disable=not how.progress):
-            for split in splits:
-                rows = stages.store.stage(
-                    f"cell-{_cell_key(setting, cell, split)}", partial(_rows, setting, stages, cell, split, how)
-                )
-                told = _columns(setting, cell, split)
-                frames.append(pd.DataFrame([told] * len(rows), index=rows.index).join(rows))
+    with open_engine(how.engine, how.n_workers) as engine:
+        for setting in settings:
+            stages = how.stages(setting, engine)
+            cells = cells_of(setting, stages)
+            name = f"{setting.task} {setting.prompt.name}"
+            for cell in tqdm(cells, desc=name, unit="cell", disable=not how.progress):
+                for split in splits:
+                    rows = stages.store.stage(
+                        f"cell-{_cell_key(setting, cell, split)}", partial(_rows, setting, stages, cell, split, how)
+                    )
+                    told = _columns(setting, cell, split)
+                    frames.append(pd.DataFrame([told] * len(rows), index=rows.index).join(rows))
     return pd.concat(frames, ignore_index=True)
 
 
