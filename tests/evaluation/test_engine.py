@@ -1,4 +1,4 @@
-"""The same run on Ray as in one process: same store, same rows, though a worker is killed; errors keep their one line."""
+"""The same run on Ray as in one process: same store, same rows, though a worker is killed; errors are one line."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_killed_worker_changes_nothing(cluster: Any, model: HookedModel, promp
     again = ablate(model, problems[:6], prompt, ["always"], engine="ray", n_workers=1, **OPTIONS)
     pd.testing.assert_frame_equal(again, ablate(model, problems[:6], prompt, ["always"], **OPTIONS))
     job = Analysed([], prompt, "generated", "abs_of_sum", False)
-    with open_engine("ray", 1) as running, pytest.raises(DPCInterpError, match="^there are no runs") as caught:
+    with open_engine("ray", 1) as running, pytest.raises(DPCInterpError, match=r"^there are no runs") as caught:
         list(running.map(model, [job]))
     assert "\n" not in str(caught.value)
     with open_engine("ray", 3) as running, pytest.raises(DPCInterpError, match=r"n_workers is 3, .* has 2$"):
