@@ -303,7 +303,7 @@ CASES |= {
     "wide prompt, ablate": ("\\[5, 8\\]", lambda w: w.ablate(prompts=w.vectors(5, 8))),
 }
 FOLDERS: dict[str, tuple[str, Callable[[World], object]]] = {
-    "run of another gamma": ("another .*gamma.*; choose another", lambda w: w.evaluate(out=w.run_folder)),
+    "run of another gamma": ("another alpha_offset, .* more; choose another", lambda w: w.evaluate(out=w.run_folder)),
     "run in a grid's folder": ("holds the stages of an ablation", lambda w: w.evaluate(out=w.grid_folder)),
     "grid in a run's folder": ("holds a single run of evaluate", lambda w: w.ablate(out=w.run_folder)),
     "half a manifest": ("manifest.json is damaged", lambda w: w.evaluate(out=w.manifest('{"gamma": 1'))),

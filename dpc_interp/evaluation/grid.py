@@ -6,6 +6,7 @@ needs it, and what was stopped goes on. All that is named is loaded and checked 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -22,7 +23,7 @@ from dpc_interp.evaluation.compare import Contexts, calibrate, check_methods, ch
 from dpc_interp.evaluation.engine import Engine, check_engine, open_engine
 from dpc_interp.evaluation.methods import validation_of
 from dpc_interp.evaluation.options import Options
-from dpc_interp.evaluation.stages import SHARD_SIZE, Stages, check_sizes, model_digest, problem_digest
+from dpc_interp.evaluation.stages import SHARD_SIZE, Stages, check_sizes, model_digest, problem_digest, prompt_digest
 from dpc_interp.evaluation.statistics import summarise
 from dpc_interp.evaluation.store import SharedStore, digest
 from dpc_interp.lm.generation import questions_of
@@ -160,12 +161,13 @@ def measure(
         for setting in settings:
             stages = how.stages(setting, engine)
             cells = cells_of(setting, stages)
-            name = f"{setting.task} {setting.prompt.name}"
-            for cell in tqdm(cells, desc=name, unit="cell", disable=not how.progress):
+            where = f"{setting.task} {setting.prompt.name}"
+            for cell in tqdm(cells, desc=where, unit="cell", disable=not how.progress):
                 for split in splits:
-                    rows = stages.store.stage(
-                        f"cell-{_cell_key(setting, cell, split)}", partial(_rows, setting, stages, cell, split, how)
-                    )
+                    made_with = _made_with(setting, cell, split)
+                    name = f"cell-{digest(json.dumps(made_with, sort_keys=True).encode())}"
+                    rows = stages.store.stage(name, partial(_rows, setting, stages, cell, split, how))
+                    stages.store.describe(name, made_with)
                     told = _columns(setting, cell, split)
                     frames.append(pd.DataFrame([told] * len(rows), index=rows.index).join(rows))
     return pd.concat(frames, ignore_index=True)
@@ -191,11 +193,17 @@ def _rows(setting: Setting, stages: Stages, cell: Cell, split: str, how: How) ->
     return rows[rows["method"].isin([*cell.methods, *cell.contexts])].reset_index(drop=True)
 
 
-def _cell_key(setting: Setting, cell: Cell, split: str) -> str:
-    asked = [problem_digest(setting.problems.get(name, ())) for name in SPLITS]
-    vectors = setting.prompt.vectors.detach().cpu().float().numpy().tobytes()
-    told = setting.prompt.name, asked, split, cell.options, list(cell.methods), dict(cell.contexts)
-    return digest(setting.model_key.encode(), vectors, repr(told).encode())
+def _made_with(setting: Setting, cell: Cell, split: str) -> dict[str, object]:
+    """All that the rows of a cell depend on, as its manifest tells it."""
+    return asdict(cell.options) | {
+        "methods": list(cell.methods),
+        "contexts": {name: repr(context) for name, context in cell.contexts.items()},
+        "split": split,
+        "model": setting.model_key,
+        "prompt": prompt_digest(setting.prompt),
+        "prompt_name": setting.prompt.name,
+        "problems": {name: problem_digest(setting.problems.get(name, ())) for name in SPLITS},
+    }
 
 
 def _columns(setting: Setting, cell: Cell, split: str) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Results on disk: a folder a run, in it a folder a stage, in it a folder a shard, which is there whole or not at all.
 
-    manifest.json                                  options; versions; hashes of model, prompt and problems
+    manifest.json                                  options; versions; hashes of model, prompt and problems (in a grid's
+                                                   folder: versions; the options of a cell beside its rows)
     timings.jsonl                                  seconds, tokens and worker of each shard that was made
     pt-0f3a.../00000-of-00002/answers.parquet      a frame of a shard; digests.json beside it: what its bytes must be
 
@@ -67,8 +68,7 @@ class RunStore:
             if not manifest.exists():
                 if any(self.folder.glob("*.parquet")) or any(self.folder.glob("*/*-of-*")):
                     raise DPCInterpError(f"{self.folder} holds stages without a {MANIFEST}; choose another folder")
-                with _beside(manifest) as partial:
-                    _write(partial, (json.dumps(wanted, indent=1, sort_keys=True) + "\n").encode())
+                self._write_json(manifest, wanted)
             _compare(self.folder, _read_manifest(manifest), wanted)
 
     def stage(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -100,8 +100,8 @@ class RunStore:
                     timing = {"seconds": done.seconds, "tokens": tokens(done.frames), "worker": done.worker}
                     self._tell({"stage": stage, "shard": k} | timing)
                 found[k] = self._keep(stage, k, n, done.frames)
-        except KeyboardInterrupt:
-            if self.folder is None:
+        except KeyboardInterrupt as stop:
+            if self.folder is None or stop.args:  # else told by a stage within this one
                 raise
             kept = f"{len(found)} of the {n} shards of {stage} are kept in {self.folder}"
             raise KeyboardInterrupt(f"stopped; {kept}: go on by the same call") from None
@@ -109,13 +109,20 @@ class RunStore:
             return found[0]
         return {name: pd.concat([found[k][name] for k in range(n)], ignore_index=True) for name in found[0]}
 
+    def describe(self, stage: str, options: Mapping[str, object]) -> None:
+        """Write beside a stage what it was made with; its name has a hash of it."""
+        if self.folder is not None and not (manifest := self.folder / stage / MANIFEST).exists():
+            with _told_in_one_line(self.folder):
+                self._write_json(manifest, options)
+
     def begun(self, stage: str) -> bool:
         """Whether some shard of a stage is stored."""
         return self.folder is not None and any((self.folder / stage).glob("*-of-*"))
 
     def stored(self, prefix: str) -> Iterator[tuple[bool, Frames]]:
         """The shards stored of the stages whose names begin so, by name, and whether their stage is whole."""
-        for folder in [] if self.folder is None else sorted(self.folder.glob(f"{prefix}*")):
+        found = [] if self.folder is None else sorted(self.folder.glob(f"{prefix}*"))
+        for folder in (path for path in found if path.is_dir()):
             named = [match for path in sorted(folder.iterdir()) if (match := SHARD.fullmatch(path.name))]
             read = [self._read(folder.name, int(match[1]), int(match[2])) for match in named]
             whole = bool(named) and None not in read and len(read) == int(named[0][2])
@@ -142,12 +149,17 @@ class RunStore:
                         line = b"\n" + line
                 file.write(line)  # at the end and at once, so that processes can share the file
 
+    def _write_json(self, path: Path, told: Mapping[str, object]) -> None:
+        assert self.folder is not None
+        with _beside(path, self.folder) as partial:
+            _write(partial, (json.dumps(told, indent=1, sort_keys=True) + "\n").encode())
+
     def _keep(self, stage: str, k: int, n: int, frames: Frames) -> Frames:
         """Store a shard; its frames as they are read again."""
         if self.folder is None:
             return frames
         whole = {f"{name}.parquet": frame.to_parquet(None) for name, frame in frames.items()}
-        with _told_in_one_line(self.folder), _beside(self._path(stage, k, n)) as partial:
+        with _told_in_one_line(self.folder), _beside(self._path(stage, k, n), self.folder) as partial:
             partial.mkdir()
             for name, data in whole.items():
                 _write(partial / name, data)
@@ -256,19 +268,19 @@ def _told_in_one_line(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        mend = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "mend the folder"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        mend = "free some space" if full else "choose another folder, or mend it"
         raise DPCInterpError(
             f"{folder} cannot be used ({reason}); {mend} and go on by the same call: what is stored is kept"
         ) from error
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A partial file or folder that becomes `path` when the body ends, and is removed when it fails."""
+def _beside(path: Path, folder: Path) -> Iterator[Path]:
+    """A partial file or folder in `folder` that becomes `path` when the body ends, and is removed when it fails."""
     path.parent.mkdir(exist_ok=True)
-    # in the run's folder, named by who writes it, so that what a kill leaves behind is found
-    top = path.parent.parent if SHARD.fullmatch(path.name) else path.parent
-    partial = top / f".partial-{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
+    # named by who writes it, so that what a kill leaves behind is found
+    partial = folder / f".partial-{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
     try:
         yield partial
         try:

@@ -15,12 +15,23 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from dpc_interp import DPCInterpError, SoftPrompt, TriggerRule, ablate, evaluate, load_problems
+from dpc_interp import (
+    DPCInterpError,
+    SoftPrompt,
+    TriggerRule,
+    ablate,
+    analyse,
+    evaluate,
+    generate,
+    load_problems,
+    with_rationale,
+)
 from dpc_interp.evaluation import engine
 from dpc_interp.evaluation.engine import LocalEngine, open_engine
 from dpc_interp.evaluation.stages import Analysed
 from dpc_interp.lm.hooked import HookedModel
 
+RULE = TriggerRule("late_share", 0.5)
 OPTIONS = {"max_new_tokens": 8, "shard_size": 2, "progress": False}
 
 
@@ -56,7 +67,7 @@ def kill_a_worker(out: Path, killed: list[int]) -> None:
 
 def test_a_killed_worker_changes_nothing(cluster: Any, model: HookedModel, prompt: SoftPrompt, tmp_path: Path) -> None:
     problems = load_problems("story", "test", n=40, max_steps=1)
-    how: dict[str, Any] = {"rule": TriggerRule("late_share", 0.5), **OPTIONS}
+    how: dict[str, Any] = {"rule": RULE, **OPTIONS}
     methods = ["base", "random", "always", "dpc"]
     alone = evaluate(model, problems, prompt, methods, tmp_path / "local", **how)
     killed: list[int] = []
@@ -93,6 +104,18 @@ def test_local_jobs_come_in_their_order(model: HookedModel) -> None:
     assert [one.index for one in done] == [0, 1, 2]
     assert [one.frames for one in done] == frames
     assert all(one.seconds >= 0 and one.worker.endswith(f"/{os.getpid()}") for one in done)
+
+
+def test_shards_of_whole_batches_leave_every_bit(model: HookedModel, prompt: SoftPrompt, monkeypatch) -> None:
+    """Two shards of an analysis are the batches that `analyse` makes of all instances."""
+    problems = load_problems("story", "test", n=40, max_steps=2)
+    found = evaluate(model, problems, prompt, ["pt"], rule=RULE, **OPTIONS | {"shard_size": 16})
+    runs = generate(model, problems, prompt, max_new_tokens=8, progress=False)
+    assert [run.text for run in found.runs] == [run.text for run in runs]
+    alone = analyse(model, with_rationale(runs, model), prompt, progress=False)
+    assert len(alone.instances) > 32, "of several shards"
+    for name in ("flow", "accumulation", "tokens", "instances"):
+        pd.testing.assert_frame_equal(getattr(found.analysis, name), getattr(alone, name), check_exact=True)
 
 
 @pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from dpc_interp import Problem, Results, SoftPrompt, TriggerRule, evaluate, load_problems
-from dpc_interp.evaluation import engine
+from dpc_interp.errors import NonFiniteError
+from dpc_interp.evaluation import engine, stages
 from dpc_interp.lm.hooked import HookedModel
 
 KILLS = 25
@@ -65,6 +66,32 @@ def computed(folder: Path) -> Counter[str]:
 def named(shard: str) -> tuple[str, int]:
     stage, _, name = shard.partition("/")
     return stage, int(name[:5])
+
+
+@pytest.mark.parametrize(
+    "error", [NonFiniteError("overflow in float16"), RuntimeError("out of memory"), KeyboardInterrupt()]
+)
+@pytest.mark.parametrize(("what", "n"), [("analyse", 3), ("generate", 16)])
+def test_an_error_keeps_the_finished_shards(
+    run: Callable[[Path], Results], tmp_path: Path, monkeypatch, error: BaseException, what: str, n: int
+) -> None:
+    function, calls = getattr(stages, what), iter(range(1, n))
+
+    def fails(*args: object, **options: object) -> object:
+        if next(calls, None) is None:
+            raise error
+        return function(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, what, fails)
+        with pytest.raises(type(error)) as caught:
+            run(tmp_path)
+    assert "\n" not in str(caught.value)
+    stored, before = contents(tmp_path), computed(tmp_path)
+    assert len(before) == len(shards(tmp_path)) > n - 2
+    run(tmp_path)
+    assert max(computed(tmp_path).values()) == 1, "nothing is computed again"
+    assert contents(tmp_path).items() >= stored.items()
 
 
 def child(run: Callable[[Path], Results], out: Path, log: Path, begun: object) -> None:

@@ -300,6 +300,16 @@ def test_timings_are_those_of_all_processes_and_outlive_half_a_line(tmp_path: Pa
     assert RunStore(None, {}).timings().columns.tolist() == ["stage", "seconds", "tokens"]
 
 
+def test_a_stage_within_a_stage_tells_where_it_was_stopped(tmp_path: Path) -> None:
+    store = SharedStore(tmp_path)
+
+    def stopped(shards: Sequence[str]) -> Iterable[Done]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="0 of the 3 shards of stage are kept"):
+        store.stage("cell", lambda: store.sharded("stage", SHARDS, stopped)["small"])
+
+
 def test_digest_tells_where_parts_end() -> None:
     assert digest(b"ab", b"c") != digest(b"a", b"bc")
     assert digest(b"ab") == digest(b"ab")
