@@ -83,7 +83,7 @@ class RayEngine:
             (ready, *_), _ = self._ray.wait(list(running))
             idle.append(running.pop(ready))
             try:
-                yield self._ray.get(ready)
+                done: Done = self._ray.get(ready)
             except self._ray.exceptions.RayTaskError as error:  # the job's own, behind the actor's stack
                 raise error.cause from None
             except self._ray.exceptions.RayError as error:
@@ -91,6 +91,7 @@ class RayEngine:
                     f"a worker died {LIVES} times on one shard ({str(error).partition(chr(10))[0][:80]}); "
                     "give its machine more memory or take a smaller batch_size, and go on by the same call"
                 ) from error
+            yield done
 
     def close(self) -> None:
         """End the actors."""
