@@ -1,4 +1,4 @@
-"""Bad input gives one clear line, before any work is done and with nothing left behind.
+"""Bad input gives one clear line, before any work is done and with nothing left behind; stores stay readable.
 
 No type is checked here but by the package's own code, as a user runs it.
 """
@@ -6,18 +6,25 @@ No type is checked here but by the package's own code, as a user runs it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
 import dpc_interp as dpc
 from dpc_interp import CorruptionPlan, DPCInterpError, Problem, SoftPrompt, Transcript
+from dpc_interp.evaluation.store import RunStore, SharedStore
 from dpc_interp.lm.lens import HookedTransformer
 
 pytestmark = pytest.mark.usefixtures("untyped")
+STORED = pd.DataFrame({"instance": ["a", "b"], "value": [1, 2]})
+RULE = dpc.TriggerRule("late_share", 0.5)
 TOKENS = torch.tensor([1, 40, 51, 62, 9, 13])
 
 
@@ -61,6 +68,56 @@ class World:
 
     def asked(self, question: str) -> list[Problem]:
         return [replace(self.problems[0], question=question)]
+
+    def evaluate(self, methods: Sequence[str] = ("pt",), **changes: Any) -> dpc.Results:
+        given = {"problems": self.problems, "prompt": self.prompt, "rule": RULE, "progress": False}
+        return dpc.evaluate(self.model, methods=methods, **(given | changes))
+
+    def ablate(self, **changes: Any) -> object:
+        given = {"tasks": self.problems, "prompts": self.prompt, "methods": ["always"], "progress": False}
+        return dpc.ablate(self.model, **(given | changes))
+
+    def without_ray(self) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "ray", None)
+            self.evaluate(engine="ray")
+
+    @property
+    def run_folder(self) -> Path:
+        """A finished run that holds one stage."""
+        return self._stored(lambda folder: RunStore(folder, {"gamma": 20}))
+
+    @property
+    def grid_folder(self) -> Path:
+        """The same of an ablation."""
+        return self._stored(SharedStore)
+
+    def _stored(self, make: Callable[[Path], RunStore]) -> Path:
+        make(self.folder / "kept").stage("pt-0", lambda: STORED)
+        return self.folder / "kept"
+
+    def manifest(self, text: str) -> Path:
+        (self.run_folder / "manifest.json").write_text(text)
+        return self.folder / "kept"
+
+    def of_version(self, folder: Path, name: str, version: str) -> Path:
+        told = json.loads((folder / "manifest.json").read_text())
+        told["versions"][name] = version
+        (folder / "manifest.json").write_text(json.dumps(told))
+        return folder
+
+    def without_manifest(self) -> Path:
+        (self.run_folder / "manifest.json").unlink()
+        return self.folder / "kept"
+
+    def file(self) -> Path:
+        (self.folder / "file").write_text("not a folder")
+        return self.folder / "file"
+
+    def old_layout(self) -> Path:
+        (self.folder / "kept").mkdir()
+        STORED.to_parquet(self.folder / "kept" / "pt-0.parquet")
+        return self.folder / "kept"
 
 
 @pytest.fixture
@@ -196,6 +253,102 @@ CASES: dict[str, tuple[str, Callable[[World], object]]] = {
         lambda w: dpc.tune_prompt(w.model, w.problems, learning_rate=float("inf"), n_steps=5, progress=False),
     ),
 }
+
+
+CASES |= {
+    "unknown engine": ("unknown engine 'spark'; known: local, ray", lambda w: w.evaluate(engine="spark")),
+    "unknown engine, ablate": ("unknown engine 'spark'", lambda w: w.ablate(engine="spark")),
+    "workers of no engine": ('give engine="ray" too', lambda w: w.evaluate(n_workers=2)),
+    "no workers": ("n_workers is 0", lambda w: w.evaluate(engine="ray", n_workers=0)),
+    "no workers, ablate": ("n_workers is -1", lambda w: w.ablate(engine="ray", n_workers=-1)),
+    "no Ray": ("pip install .dpc_interp\\[ray\\]", World.without_ray),
+    "no batch, generate": ("batch_size is 0", lambda w: dpc.generate(w.model, w.problems, w.prompt, batch_size=0)),
+    "no batch, evaluate": ("batch_size is 0", lambda w: w.evaluate(batch_size=0)),
+    "no batch, ablate": ("batch_size is -4", lambda w: w.ablate(batch_size=-4)),
+    "no shard, evaluate": ("shard_size is 0", lambda w: w.evaluate(shard_size=0)),
+    "no shard, ablate": ("shard_size is 0", lambda w: w.ablate(shard_size=0)),
+    "long question, evaluate": ("exceed the model's context", lambda w: w.evaluate(max_new_tokens=200)),
+    "long question, ablate": ("exceed the model's context", lambda w: w.ablate(grid={"max_new_tokens": [8, 200]})),
+    "unknown word, evaluate": ("lacks 'zebras'", lambda w: w.evaluate(problems=w.asked("Tom has 9 zebras."))),
+    "unknown word, ablate": ("lacks 'zebras'", lambda w: w.ablate(tasks=w.asked("Tom has 9 zebras."))),
+    "no new tokens": ("max_new_tokens is 0", lambda w: w.evaluate(max_new_tokens=0)),
+    "no problems, evaluate": ("no problems to evaluate", lambda w: w.evaluate(problems=[])),
+    "unknown criterion": ("unknown criterion 'magic'", lambda w: w.evaluate(criterion="magic")),
+    "unknown target, evaluate": ("unknown target 'golden'", lambda w: w.evaluate(target="golden")),
+    "unknown reduction, evaluate": ("unknown head_reduction", lambda w: w.evaluate(head_reduction="max")),
+    "unknown replacement": ("unknown replacement 'zero'", lambda w: w.evaluate(replace="zero")),
+    "unknown token": ("unknown token 'first'", lambda w: w.evaluate(token="first")),
+    "token past the prompt": ("names token 9", lambda w: w.evaluate(token=9)),
+    "no tokens": ("top_k is 0", lambda w: w.evaluate(top_k=0)),
+    "too many tokens": ("top_k is 5", lambda w: w.evaluate(top_k=5)),
+    "layer past the model": ("layer", lambda w: w.evaluate(deep=[7])),
+    "no layers": ("range of layers is empty", lambda w: w.evaluate(shallow=[])),
+    "gamma past 100, evaluate": ("gamma is 101", lambda w: w.evaluate(gamma=101)),
+    "unknown knock-out": ("unknown knock_out 'here'", lambda w: w.evaluate(knock_out="here")),
+    "knock-out of a mask": ("leave token, top_k, replace and mask", lambda w: w.evaluate(knock_out="deep", mask=0.5)),
+    "moved rule": ("alpha_offset moves a calibrated", lambda w: w.evaluate(alpha_offset=0.1)),
+    "context named as a method": ("is the name of a method", lambda w: w.evaluate(contexts={"dpc": unnamed})),
+    "context without options": ("must tell its options", lambda w: w.evaluate(contexts={"mine": unnamed})),
+    "gold without a rationale": (
+        "no written rationale",
+        lambda w: w.evaluate(problems=[replace(w.problems[0], rationale=" ")], target="gold"),
+    ),
+    "unknown option, ablate": ("unknown option 'gama'", lambda w: w.ablate(grid={"gama": [10]})),
+    "unknown option of all cells": ("unknown option 'gama'", lambda w: w.ablate(gama=10)),
+    "option twice": ("gamma is in the grid and given", lambda w: w.ablate(grid={"gamma": [10]}, gamma=20)),
+    "no values": ("no list of values for gamma", lambda w: w.ablate(grid={"gamma": []})),
+    "unknown split, ablate": ("unknown split 'train'", lambda w: w.ablate(splits=["train"])),
+    "unknown method, ablate": ("unknown method 'magic'", lambda w: w.ablate(methods=["magic"])),
+    "one prompt twice": ("two of the prompts are named", lambda w: w.ablate(prompts=[w.prompt, w.prompt])),
+    "wide prompt, ablate": ("\\[5, 8\\]", lambda w: w.ablate(prompts=w.vectors(5, 8))),
+}
+FOLDERS: dict[str, tuple[str, Callable[[World], object]]] = {
+    "run of another gamma": ("another alpha_offset, .* more; choose another", lambda w: w.evaluate(out=w.run_folder)),
+    "run in a grid's folder": ("holds the stages of an ablation", lambda w: w.evaluate(out=w.grid_folder)),
+    "grid in a run's folder": ("holds a single run of evaluate", lambda w: w.ablate(out=w.run_folder)),
+    "half a manifest": ("manifest.json is damaged", lambda w: w.evaluate(out=w.manifest('{"gamma": 1'))),
+    "empty manifest": ("manifest.json is damaged", lambda w: w.ablate(out=w.manifest(""))),
+    "manifest of another kind": ("manifest.json is damaged", lambda w: w.evaluate(out=w.manifest("[1, 2]"))),
+    "manifest of an older package": (
+        "holds a run of another version",
+        lambda w: w.evaluate(out=w.manifest('{"gamma": 10, "model": "0f"}')),
+    ),
+    "run of another torch": (
+        "another version of torch",
+        lambda w: w.evaluate(out=w.of_version(w.run_folder, "torch", "1.0")),
+    ),
+    "grid of another dpc_interp": (
+        "another version of dpc_interp",
+        lambda w: w.ablate(out=w.of_version(w.grid_folder, "dpc_interp", "0.0.1")),
+    ),
+    "stages without a manifest": ("without a manifest.json", lambda w: w.evaluate(out=w.without_manifest())),
+    "grid of an older layout": ("without a manifest.json", lambda w: w.ablate(out=w.old_layout())),
+    "file as a folder": ("cannot be used", lambda w: w.evaluate(out=w.file())),
+    "file as a folder, ablate": ("cannot be used", lambda w: w.ablate(out=w.file())),
+    "folder under a file": ("cannot be used", lambda w: w.evaluate(out=w.file() / "run")),
+    "folder that cannot be made": ("cannot be used", lambda w: w.evaluate(out="/proc/run")),
+    "name too long": ("File name too long", lambda w: w.evaluate(out=w.folder / ("x" * 300))),
+}
+
+
+def unnamed(model: HookedTransformer) -> object:
+    raise AssertionError("a context that is refused is not entered")
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_a_refused_folder_is_one_clear_line_and_stays_as_it_is(world: World, case: str, monkeypatch) -> None:
+    """Nothing is generated, nothing is left behind, and what is stored can be read."""
+    for name in ("generate", "analyse"):
+        monkeypatch.setattr(f"dpc_interp.evaluation.stages.{name}", lambda *_, **__: pytest.fail("work was begun"))
+    match, call = FOLDERS[case]
+    with pytest.raises(DPCInterpError, match=match) as caught:
+        call(world)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(re.sub(r"/\S+", "", message)) < 240, message
+    files = [path for path in world.folder.rglob("*") if path.is_file() and path.suffix == ".parquet"]
+    assert all(pd.read_parquet(path).equals(STORED) for path in files)
+    assert not list(world.folder.rglob(".partial*"))
 
 
 @pytest.mark.parametrize("case", CASES)

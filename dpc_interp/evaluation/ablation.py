@@ -16,6 +16,7 @@ import pandas as pd
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.compare import Contexts
 from dpc_interp.evaluation.grid import Cell, Draw, How, Models, Prompts, Tasks, make_options, measure, prepare
+from dpc_interp.evaluation.stages import SHARD_SIZE
 from dpc_interp.tasks.problems import Problem
 
 
@@ -34,7 +35,10 @@ def ablate(
     contexts: Contexts | None = None,
     out: str | Path | None = None,
     batch_size: int = 128,
+    shard_size: int = SHARD_SIZE,
     draft_rationales: bool = True,
+    engine: str = "local",
+    n_workers: int | None = None,
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
@@ -49,8 +53,8 @@ def ablate(
         validation: by task, the problems that calibrate; default: the task's own validation split.
         splits: `test`, `validation` or both.
         contexts: further methods, see `evaluate`.
-        out: a folder that keeps finished stages and cells; a grid stopped there goes on, and another grid shares them.
-        batch_size, draft_rationales: see `evaluate`; the rows do not depend on them.
+        out: a folder that keeps finished shards and cells; a grid stopped there goes on, and another grid shares them.
+        batch_size, shard_size, draft_rationales, engine, n_workers: see `evaluate`; the rows do not depend on them.
         options: other values than the defaults, the same in all cells.
 
     Returns:
@@ -73,6 +77,6 @@ def ablate(
         Cell(make_options(options | dict(zip(grid, values, strict=True))), methods, contexts or {})
         for values in product(*grid.values())
     ]
-    draw = Draw(n, n_validation, problem_seed, validation or {})
-    settings = prepare(models, tasks, prompts, cells, splits, draw)
-    return measure(settings, lambda *_: cells, splits, How(out, batch_size, draft_rationales, progress))
+    how = How(out, batch_size, draft_rationales, progress, shard_size, engine, n_workers)
+    settings = prepare(models, tasks, prompts, cells, splits, Draw(n, n_validation, problem_seed, validation or {}))
+    return measure(settings, lambda *_: cells, splits, how)

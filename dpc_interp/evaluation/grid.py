@@ -6,6 +6,7 @@ needs it, and what was stopped goes on. All that is named is loaded and checked 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -19,11 +20,13 @@ from tqdm.auto import tqdm
 from dpc_interp.analysis.accumulation import deep_layers, shallow_layers
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.evaluation.compare import Contexts, calibrate, check_methods, check_problems, compare, needs_rule
+from dpc_interp.evaluation.engine import Engine, check_engine, open_engine
 from dpc_interp.evaluation.methods import validation_of
 from dpc_interp.evaluation.options import Options
-from dpc_interp.evaluation.stages import Stages, model_digest, problem_digest
+from dpc_interp.evaluation.stages import SHARD_SIZE, Stages, check_sizes, model_digest, problem_digest, prompt_digest
 from dpc_interp.evaluation.statistics import summarise
 from dpc_interp.evaluation.store import SharedStore, digest
+from dpc_interp.lm.generation import questions_of
 from dpc_interp.lm.hooked import HookedModel
 from dpc_interp.lm.loading import load_model
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_prompt, load_prompt
@@ -79,11 +82,26 @@ class How:
     batch_size: int = 128
     draft_rationales: bool = True
     progress: bool = True
+    shard_size: int = SHARD_SIZE
+    engine: str = "local"
+    n_workers: int | None = None
 
-    def stages(self, setting: Setting) -> Stages:
+    def __post_init__(self) -> None:
+        check_sizes(self.batch_size, self.shard_size)
+        check_engine(self.engine, self.n_workers)
+
+    def stages(self, setting: Setting, engine: Engine) -> Stages:
         """The stages of a setting in the shared folder."""
-        store = SharedStore(self.out)
-        return Stages(setting.model, store, setting.prompt, self.batch_size, False, setting.model_key)
+        return Stages(
+            setting.model,
+            SharedStore(self.out),
+            setting.prompt,
+            engine,
+            batch_size=self.batch_size,
+            shard_size=self.shard_size,
+            progress=False,
+            model_key=setting.model_key,
+        )
 
 
 def make_options(changes: Mapping[str, Any]) -> Options:
@@ -119,6 +137,9 @@ def prepare(
         check_prompt(model, prompt.vectors)
         for cell, of_task in product(cells, problems):
             cell.options.check(model, prompt, [p for of_split in of_task.values() for p in of_split])
+        longest = max((cell.options.max_new_tokens for cell in cells), default=0)
+        for of_split in (of_split for of_task in problems for of_split in of_task.values()):
+            questions_of(model, of_split, prompt.n_virtual, longest)
     keys = {name: model_digest(model) for name, model in named}
     return [
         Setting(name, model, keys[name], prompt, task, of_task)
@@ -136,16 +157,19 @@ def measure(
 ) -> pd.DataFrame:
     """The rows of the cells of every setting."""
     frames = []
-    for setting in settings:
-        stages = how.stages(setting)
-        cells = cells_of(setting, stages)
-        for cell in tqdm(cells, desc=f"{setting.task} {setting.prompt.name}", unit="cell", disable=not how.progress):
-            for split in splits:
-                rows = stages.store.stage(
-                    f"cell-{_cell_key(setting, cell, split)}", partial(_rows, setting, stages, cell, split, how)
-                )
-                told = _columns(setting, cell, split)
-                frames.append(pd.DataFrame([told] * len(rows), index=rows.index).join(rows))
+    with open_engine(how.engine, how.n_workers) as engine:
+        for setting in settings:
+            stages = how.stages(setting, engine)
+            cells = cells_of(setting, stages)
+            where = f"{setting.task} {setting.prompt.name}"
+            for cell in tqdm(cells, desc=where, unit="cell", disable=not how.progress):
+                for split in splits:
+                    made_with = _made_with(setting, cell, split)
+                    name = f"cell-{digest(json.dumps(made_with, sort_keys=True).encode())}"
+                    rows = stages.store.stage(name, partial(_rows, setting, stages, cell, split, how))
+                    stages.store.describe(name, made_with)
+                    told = _columns(setting, cell, split)
+                    frames.append(pd.DataFrame([told] * len(rows), index=rows.index).join(rows))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -169,11 +193,17 @@ def _rows(setting: Setting, stages: Stages, cell: Cell, split: str, how: How) ->
     return rows[rows["method"].isin([*cell.methods, *cell.contexts])].reset_index(drop=True)
 
 
-def _cell_key(setting: Setting, cell: Cell, split: str) -> str:
-    asked = [problem_digest(setting.problems.get(name, ())) for name in SPLITS]
-    vectors = setting.prompt.vectors.detach().cpu().float().numpy().tobytes()
-    told = setting.prompt.name, asked, split, cell.options, list(cell.methods), dict(cell.contexts)
-    return digest(setting.model_key.encode(), vectors, repr(told).encode())
+def _made_with(setting: Setting, cell: Cell, split: str) -> dict[str, object]:
+    """All that the rows of a cell depend on, as its manifest tells it."""
+    return asdict(cell.options) | {
+        "methods": list(cell.methods),
+        "contexts": {name: repr(context) for name, context in cell.contexts.items()},
+        "split": split,
+        "model": setting.model_key,
+        "prompt": prompt_digest(setting.prompt),
+        "prompt_name": setting.prompt.name,
+        "problems": {name: problem_digest(setting.problems.get(name, ())) for name in SPLITS},
+    }
 
 
 def _columns(setting: Setting, cell: Cell, split: str) -> dict[str, object]:

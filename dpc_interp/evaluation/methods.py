@@ -15,11 +15,12 @@ from dpc_interp.analysis.trigger import STATISTICS, Criterion, TriggerRule
 from dpc_interp.corruption.plan import Replace
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.compare import METHODS, Contexts, calibrate, check_methods, check_problems, compare
+from dpc_interp.evaluation.engine import check_engine, open_engine
 from dpc_interp.evaluation.options import KnockOut, Options
-from dpc_interp.evaluation.stages import Stages, model_digest, problem_digest, prompt_digest
+from dpc_interp.evaluation.stages import SHARD_SIZE, Stages, check_sizes, model_digest, problem_digest, prompt_digest
 from dpc_interp.evaluation.statistics import ranking, summarise
 from dpc_interp.evaluation.store import RunStore
-from dpc_interp.lm.generation import Transcript
+from dpc_interp.lm.generation import Transcript, questions_of
 from dpc_interp.lm.hooked import HookedModel
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.tasks.problems import Problem, has_validation, load_problems
@@ -33,8 +34,8 @@ class Results:
     """`instances`: task, prompt, method, instance, answer, correct, fired, n_tokens. `summary`: see `summarise`.
     `triggers`: each statistic's AUROC and average precision against 'PT was wrong' and 'corruption fixes it'.
     `statistics`: `trigger_statistics` of the test runs. `rule`: the calibrated trigger. `validation`: the statistics it
-    was calibrated on (empty where a rule was given). `timings`: seconds and tokens of each stage (stages read from a
-    store are not there).
+    was calibrated on (empty where a rule was given). `timings`: seconds and tokens of each stage, those that an earlier
+    call made in `out` among them: tokens written, or those of the rationales analysed.
     `analysis`: the frames the statistics come from. `runs`: the prompted transcripts.
     """
 
@@ -77,7 +78,10 @@ def evaluate(
     contexts: Contexts | None = None,
     max_new_tokens: int = 96,
     batch_size: int = 128,
+    shard_size: int = SHARD_SIZE,
     draft_rationales: bool = False,
+    engine: str = "local",
+    n_workers: int | None = None,
     progress: bool = True,
 ) -> Results:
     """Compare methods on the same problems.
@@ -85,7 +89,8 @@ def evaluate(
     Args:
         problems: of one task, none of them among `validation`.
         methods: names from `METHODS`; `pt` is always run, the others are compared with it.
-        out: a folder that keeps each finished stage; a run stopped there goes on. None: nothing is kept.
+        out: a folder that keeps each finished shard; a run stopped there goes on by the same call. None: nothing is
+            kept.
         validation: problems that calibrate the trigger; None: 200 of the validation split of a synthetic task.
         rule: a trigger calibrated before; then no validation is needed.
         statistic, criterion: see `calibrate_trigger`.
@@ -100,12 +105,20 @@ def evaluate(
         seed: of the random placebo, of noise and of the bootstrap.
         contexts: further methods by name: frozen dataclasses, called with the model, that give a context within which
             every problem is answered again (they fire everywhere).
+        max_new_tokens, batch_size: see `generate`.
+        shard_size: instances that are finished, and stored, together (of an analysis at most 64): a smaller one loses
+            less where a run is stopped and keeps more workers busy, and no batch is larger.
         draft_rationales: try the written rationales as drafts of prompt tuning's answers. The answers are the same and
             come sooner where most are right; `timings` then do not tell what decoding costs.
+        engine: `local`, this process; `ray`, actors that each hold the model, on the Ray that is initialised or at
+            RAY_ADDRESS, or else on one started on this machine. The rows are the same.
+        n_workers: actors of `ray`; None: one a GPU for a model on a GPU, else one a core.
 
     Raises:
         DPCInterpError: unknown methods, options that are not known, out of range or not of this model, several tasks,
-            validation problems among the reported ones, or no way to calibrate; all before anything is generated.
+            validation problems among the reported ones, no way to calibrate, questions past the context, or a folder of
+            another run; all before anything is generated. A disk that is full, or a worker that dies again and again:
+            what is finished is kept.
     """
     options = Options(
         statistic=statistic if rule is None else rule.statistic,
@@ -130,26 +143,41 @@ def evaluate(
     check_methods(methods, contexts)
     check_problems(problems, validation or ())
     check_prompt(model, prompt.vectors)
+    check_sizes(batch_size, shard_size)
+    check_engine(engine, n_workers)
     if rule is not None and alpha_offset:
         raise DPCInterpError("alpha_offset moves a calibrated threshold; write the one you mean into the rule")
     task = problems[0].task
     if rule is None and validation is None:
         validation = validation_of(task, 200, seed)
     options.check(model, prompt, [*problems, *(validation or ())])
+    questions_of(model, [*problems, *(validation or ())], prompt.n_virtual, max_new_tokens)
     model_key = model_digest(model)
     manifest = asdict(options) | {
         "rule": None if rule is None else asdict(rule),
         "draft_rationales": draft_rationales,
+        "shard_size": shard_size,
         "prompt": prompt_digest(prompt),
         "model": model_key,
         "problems": problem_digest(problems),
         "validation": problem_digest(validation or []),
     }
-    stages = Stages(model, RunStore(out, manifest), prompt, batch_size, progress, model_key)
+    store = RunStore(out, manifest)
     calibration = pd.DataFrame()
-    if rule is None:
-        rule, calibration = calibrate(stages, validation or [], options, draft_rationales)
-    found = compare(stages, problems, methods, rule, options, contexts=contexts, draft_rationales=draft_rationales)
+    with open_engine(engine, n_workers) as running:
+        stages = Stages(
+            model,
+            store,
+            prompt,
+            running,
+            batch_size=batch_size,
+            shard_size=shard_size,
+            progress=progress,
+            model_key=model_key,
+        )
+        if rule is None:
+            rule, calibration = calibrate(stages, validation or [], options, draft_rationales)
+        found = compare(stages, problems, methods, rule, options, contexts=contexts, draft_rationales=draft_rationales)
     summary = summarise(found.instances, seed=seed)
     summary.insert(0, "task", task)
     triggers = _triggers(task, prompt, problems, found.statistics, found.fixes, seed)
@@ -160,7 +188,7 @@ def evaluate(
         found.statistics,
         rule,
         calibration,
-        stages.timings(),
+        store.timings(),
         found.analysis,
         found.runs,
     )

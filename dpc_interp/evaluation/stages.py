@@ -1,55 +1,130 @@
-"""The long work of an evaluation: transcripts and their analysis, each piece stored and timed.
+"""The long work of an evaluation: transcripts and their analysis, in shards, each stored and timed as it is finished.
 
 A stage is named by what it is and by a hash of all that it depends on, and of nothing else: the model, the prompt, the
-problems, the corruption, the options of decoding and of the analysis. Stages of different options can so share a store.
-Corrupted answers are looked up one by one: methods, thresholds and sweeps share those of equal plans.
+problems, the corruption, the options of decoding and of the analysis, the size of its shards. Stages of different
+options can so share a store. Its shards are parts of its instances in the order of their length, so that they, and the
+batches within them, are the same whatever was stored before. Corrupted answers are looked up one by one: methods,
+thresholds and sweeps share those of equal plans.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from dpc_interp.analysis.analyse import Analysis, Target, analyse, with_rationale
 from dpc_interp.analysis.saliency import HeadReduction
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.evaluation.engine import Done, Engine, Frames, Job
 from dpc_interp.evaluation.store import RunStore, digest
-from dpc_interp.lm.generation import Transcript, generate, question_tokens, transcript
+from dpc_interp.lm.generation import (
+    Transcript,
+    by_length,
+    check_batch_size,
+    generate,
+    question_tokens,
+    questions_of,
+    transcript,
+)
 from dpc_interp.lm.hooked import HookedModel, tokenizer_of
-from dpc_interp.lm.soft_prompt import PromptEdit, SoftPrompt
+from dpc_interp.lm.soft_prompt import PromptEdit, SoftPrompt, check_length
 from dpc_interp.tasks.problems import Problem
 
 Intervention = Callable[[HookedModel], AbstractContextManager[object]]
 """Changes a model within a context; a frozen dataclass, so that its `repr` tells it from others (knock-out, ACT)."""
+SHARD_SIZE = 256
+MOST_ANALYSED = 64
+"""Instances in a shard of an analysis, at most: they cost more than answers. Four of its batches."""
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A shard of answers: rows of `columns` and generated_tokens."""
+
+    columns: Mapping[str, list[str]]
+    problems: list[Problem]
+    prompt: SoftPrompt | None
+    plans: list[PromptEdit] | None
+    drafts: list[Tensor] | None
+    max_new_tokens: int
+    batch_size: int
+    within: Intervention | None
+    progress: bool
+
+    def __call__(self, model: HookedModel) -> Frames:
+        """Generate them."""
+        with nullcontext() if self.within is None else self.within(model):
+            made = generate(
+                model,
+                self.problems,
+                self.prompt,
+                plans=self.plans,
+                drafts=self.drafts,
+                max_new_tokens=self.max_new_tokens,
+                batch_size=self.batch_size,
+                progress=self.progress,
+            )
+        tokens = [run.generated_tokens.tolist() for run in made]
+        return {"answers": pd.DataFrame({**self.columns, "generated_tokens": tokens})}
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """A shard of an analysis: the frames of `Analysis`."""
+
+    runs: list[Transcript]
+    prompt: SoftPrompt
+    target: Target
+    head_reduction: HeadReduction
+    progress: bool
+
+    def __call__(self, model: HookedModel) -> Frames:
+        """Analyse them."""
+        found = analyse(
+            model,
+            self.runs,
+            self.prompt,
+            target=self.target,
+            head_reduction=self.head_reduction,
+            progress=self.progress,
+        )
+        return {name: getattr(found, name) for name in ("flow", "accumulation", "tokens", "instances")}
 
 
 class Stages:
-    """Stages of one model, prompt and store; a stage that is stored is read."""
+    """Stages of one model, prompt and store; a stage that is stored is read, one that is begun goes on."""
 
     def __init__(
         self,
         model: HookedModel,
         store: RunStore,
         prompt: SoftPrompt,
+        engine: Engine,
+        *,
         batch_size: int,
+        shard_size: int,
         progress: bool,
         model_key: str | None = None,
     ):
-        self.model, self.store, self.prompt = model, store, prompt
-        self.batch_size, self.progress = batch_size, progress
+        self.model, self.store, self.prompt, self.engine = model, store, prompt, engine
+        self.batch_size, self.shard_size, self.progress = batch_size, shard_size, progress
         self.model_key, self.prompt_key = model_key or model_digest(model), prompt_digest(prompt)
-        self._timed: list[dict[str, object]] = []
         self._runs: dict[str, list[Transcript]] = {}
         self._analyses: dict[str, Analysis] = {}
         self._corrupted: dict[str, Sequence[int] | np.ndarray] = {}
-        for frame in store.stored("corrupted-"):
-            self._hold(frame)
+        self._whole: set[str] = set()
+        for whole, frames in store.stored("corrupted-"):
+            self._hold(frames["answers"], whole)
 
     def runs(
         self,
@@ -60,19 +135,16 @@ class Stages:
         draft_rationales: bool = False,
     ) -> list[Transcript]:
         """Transcripts of the problems with a prompt, or of the bare model."""
-
-        def make() -> pd.DataFrame:
+        key = self._key(
+            "" if prompt is None else self.prompt_key, max_new_tokens, problem_digest(problems), self.shard_size
+        )
+        if key not in self._runs:
             drafts = self._written(problems) if draft_rationales else None
-            tokens = self._generate(problems, prompt, None, drafts, max_new_tokens)
-            return pd.DataFrame({"instance": [p.id for p in problems], "generated_tokens": tokens})
-
-        key = self._key("" if prompt is None else self.prompt_key, max_new_tokens, problem_digest(problems))
-        stage = f"{name}-{key}"
-        if stage not in self._runs:
-            frame = self._timed_stage(stage, make, _count_tokens)
-            read = zip(problems, frame["generated_tokens"], strict=True)
-            self._runs[stage] = [self._transcript(problem, ids) for problem, ids in read]
-        return list(self._runs[stage])
+            columns = {"instance": [problem.id for problem in problems]}
+            frame = self._answers(f"{name}-{key}", columns, problems, prompt, None, drafts, max_new_tokens, None)
+            tokens = dict(zip(frame["instance"], frame["generated_tokens"], strict=True))
+            self._runs[key] = [self._transcript(problem, tokens[problem.id]) for problem in problems]
+        return list(self._runs[key])
 
     def corrupted(
         self,
@@ -94,18 +166,22 @@ class Stages:
             self._key(self.prompt_key, max_new_tokens, run.problem.question, edit, within)
             for run, edit in zip(chosen, edits, strict=True)
         ]
-        new = [i for i, key in enumerate(keys) if key not in self._corrupted]
+
+        def lacking(held: set[str]) -> tuple[list[int], str]:
+            new = [i for i, key in enumerate(keys) if key not in held]
+            told = re.sub(r"[^\w.,+-]+", "-", name)[:80]
+            return new, f"corrupted-{told}-{self._key(self.shard_size, *(keys[i] for i in new))}"
+
+        new, stage = lacking(self._whole)
+        if not self.store.begun(stage):  # a begun stage goes on with the shards that it began with
+            new, stage = lacking(set(self._corrupted))
         if new:
-
-            def make() -> pd.DataFrame:
-                problems, drafts = [chosen[i].problem for i in new], [chosen[i].generated_tokens for i in new]
-                of_new = None if plans is None else [plans[problem.id] for problem in problems]
-                with nullcontext() if within is None else within(self.model):
-                    tokens = self._generate(problems, self.prompt, of_new, drafts, max_new_tokens)
-                return pd.DataFrame({"key": [keys[i] for i in new], "generated_tokens": tokens})
-
-            stage = f"corrupted-{name.replace(' ', '-')}-{self._key(*(keys[i] for i in new))}"
-            self._hold(self._timed_stage(stage, make, _count_tokens))
+            problems, drafts = [chosen[i].problem for i in new], [chosen[i].generated_tokens for i in new]
+            of_new = None if plans is None else [plans[problem.id] for problem in problems]
+            columns = {"instance": [problem.id for problem in problems], "key": [keys[i] for i in new]}
+            self._hold(
+                self._answers(stage, columns, problems, self.prompt, of_new, drafts, max_new_tokens, within), True
+            )
         return {
             run.problem.id: self._transcript(run.problem, self._corrupted[key])
             for run, key in zip(chosen, keys, strict=True)
@@ -116,34 +192,39 @@ class Stages:
     ) -> Analysis:
         """The analysis of the runs that have a rationale; runs without one never trigger and are never corrupted."""
         read = problem_digest([run.problem for run in runs]), [run.generated_tokens.tolist() for run in runs]
-        key = self._key(self.prompt_key, target, head_reduction, *read)
+        key = self._key(self.prompt_key, target, head_reduction, *read, self.shard_size)
         if key not in self._analyses:
             self._analyses[key] = self._analyse(f"{name}-{key}", runs, target, head_reduction)
         return self._analyses[key]
 
-    def timings(self) -> pd.DataFrame:
-        """Seconds and tokens (rows, for an analysis) of each stage that was computed."""
-        return pd.DataFrame(self._timed, columns=["stage", "seconds", "tokens"])
-
-    def _generate(
+    def _answers(
         self,
+        stage: str,
+        columns: Mapping[str, list[str]],
         problems: Sequence[Problem],
         prompt: SoftPrompt | None,
         plans: Sequence[PromptEdit] | None,
         drafts: Sequence[Tensor] | None,
         max_new_tokens: int,
-    ) -> list[list[int]]:
-        made = generate(
-            self.model,
-            problems,
-            prompt,
-            plans=plans,
-            drafts=drafts,
-            max_new_tokens=max_new_tokens,
-            batch_size=self.batch_size,
-            progress=self.progress,
-        )
-        return [run.generated_tokens.tolist() for run in made]
+        within: Intervention | None,
+    ) -> pd.DataFrame:
+        n_virtual = 0 if prompt is None else prompt.n_virtual
+        order = by_length([len(question) for question in questions_of(self.model, problems, n_virtual, max_new_tokens)])
+        jobs = [
+            Answers(
+                {column: _taken(values, part) for column, values in columns.items()},
+                _taken(problems, part),
+                prompt,
+                None if plans is None else _taken(plans, part),
+                None if drafts is None else _taken(drafts, part),
+                max_new_tokens,
+                self.batch_size,
+                within,
+                self.progress,
+            )
+            for part in _parts(order, self.shard_size)
+        ]
+        return self._made(stage, jobs, lambda made: int(made["answers"]["generated_tokens"].str.len().sum()))["answers"]
 
     def _analyse(
         self, stage: str, runs: Sequence[Transcript], target: Target, head_reduction: HeadReduction
@@ -151,36 +232,39 @@ class Stages:
         usable = with_rationale(runs, self.model)
         if not usable:
             raise DPCInterpError("no answer has a rationale to analyse; use a prompt that makes the model reason")
-        made: list[Analysis] = []
-
-        def frame(which: str) -> Callable[[], pd.DataFrame]:
-            def make() -> pd.DataFrame:
-                if not made:
-                    made.append(
-                        analyse(
-                            self.model,
-                            usable,
-                            self.prompt,
-                            target=target,
-                            head_reduction=head_reduction,
-                            progress=self.progress,
-                        )
-                    )
-                return getattr(made[0], which)
-
-            return make
-
-        names = ("flow", "accumulation", "tokens", "instances")
-        frames = {which: self._timed_stage(f"{stage}-{which}", frame(which), len) for which in names}
+        solved = self._written([run.problem for run in usable]) if target == "gold" else None
+        answers = [run.generated_tokens for run in usable] if solved is None else solved
+        lengths = [len(run.question_tokens) + len(answer) for run, answer in zip(usable, answers, strict=True)]
+        check_length(self.model, self.prompt.n_virtual + max(lengths))
+        jobs = [
+            Analysed(_taken(usable, part), self.prompt, target, head_reduction, self.progress)
+            for part in _parts(by_length(lengths), min(self.shard_size, MOST_ANALYSED))
+        ]
+        made = self._made(stage, jobs, lambda made: int(made["instances"]["n_rationale_tokens"].sum()))
+        rank = {run.problem.id: i for i, run in enumerate(usable)}
+        frames = {
+            name: frame.sort_values("instance", key=lambda ids: ids.map(rank), kind="stable", ignore_index=True)
+            for name, frame in made.items()
+        }
         return Analysis(
             **frames, options={"prompt": self.prompt.name, "target": target, "head_reduction": head_reduction}
         )
 
+    def _made(self, stage: str, jobs: Sequence[Job], tokens: Callable[[Frames], int]) -> Frames:
+        def make(missing: Sequence[Job]) -> Iterator[Done]:
+            done = self.engine.map(self.model, missing)
+            hidden = not self.progress or len(missing) == 1
+            yield from tqdm(done, desc=stage, total=len(missing), unit="shard", disable=hidden, leave=False)
+
+        return self.store.sharded(stage, jobs, make, tokens)
+
     def _key(self, *parts: object) -> str:
         return digest(self.model_key.encode(), *(repr(part).encode() for part in parts))
 
-    def _hold(self, frame: pd.DataFrame) -> None:
+    def _hold(self, frame: pd.DataFrame, whole: bool) -> None:
         self._corrupted |= dict(zip(frame["key"], frame["generated_tokens"], strict=True))
+        if whole:
+            self._whole |= set(frame["key"])
 
     def _transcript(self, problem: Problem, ids: Sequence[int] | np.ndarray) -> Transcript:
         generated = torch.tensor(np.asarray(ids, dtype=np.int64))
@@ -192,20 +276,20 @@ class Stages:
         coded = [tokenizer(problem.rationale, add_special_tokens=False).input_ids for problem in problems]
         return [torch.tensor([*ids, tokenizer.eos_token_id]) for ids in coded]
 
-    def _timed_stage(
-        self, name: str, make: Callable[[], pd.DataFrame], count: Callable[[pd.DataFrame], int]
-    ) -> pd.DataFrame:
-        def timed() -> pd.DataFrame:
-            start = time.perf_counter()
-            frame = make()
-            self._timed.append({"stage": name, "seconds": time.perf_counter() - start, "tokens": count(frame)})
-            return frame
 
-        return self.store.stage(name, timed)
+def _taken(values: Sequence[Item], part: Sequence[int]) -> list[Item]:
+    return [values[i] for i in part]
 
 
-def _count_tokens(frame: pd.DataFrame) -> int:
-    return int(frame["generated_tokens"].str.len().sum())
+def _parts(order: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def check_sizes(batch_size: int, shard_size: int) -> None:
+    """Refuse batches or shards of nothing."""
+    check_batch_size(batch_size)
+    if shard_size < 1:
+        raise DPCInterpError(f"shard_size is {shard_size}; give at least 1")
 
 
 def problem_digest(problems: Sequence[Problem]) -> str:
@@ -219,5 +303,7 @@ def prompt_digest(prompt: SoftPrompt) -> str:
 
 
 def model_digest(model: HookedModel) -> str:
-    """A hash of a model's weights."""
-    return digest(*(p.detach().cpu().float().numpy().tobytes() for p in model.parameters()))
+    """A hash of a model's weights and of their precision."""
+    weights = list(model.parameters())
+    precision = ",".join(str(weight.dtype) for weight in weights).encode()
+    return digest(precision, *(weight.detach().cpu().float().numpy().tobytes() for weight in weights))

@@ -47,6 +47,30 @@ def question_tokens(model: HookedModel, question: str) -> Int[Tensor, " n_questi
     return torch.tensor(start + ids)
 
 
+def questions_of(
+    model: HookedModel, problems: Sequence[Problem], n_virtual: int, max_new_tokens: int
+) -> list[Int[Tensor, " _"]]:
+    """Token ids of every question, with room for `n_virtual` tokens before it and `max_new_tokens` behind.
+
+    Raises:
+        DPCInterpError: a question past the context length, or in words that the tokenizer does not know.
+    """
+    questions = [question_tokens(model, problem.question) for problem in problems]
+    check_length(model, n_virtual + max((len(q) for q in questions), default=0) + max_new_tokens)
+    return questions
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuse to read nothing at a time."""
+    if batch_size < 1:
+        raise DPCInterpError(f"batch_size is {batch_size}; give at least 1")
+
+
+def by_length(lengths: Sequence[int]) -> list[int]:
+    """The order in which sequences make up batches: the short ones first, equal ones as they come."""
+    return sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+
+
 @torch.no_grad()
 def generate(
     model: HookedModel,
@@ -84,10 +108,9 @@ def generate(
         raise DPCInterpError("corruption needs a soft prompt and one plan for each problem")
     if drafts is not None and len(drafts) != len(problems):
         raise DPCInterpError(f"there are {len(drafts)} drafts for {len(problems)} problems; give one for each")
-    questions = [question_tokens(model, problem.question) for problem in problems]
-    n_virtual = 0 if vectors is None else vectors.shape[0]
-    check_length(model, n_virtual + max((len(q) for q in questions), default=0) + max_new_tokens)
-    order = sorted(range(len(problems)), key=lambda i: (len(questions[i]), i))
+    check_batch_size(batch_size)
+    questions = questions_of(model, problems, 0 if vectors is None else vectors.shape[0], max_new_tokens)
+    order = by_length([len(question) for question in questions])
     written: dict[int, Int[Tensor, " n_generated"]] = {}
     with tqdm(total=len(problems), desc="generate", unit="problem", disable=not progress, leave=False) as bar:
         for start in range(0, len(order), batch_size):

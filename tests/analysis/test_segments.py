@@ -122,3 +122,18 @@ def test_segments_and_steps_divide_every_text(tokenizer, ids: list[int], breaks:
     covered = [position for a, b in layout.steps for position in range(a, b)]
     assert covered == list(range(*layout.rationale))
     assert all(a < b for a, b in layout.steps)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.text(alphabet="a1.?! \n", max_size=60))
+def test_cuts_fall_between_characters_that_belong_to_steps(text: str) -> None:
+    """Cuts rise to the end; each step but the last ends in white space; a text of several lines is its lines."""
+    *inner, end = step_cuts(text)
+    assert end == len(text)
+    assert inner == sorted(set(inner))
+    assert all(0 < cut < end for cut in inner)
+    steps = [text[a:b] for a, b in pairwise([0, *inner, end])]
+    assert all(step[-1].isspace() for step in steps[:-1])
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if len(lines) > 1:
+        assert [step.strip() for step in steps] == lines

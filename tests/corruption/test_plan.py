@@ -5,6 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dpc_interp import Analysis, CorruptionPlan, DPCInterpError, plan_corruption, plan_random
 
@@ -140,3 +142,64 @@ def test_each_instance_is_masked_at_its_own_peak() -> None:
     assert plan_corruption(found, gamma=20, mask=0.5) == [CorruptionPlan((1,), 0.5, 20), CorruptionPlan((2,), 0.5, 20)]
     assert [plan.tokens for plan in plan_corruption(found, layers=(0, 1, 2))] == [(1,), (1,)]
     assert [plan.tokens for plan in plan_corruption(found, exclude_sink=False)] == [(0,), (0,)]
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> tuple[torch.Tensor, CorruptionPlan]:
+    """Vectors with ties among them, and a plan that they can be given to."""
+    n_virtual, width = draw(st.integers(1, 5)), draw(st.integers(1, 12))
+    entries = draw(st.lists(st.integers(-4, 4), min_size=n_virtual * width, max_size=n_virtual * width))
+    plan = CorruptionPlan(
+        tuple(draw(st.sets(st.integers(0, n_virtual - 1)))),
+        draw(st.sampled_from([0.0, 0.25, 1.0])),
+        draw(st.floats(0, 100)),
+        draw(st.sampled_from(["mask", "mean", "noise"])),
+        draw(st.integers(0, 2**63 - 1)),
+    )
+    return torch.tensor(entries, dtype=torch.float32).view(n_virtual, width) / 2 + 0.1, plan
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(plans())
+def test_any_plan_does_what_it_says(case: tuple[torch.Tensor, CorruptionPlan]) -> None:
+    vectors, plan = case
+    kept = vectors.clone()
+    found = plan(vectors)
+    assert torch.equal(vectors, kept)
+    assert torch.equal(plan(vectors), found), "the noise is the plan's own"
+    n_zero = round(vectors.shape[1] * plan.gamma / 100)
+    for token, (before, after) in enumerate(zip(vectors, found, strict=True)):
+        if token not in plan.tokens:
+            gone = after == 0
+            assert int(gone.sum()) == n_zero, "no entry was zero before"
+            assert torch.equal(after[~gone], before[~gone])
+            if 0 < n_zero < len(before):
+                assert before[gone].abs().max() <= before[~gone].abs().min()
+            continue
+        filling = after - plan.mask * before
+        if plan.replace == "mask":
+            assert not filling.any()
+        elif plan.replace == "mean":
+            torch.testing.assert_close(filling, (1 - plan.mask) * vectors.mean(0))
+        else:
+            torch.testing.assert_close(filling.norm(), (1 - plan.mask) * before.norm())
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(n_virtual=st.integers(2, 9), top_k=st.integers(1, 8), seed=st.integers(0, 99), exclude_sink=st.booleans())
+def test_any_placebo_names_distinct_tokens_nested_by_top_k(
+    n_virtual: int, top_k: int, seed: int, exclude_sink: bool
+) -> None:
+    names, first = ["a", "b", "c"], int(exclude_sink)
+    if top_k > n_virtual - first:
+        with pytest.raises(DPCInterpError, match="top_k"):
+            plan_random(names, n_virtual, seed, exclude_sink=exclude_sink, top_k=top_k)
+        return
+    for smaller, plan in zip(
+        plan_random(names, n_virtual, seed, exclude_sink=exclude_sink),
+        plan_random(names, n_virtual, seed, exclude_sink=exclude_sink, top_k=top_k),
+        strict=True,
+    ):
+        assert len(set(plan.tokens)) == top_k
+        assert set(plan.tokens) <= set(range(first, n_virtual))
+        assert plan.tokens[:1] == smaller.tokens
