@@ -7,6 +7,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 ifeq ($(MODEL),smollm2-135m)
 FIGURES_ARGS ?= --tasks story --seeds 1 --n 300 --n-validation 100 --batch-size 32
+VERDICTS_ARGS ?= --tasks story --n 300 --n-validation 100 --batch-size 32 --n-sinks 30 --n-causal 10 --n-sweep 30 --n-heads 5
 endif
 UV_VERSION ?= 0.13.9
 TL4_PIN := transformer-lens>=4,<5
@@ -45,7 +46,7 @@ figures: $(STAMP) ## draw every figure and table of MODEL into figures/MODEL
 	$(BIN)/python -m dpc_interp.figures --model $(MODEL) --out figures/$(MODEL) $(FIGURES_ARGS)
 
 verdicts: $(STAMP) ## put the paper's claims to the test: controls into figures/MODEL, and figures/VERDICTS.md
-	$(BIN)/python -m dpc_interp.controls --model $(MODEL) --out figures/$(MODEL) $(FIGURES_ARGS)
+	$(BIN)/python -m dpc_interp.controls --model $(MODEL) --out figures/$(MODEL) $(VERDICTS_ARGS)
 
 test: lint types $(SMOLLM2) ## lint, types, then the tests, notebooks among them
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
