@@ -250,9 +250,8 @@ def _compare(folder: Path, stored: Mapping[str, object], wanted: Mapping[str, ob
     differing = sorted(key for key in {*flat[0], *flat[1]} if flat[0].get(key) != flat[1].get(key))
     other = [key for key in differing if key.startswith("version of ")] or differing
     if other:
-        raise DPCInterpError(
-            f"{folder} holds a run with another {', '.join(other)}; choose another folder or remove it"
-        )
+        told = ", ".join(other[:4]) + (f" and {len(other) - 4} more" if len(other) > 4 else "")
+        raise DPCInterpError(f"{folder} holds a run with another {told}; choose another folder or remove it")
 
 
 def _flat(manifest: Mapping[str, object]) -> dict[str, object]:
