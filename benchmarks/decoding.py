@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from results import machine, write_section
 from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -222,7 +223,7 @@ def _ended(row: Tensor, stop: int) -> Tensor:
 
 
 def main() -> None:
-    """Print both tables, ratios first."""
+    """Print both tables, ratios first, and write them to RESULTS.md."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--prompt", nargs=2, action="append", default=[], metavar=("MODEL", "PROMPT"))
@@ -235,9 +236,16 @@ def main() -> None:
     args = parser.parse_args()
     options: dict[str, Any] = {"prompts": dict(args.prompt), "task": args.task, "rounds": args.rounds}
     options |= {"backend": args.backend, "clock": time.process_time if args.cpu_clock else time.perf_counter}
-    print(f"batches of 16, float32, {torch.get_num_threads()} threads, tokens a second")
-    print(markdown(rows(tuple(args.models), n_alone=args.n_alone, **options).round(2)), flush=True)
-    print(markdown(cost(tuple(args.models), n=args.n_cost, **options).round(2)))
+    told = (
+        f"Batches of 16, float32, {torch.get_num_threads()} threads; medians of {args.rounds} rounds, ratios by round."
+    )
+    pace = markdown(rows(tuple(args.models), n_alone=args.n_alone, **options).round(2))
+    print(pace, flush=True)
+    price = markdown(cost(tuple(args.models), n=args.n_cost, **options).round(2))
+    print(price)
+    write_section(
+        "Decoding", f"{told}\n\n{pace}\n\nDPC that fires on one half, beside plain PT:\n\n{price}\n\n{machine()}"
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.compare import METHODS, Contexts, calibrate, check_methods, check_problems, compare
 from dpc_interp.evaluation.engine import check_engine, open_engine
 from dpc_interp.evaluation.options import KnockOut, Options
+from dpc_interp.evaluation.price import price
 from dpc_interp.evaluation.stages import SHARD_SIZE, Stages, check_sizes, model_digest, problem_digest, prompt_digest
 from dpc_interp.evaluation.statistics import ranking, summarise
 from dpc_interp.evaluation.store import RunStore
@@ -48,6 +49,11 @@ class Results:
     timings: pd.DataFrame
     analysis: Analysis
     runs: list[Transcript]
+
+    @property
+    def price(self) -> pd.DataFrame:
+        """Seconds and tokens of each method beside plain prompt tuning; see `evaluation.price.price`."""
+        return price(self.timings, self.instances)
 
 
 def evaluate(

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.lm.decoding import decode, decode_drafted
 from dpc_interp.lm.hooked import HookedModel, tokenizer_of
+from dpc_interp.lm.oom import in_batches
 from dpc_interp.lm.soft_prompt import PromptEdit, SoftPrompt, check_length, check_prompt
 from dpc_interp.tasks.answers import extract_answer, is_correct
 from dpc_interp.tasks.problems import Problem
@@ -91,7 +92,8 @@ def generate(
         drafts: for each problem the tokens of a likely answer, such as the one under the uncorrupted prompt; what the
             model would write itself is taken from it. None: all is decoded. The text does not depend on it.
         max_new_tokens: decoding stops there at the latest.
-        batch_size: questions decoded together; the text does not depend on it.
+        batch_size: questions decoded together, halved with a warning where memory runs out; the text does not depend on
+            it.
 
     Returns:
         One transcript a problem, in the order given.
@@ -112,16 +114,17 @@ def generate(
     questions = questions_of(model, problems, 0 if vectors is None else vectors.shape[0], max_new_tokens)
     order = by_length([len(question) for question in questions])
     written: dict[int, Int[Tensor, " n_generated"]] = {}
+
+    def work(chosen: Sequence[int]) -> list[Int[Tensor, " n_generated"]]:
+        of_batch = None if plans is None else [plans[i] for i in chosen]
+        asked = [questions[i] for i in chosen]
+        if drafts is None:
+            return decode(model, asked, vectors, of_batch, max_new_tokens)
+        begun = [drafts[i][:max_new_tokens] for i in chosen]
+        return decode_drafted(model, asked, begun, vectors, of_batch, max_new_tokens)
+
     with tqdm(total=len(problems), desc="generate", unit="problem", disable=not progress, leave=False) as bar:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch_plans = None if plans is None else [plans[i] for i in chosen]
-            asked = [questions[i] for i in chosen]
-            if drafts is None:
-                rows = decode(model, asked, vectors, batch_plans, max_new_tokens)
-            else:
-                begun = [drafts[i][:max_new_tokens] for i in chosen]
-                rows = decode_drafted(model, asked, begun, vectors, batch_plans, max_new_tokens)
+        for chosen, rows in in_batches(order, batch_size, work, "shorten the question, or load the model in bfloat16"):
             written.update(zip(chosen, rows, strict=True))
             bar.update(len(chosen))
     return [transcript(model, p, questions[i], written[i]) for i, p in enumerate(problems)]

@@ -148,3 +148,19 @@ def test_leaves_nothing_behind(
 
 def test_no_problems_give_no_transcripts(model: HookedTransformer, prompt: SoftPrompt) -> None:
     assert generate(model, [], prompt, plans=[], progress=False) == []
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved(model, prompt, problems, monkeypatch) -> None:
+    whole, sizes = generate(model, problems[:6], prompt, max_new_tokens=6, progress=False), []
+
+    def limited(model, questions, *rest):
+        sizes.append(len(questions))
+        if len(questions) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return decode(model, questions, *rest)
+
+    monkeypatch.setattr("dpc_interp.lm.generation.decode", limited)
+    with pytest.warns(UserWarning, match="memory did not hold"):
+        halved = generate(model, problems[:6], prompt, max_new_tokens=6, progress=False)
+    assert [run.text for run in halved] == [run.text for run in whole]
+    assert sizes == [6, 3, 2, 2, 2]
