@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,8 +61,8 @@ def test_verdicts_state_effect_interval_n_seeds_and_figure(drawn: Path) -> None:
 def test_a_stopped_run_goes_on_and_a_second_writes_the_same_bytes(drawn: Path) -> None:
     before = {file: file.read_bytes() for file in (drawn / "reasoner").rglob("*.*")}
     stages = {file: file.stat().st_mtime_ns for file in (drawn / "runs").rglob("*.parquet")}
-    lost = next(file for file in sorted(stages) if file.name.startswith("sinks-"))
-    lost.unlink()
+    lost = next(file for file in sorted(stages) if file.parts[-3].startswith("sinks-"))
+    shutil.rmtree(lost.parents[1])
     draw(drawn)
     assert [file.name for file in before if file.read_bytes() != before[file]] == []
     now = {file: file.stat().st_mtime_ns for file in (drawn / "runs").rglob("*.parquet")}

