@@ -19,7 +19,7 @@ SMOLLM2 := $(VENV)/.smollm2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup figures verdicts test test-tl4 lint types format notebooks prompts reasoner card bench smollm2 gsm-symbolic lock clean
+.PHONY: help setup figures verdicts test test-ray test-tl4 lint types format notebooks prompts reasoner card bench smollm2 gsm-symbolic lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ verdicts: $(STAMP) ## put the paper's claims to the test: controls into figures/
 
 test: lint types $(SMOLLM2) ## lint, types, then the tests, notebooks among them
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+test-ray: $(STAMP) ## the run on two live Ray workers, one of them killed; on a machine that does nothing else
+	DPC_INTERP_RAY=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/evaluation/test_engine.py
 
 # What reads a model, on the TransformerLens that has bridges alone
 TL4 := .venv-tl4

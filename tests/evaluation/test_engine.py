@@ -41,6 +41,8 @@ OPTIONS = {"max_new_tokens": 8, "shard_size": 2, "progress": False}
 def cluster() -> Iterator[Any]:
     """Two workers on this machine, as a user may have initialised them."""
     ray = pytest.importorskip("ray")
+    if "DPC_INTERP_RAY" not in os.environ:
+        pytest.skip("a live cluster does not start reliably beside other work on 2 cores; run make test-ray")
     with ExitStack() as opened:
         for lives in (2, 1, 0):
             try:
