@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from results import machine, write_section
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from transformer_lens import HookedTransformer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -135,6 +136,32 @@ def cost(
     return pd.DataFrame(found)
 
 
+def profiled(model: Any, name: str, prompt: dpc.SoftPrompt, task: str = "story", n: int = 16) -> pd.DataFrame:
+    """Where the time of one batch goes: seconds by operation, ours and Hugging Face's, those of 3% and more.
+
+    Python's own work and whatever else is no operation of torch is the last row.
+    """
+    questions = _neighbours(model, task, n)
+    hf_model, stop = _hugging_face(name), tokenizer_of(model).eos_token_id
+    ways: dict[str, Callable[[], object]] = {
+        "ours": partial(decode, model, questions, prompt.vectors, None, NEW),
+        "Hugging Face": partial(_by_hugging_face, hf_model, questions, prompt.vectors, stop),
+    }
+    by_way = {}
+    for way, work in ways.items():
+        work()
+        with profile(activities=[ProfilerActivity.CPU]) as measured:
+            start = time.perf_counter()
+            work()
+            seconds = time.perf_counter() - start
+        spent = pd.Series({e.key: e.self_cpu_time_total / 1e6 for e in measured.key_averages()})
+        spent["outside torch"] = seconds - spent.sum()
+        by_way[way] = spent
+    table = pd.DataFrame(by_way).fillna(0.0)
+    large = table[(table >= 0.03 * table.sum()).any(axis=1)]
+    return large.sort_values("ours", ascending=False).rename_axis("operation").reset_index()
+
+
 def _dpc(
     model: Any, prompt: dpc.SoftPrompt, problems: list[dpc.Problem], batch_size: int, clock: Clock
 ) -> dict[str, float]:
@@ -236,16 +263,21 @@ def main() -> None:
     args = parser.parse_args()
     options: dict[str, Any] = {"prompts": dict(args.prompt), "task": args.task, "rounds": args.rounds}
     options |= {"backend": args.backend, "clock": time.process_time if args.cpu_clock else time.perf_counter}
-    told = (
+    heading = (
         f"Batches of 16, float32, {torch.get_num_threads()} threads; medians of {args.rounds} rounds, ratios by round."
     )
     pace = markdown(rows(tuple(args.models), n_alone=args.n_alone, **options).round(2))
     print(pace, flush=True)
     price = markdown(cost(tuple(args.models), n=args.n_cost, **options).round(2))
     print(price)
-    write_section(
-        "Decoding", f"{told}\n\n{pace}\n\nDPC that fires on one half, beside plain PT:\n\n{price}\n\n{machine()}"
-    )
+    sections = [heading, pace, "DPC that fires on one half, beside plain PT:", price]
+    if args.backend == "hooked":
+        for name in args.models:
+            model = dpc.load_model(name, device="cpu")
+            where = profiled(model, name, _prompt(name, model, args.task, options["prompts"]), args.task)
+            told = f"Seconds by operation, the profiler's own time in them, {name}:"
+            sections += [told, markdown(where.round(2))]
+    write_section("Decoding", "\n\n".join([*sections, machine()]))
 
 
 if __name__ == "__main__":
