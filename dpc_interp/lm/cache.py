@@ -1,15 +1,17 @@
 """The key and value cache that a `HookedTransformer` decodes with: each key is rotated once, when it comes in.
 
 TransformerLens 3.9 caches keys as they are before the rotary embedding, rotates all of them again at every step, and
-copies all of them to add one. Here an entry holds them rotated, with room behind them for those to come. A rotation
-acts on each number by its own position, so what the model computes is the same bit for bit. Every hook point fires as
-before; `hook_rot_k` sees all keys, of which a hook gets a copy.
+copies all of them to add one. Here an entry holds them rotated, with room behind them for those to come, and in the
+order in which the products read them (`grouped.py`). A rotation acts on each number by its own position, so what the
+model computes is the same bit for bit, or, where heads share keys, to rounding. Every hook point fires as before;
+`hook_rot_k` sees all keys, of which a hook gets a copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 
+from dpc_interp.lm.grouped import is_grouped, mix, scores
 from dpc_interp.lm.lens import HookedTransformer
 
 ROOM = 64
@@ -30,10 +33,9 @@ class Entry(TransformerLensKeyValueCacheEntry):
     def __init__(self, cache: DecodingCache, attention: Any, rotates: bool):
         self._cache, self._attention, self._rotates = cache, attention, rotates
         cfg = attention.cfg
-        shape = len(cache.previous_attention_mask), 0, cfg.n_key_value_heads or cfg.n_heads, cfg.d_head
-        nothing = torch.empty(shape)
-        self._buffers = [nothing, nothing]
-        super().__init__(nothing, nothing)
+        nothing = torch.empty(len(cache.previous_attention_mask), cfg.n_key_value_heads or cfg.n_heads, 0, cfg.d_head)
+        self._buffers = [nothing, nothing]  # [batch, head, pos, d_head]
+        super().__init__(nothing.transpose(1, 2), nothing.transpose(1, 2))
 
     def append(
         self, new_keys: Float[Tensor, "batch new head d_head"], new_values: Float[Tensor, "batch new head d_head"]
@@ -44,11 +46,12 @@ class Entry(TransformerLensKeyValueCacheEntry):
         if self._rotates:
             rotate = type(self._attention).apply_rotary
             new_keys = rotate(self._attention, new_keys, start, self._cache.previous_attention_mask)
-        for i, (held, new) in enumerate(zip((self.past_keys, self.past_values), (new_keys, new_values), strict=True)):
-            if stop > self._buffers[i].shape[1]:
-                self._buffers[i] = new.new_empty(len(new), stop + ROOM, *new.shape[2:])
-                self._buffers[i][:, :start] = held
-            self._buffers[i][:, start:stop] = new
+        for i, new in enumerate((new_keys.transpose(1, 2), new_values.transpose(1, 2))):
+            held = self._buffers[i]
+            if stop > held.shape[2]:
+                self._buffers[i] = new.new_empty(*new.shape[:2], stop + ROOM, new.shape[3])
+                self._buffers[i][:, :, :start] = held[:, :, :start]
+            self._buffers[i][:, :, start:stop] = new
         self._view(stop)
         return self.past_keys, self.past_values
 
@@ -56,18 +59,29 @@ class Entry(TransformerLensKeyValueCacheEntry):
         """Leave only `rows`, moved together within the buffers."""
         n_read = self.past_keys.shape[1]
         for i, buffer in enumerate(self._buffers):
-            kept = buffer[rows, :n_read]
+            kept = buffer[rows, :, :n_read]
             self._buffers[i] = buffer[: len(kept)]
-            self._buffers[i][:, :n_read] = kept
+            self._buffers[i][:, :, :n_read] = kept
         self._view(n_read)
 
     def repeat(self, batch: int) -> None:
         """Make `batch` rows of one; without room, so that the next keys get buffers of their own."""
-        self._buffers = [held.expand(batch, -1, -1, -1) for held in (self.past_keys, self.past_values)]
-        self._view(self.past_keys.shape[1])
+        n_read = self.past_keys.shape[1]
+        self._buffers = [buffer[:, :, :n_read].expand(batch, -1, -1, -1) for buffer in self._buffers]
+        self._view(n_read)
 
     def _view(self, n_read: int) -> None:
-        self.past_keys, self.past_values = (buffer[:, :n_read] for buffer in self._buffers)
+        self.past_keys, self.past_values = (buffer[:, :, :n_read].transpose(1, 2) for buffer in self._buffers)
+
+    def methods(self) -> dict[str, Callable[..., Tensor]]:
+        """What the layer does otherwise with this entry than without."""
+        found: dict[str, Callable[..., Tensor]] = {}
+        if self._rotates:
+            found["apply_rotary"] = self.rotated
+        if is_grouped(self._attention):
+            found["calculate_attention_scores"] = partial(scores, self._attention)
+            found["calculate_z_scores"] = partial(mix, self._attention)
+        return found
 
     def rotated(self, x: Tensor, *position: Any) -> Tensor:
         """What the layer's `apply_rotary` gives; cached keys have been rotated."""
@@ -103,11 +117,12 @@ class DecodingCache(TransformerLensKeyValueCache):
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Within, the model's layers take cached keys as they are."""
-        layers = self._layers if self._rotates else []
+        ours = {attention: entry.methods() for attention, entry in self._layers}
         try:
-            for attention, entry in layers:
-                attention.apply_rotary = entry.rotated  # the instance's, before its class's
+            for attention, methods in ours.items():
+                vars(attention).update(methods)  # the instance's, before its class's
             yield
         finally:
-            for attention, _ in layers:
-                vars(attention).pop("apply_rotary", None)
+            for attention, methods in ours.items():
+                for name in methods:
+                    vars(attention).pop(name, None)
