@@ -143,10 +143,11 @@ def fig4_layer_flow(shown: Study, folder: Path) -> str:
     analysis = shown.results.analysis
     flow = analysis.flow[(analysis.flow["source"] == "prompt") & (analysis.flow["step"] == -1)]
     frame = flow.merge(analysis.instances[["instance", "correct"]], on="instance")
-    figure, axes = plt.subplots(2, 1, figsize=(plots.COLUMN_WIDTH, 4.2), layout="constrained", sharex=True)
+    figure, axes = plt.subplots(2, 1, figsize=(plots.COLUMN_WIDTH, 4.9), layout="constrained", sharex=True)
     effects = []
     for ax, destination in zip(axes, ("question", "rationale"), strict=True):
         plots.plot_layer_flow(frame, source="prompt", destination=destination, ax=ax)
+        ax.label_outer()
         effects.append(
             plots.layer_effect_sizes(frame, source="prompt", destination=destination).assign(destination=destination)
         )

@@ -57,7 +57,13 @@ def plot_layer_flow(
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         axes.set_xlabel("layer")
         axes.set_ylabel(f"flow, {source} → {destination}")
-        axes.legend(title="on top: Hedges' $g$, wrong over right", title_fontsize=note_size(), alignment="left")
+        axes.legend(  # above the effect sizes, and right of the axis's power of ten
+            loc="lower right",
+            bbox_to_anchor=(1.0, 1.0),
+            ncols=2,
+            title="on top: Hedges' $g$, wrong over right",
+            title_fontsize=note_size(),
+        )
     return axes
 
 
