@@ -10,12 +10,13 @@ import io
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
+import psutil
 from torch import Tensor
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
@@ -202,11 +203,21 @@ def _start(ray: Any, n_workers: int | None) -> None:
     """Join the cluster that `RAY_ADDRESS` names, or start one on this machine, without its dashboard."""
     joined = "RAY_ADDRESS" in os.environ
     of_ours = {} if joined else {"num_cpus": n_workers, "include_dashboard": False}
+    before = set(psutil.Process().children(recursive=True))
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", **of_ours)
     except Exception as error:  # Ray raises bare ones
         ray.shutdown()
-        reason = str(error).partition("\n")[0][:120]
+        _end(set(psutil.Process().children(recursive=True)) - before)
+        reason = str(error).partition("\n")[0].partition(". ")[0][:120]
         raise DPCInterpError(
             f"Ray cannot be started ({reason}); try again, or start it yourself by ray.init"
         ) from error
+
+
+def _end(processes: Collection[psutil.Process]) -> None:
+    """A start that failed leaves Ray's servers behind, which would take the cores from the next one."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,11 +57,6 @@ def cluster() -> Iterator[Any]:
     assert not ray.is_initialized()
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "timings.jsonl")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
 def kill_a_worker(out: Path, killed: list[int]) -> None:
     """Wait until a worker has finished something, and kill it; the other may be starting still."""
     deadline = time.monotonic() + 300
@@ -75,7 +71,9 @@ def kill_a_worker(out: Path, killed: list[int]) -> None:
         time.sleep(0.005)
 
 
-def test_a_killed_worker_changes_nothing(cluster: Any, model: HookedModel, prompt: SoftPrompt, tmp_path: Path) -> None:
+def test_a_killed_worker_changes_nothing(
+    cluster: Any, model: HookedModel, prompt: SoftPrompt, tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]
+) -> None:
     problems = load_problems("story", "test", n=40, max_steps=1)
     how: dict[str, Any] = {"rule": RULE, **OPTIONS}
     methods = ["base", "random", "always", "dpc"]
@@ -149,8 +147,11 @@ def test_ray_is_started_without_dashboard_and_statistics(monkeypatch, address: s
     assert given.get("num_cpus") == (None if address else 2)
 
 
-def test_a_ray_that_does_not_start_is_one_line(monkeypatch) -> None:
+def test_a_ray_that_does_not_start_is_one_line_and_leaves_no_process(monkeypatch) -> None:
+    servers: list[subprocess.Popen] = []
+
     def init(**options: object) -> None:
+        servers.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
         raise Exception("The current node timed out\nduring startup.")
 
     fake = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
@@ -163,6 +164,7 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch) -> None:
     ):
         pytest.fail("it was not started")
     assert "\n" not in str(caught.value)
+    assert servers[0].poll() is not None
 
 
 def test_an_actor_that_dies_again_and_again_is_one_line(model: HookedModel, monkeypatch) -> None:
