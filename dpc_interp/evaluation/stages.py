@@ -26,16 +26,9 @@ from dpc_interp.analysis.saliency import HeadReduction
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.engine import Done, Engine, Frames, Job
 from dpc_interp.evaluation.store import RunStore, digest
-from dpc_interp.lm.generation import (
-    Transcript,
-    by_length,
-    check_batch_size,
-    generate,
-    question_tokens,
-    questions_of,
-    transcript,
-)
+from dpc_interp.lm.generation import Transcript, by_length, generate, question_tokens, questions_of, transcript
 from dpc_interp.lm.hooked import HookedModel, tokenizer_of
+from dpc_interp.lm.oom import check_batch_size
 from dpc_interp.lm.soft_prompt import PromptEdit, SoftPrompt, check_length
 from dpc_interp.tasks.problems import Problem
 

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.lm.decoding import decode, decode_drafted
 from dpc_interp.lm.hooked import HookedModel, tokenizer_of
-from dpc_interp.lm.oom import in_batches
+from dpc_interp.lm.oom import check_batch_size, in_batches
 from dpc_interp.lm.soft_prompt import PromptEdit, SoftPrompt, check_length, check_prompt
 from dpc_interp.tasks.answers import extract_answer, is_correct
 from dpc_interp.tasks.problems import Problem
@@ -59,12 +59,6 @@ def questions_of(
     questions = [question_tokens(model, problem.question) for problem in problems]
     check_length(model, n_virtual + max((len(q) for q in questions), default=0) + max_new_tokens)
     return questions
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Refuse to read nothing at a time."""
-    if batch_size < 1:
-        raise DPCInterpError(f"batch_size is {batch_size}; give at least 1")
 
 
 def by_length(lengths: Sequence[int]) -> list[int]:

@@ -25,6 +25,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def check_batch_size(batch_size: int) -> None:
+    """Refuse to read nothing at a time."""
+    if batch_size < 1:
+        raise DPCInterpError(f"batch_size is {batch_size}; give at least 1")
+
+
 def in_batches(
     items: Sequence[Item], batch_size: int, work: Callable[[Sequence[Item]], Result], mend: str
 ) -> Iterator[tuple[Sequence[Item], Result]]:
@@ -38,8 +44,7 @@ def in_batches(
     Raises:
         DPCInterpError: a single item is too large, or `batch_size` is less than 1.
     """
-    if batch_size < 1:
-        raise DPCInterpError(f"batch_size is {batch_size}; give at least 1")
+    check_batch_size(batch_size)
     start = 0
     while start < len(items):
         batch = items[start : start + batch_size]

@@ -1,8 +1,9 @@
-"""Evaluations drawn from a known process: what they show is true, or false, by construction."""
+"""Evaluations drawn from a known process, true or false by construction; and what a run has written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,18 @@ from dpc_interp.analysis.analyse import Analysis
 
 N_STEPS, N_LAYERS = 4, 3
 World = Callable[..., list[Results]]
+Contents = Callable[[Path], dict[str, bytes]]
+
+
+@pytest.fixture(scope="session")
+def contents() -> Contents:
+    """The files of a run, all but the timings, by their names within it."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        files = (path for path in folder.rglob("*") if path.is_file() and path.name != "timings.jsonl")
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from dpc_interp.evaluation import engine, stages
 from dpc_interp.lm.hooked import HookedModel
 
 KILLS = 25
+Contents = Callable[[Path], dict[str, bytes]]
 FORK = get_context("fork") if hasattr(os, "fork") else None
 pytestmark = pytest.mark.skipif(FORK is None or torch.cuda.is_available(), reason="a GPU cannot be forked")
 
@@ -46,12 +47,6 @@ def run(model: HookedModel, prompt: SoftPrompt) -> Callable[[Path], Results]:
     return start
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files but the timings."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "timings.jsonl")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
 def shards(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.glob("*/*-of-*")}
 
@@ -73,7 +68,13 @@ def named(shard: str) -> tuple[str, int]:
 )
 @pytest.mark.parametrize(("what", "n"), [("analyse", 3), ("generate", 16)])
 def test_an_error_keeps_the_finished_shards(
-    run: Callable[[Path], Results], tmp_path: Path, monkeypatch, error: BaseException, what: str, n: int
+    run: Callable[[Path], Results],
+    tmp_path: Path,
+    monkeypatch,
+    contents: Contents,
+    error: BaseException,
+    what: str,
+    n: int,
 ) -> None:
     function, calls = getattr(stages, what), iter(range(1, n))
 
@@ -109,7 +110,7 @@ def child(run: Callable[[Path], Results], out: Path, log: Path, begun: object) -
     os._exit(0)
 
 
-def test_25_kills_change_nothing(run: Callable[[Path], Results], tmp_path: Path) -> None:
+def test_25_kills_change_nothing(run: Callable[[Path], Results], tmp_path: Path, contents: Contents) -> None:
     start = time.perf_counter()
     whole = run(tmp_path / "undisturbed")
     seconds = time.perf_counter() - start

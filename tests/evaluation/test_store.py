@@ -22,6 +22,7 @@ from dpc_interp.evaluation.store import RunStore, SharedStore, digest
 
 FRAME = pd.DataFrame({"instance": ["a", "b"], "generated_tokens": [[1, 2], []], "answer": ["3", None]})
 SHARDS = ["ab", "cd", "e"]
+Contents = Callable[[Path], dict[str, bytes]]
 Make = Callable[[Sequence[str]], Iterable[Done]]
 
 
@@ -39,10 +40,6 @@ def letters(shards: Sequence[str]) -> Iterable[Done]:
 def joined(store: RunStore, make: Make = letters) -> list[str]:
     found = store.sharded("stage", SHARDS, make, lambda frames: len(frames["small"]))
     return ["".join(found[name]["letter"]) for name in ("small", "large")]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_stage_is_made_once(tmp_path: Path) -> None:
@@ -104,9 +101,11 @@ def damage(path: Path, how: str, rng: random.Random) -> None:
 
 @pytest.mark.parametrize("how", ["cut", "empty", "zeros", "flip 1", "flip 2", "flip 3", "gone", "a file"])
 @pytest.mark.parametrize("which", ["small.parquet", "large.parquet", "digests.json"])
-def test_a_damaged_shard_is_named_and_made_again(tmp_path: Path, how: str, which: str, request) -> None:
+def test_a_damaged_shard_is_named_and_made_again(
+    tmp_path: Path, how: str, which: str, request, contents: Contents
+) -> None:
     joined(RunStore(tmp_path, {}))
-    before = {name: data for name, data in contents(tmp_path).items() if name != "timings.jsonl"}
+    before = contents(tmp_path)
     shard = tmp_path / "stage" / "00001-of-00003"
     if how == "a file":
         module._remove(shard)
@@ -125,7 +124,7 @@ def test_a_damaged_shard_is_named_and_made_again(tmp_path: Path, how: str, which
         assert joined(RunStore(tmp_path, {}), again) == ["abcde", "ABCDE"]
     assert asked == ["cd"]
     assert "\n" not in str(told[0].message)
-    assert {name: data for name, data in contents(tmp_path).items() if name != "timings.jsonl"} == before
+    assert contents(tmp_path) == before
 
 
 def full(*_: object) -> None:
@@ -133,7 +132,9 @@ def full(*_: object) -> None:
 
 
 @pytest.mark.parametrize("where", ["_write", "os.fsync", "Path.replace"])
-def test_a_full_disk_is_one_line_and_leaves_no_partial_file(tmp_path: Path, monkeypatch, where: str) -> None:
+def test_a_full_disk_is_one_line_and_leaves_no_partial_file(
+    tmp_path: Path, monkeypatch, where: str, contents: Contents
+) -> None:
     store = RunStore(tmp_path, {})
     store.stage("pt", lambda: FRAME)
     before = contents(tmp_path)
@@ -182,9 +183,9 @@ def killed_at(folder: Path, step: str, n: int) -> None:
 
 
 @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace", "pathlib.Path.mkdir"])
-def test_a_kill_at_every_step_of_writing_loses_nothing_else(tmp_path: Path, step: str) -> None:
+def test_a_kill_at_every_step_of_writing_loses_nothing_else(tmp_path: Path, step: str, contents: Contents) -> None:
     joined(RunStore(tmp_path / "whole", {"gamma": 10}))
-    whole = {name: data for name, data in contents(tmp_path / "whole").items() if name != "timings.jsonl"}
+    whole = contents(tmp_path / "whole")
     kills = 0
     for n in range(60):
         folder = tmp_path / str(n)
@@ -194,11 +195,9 @@ def test_a_kill_at_every_step_of_writing_loses_nothing_else(tmp_path: Path, step
         kills += child.exitcode == -signal.SIGKILL
         found = contents(folder) if folder.exists() else {}
         parts = {name: data for name, data in found.items() if not name.startswith(".partial")}
-        assert {name: data for name, data in parts.items() if name != "timings.jsonl"}.items() <= whole.items()
+        assert parts.items() <= whole.items()
         assert joined(RunStore(folder, {"gamma": 10})) == ["abcde", "ABCDE"]
-        found = contents(folder)
-        found.pop("timings.jsonl")
-        assert found == whole, "and nothing half-written is left"
+        assert contents(folder) == whole, "and nothing half-written is left"
         if not child.exitcode:
             break
     assert child.exitcode == 0, "all steps were tried"
