@@ -48,11 +48,12 @@ figures: $(STAMP) ## draw every figure and table of MODEL into figures/MODEL
 verdicts: $(STAMP) ## put the paper's claims to the test: controls into figures/MODEL, and figures/VERDICTS.md
 	$(BIN)/python -m dpc_interp.controls --model $(MODEL) --out figures/$(MODEL) $(VERDICTS_ARGS)
 
-test: lint types $(SMOLLM2) ## lint, types, then the tests, notebooks among them
+test: lint types test-ray $(SMOLLM2) ## lint, types, the run on Ray, then the tests, notebooks among them
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
-test-ray: $(STAMP) ## the run on two live Ray workers, one of them killed; on a machine that does nothing else
-	DPC_INTERP_RAY=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/evaluation/test_engine.py
+test-ray: $(STAMP) ## the run on two live Ray workers, one of them killed, beside no other test
+	DPC_INTERP_RAY=1 $(BIN)/python -m pytest tests/evaluation/test_engine.py \
+		-o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
 
 # What reads a model, on the TransformerLens that has bridges alone
 TL4 := .venv-tl4

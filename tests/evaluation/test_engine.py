@@ -43,7 +43,7 @@ def cluster() -> Iterator[Any]:
     """Two workers on this machine, as a user may have initialised them."""
     ray = pytest.importorskip("ray")
     if "DPC_INTERP_RAY" not in os.environ:
-        pytest.skip("a live cluster does not start reliably beside other work on 2 cores; run make test-ray")
+        pytest.skip("Ray gives itself 30 seconds to start, so this runs beside no other test: make test-ray")
     with ExitStack() as opened:
         for lives in (2, 1, 0):
             try:
