@@ -11,13 +11,13 @@ from typing import Any
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.components.grouped_query_attention import GroupedQueryAttention
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 
 def is_grouped(attention: Any) -> bool:
     """Whether a layer has fewer keys than heads, and keeps them so."""
-    return isinstance(attention, GroupedQueryAttention) and not attention.cfg.ungroup_grouped_query_attention
+    shared = getattr(attention, "repeat_kv_heads", 1) > 1  # of TransformerLens's GroupedQueryAttention alone
+    return shared and not attention.cfg.ungroup_grouped_query_attention
 
 
 def scores(

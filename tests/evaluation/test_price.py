@@ -1,4 +1,4 @@
-"""The price of each method, against seconds added up by hand."""
+"""The price of each method, against seconds added up by hand, and of an evaluation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import math
 import pandas as pd
 import pytest
 
+from dpc_interp import SoftPrompt, TriggerRule, evaluate, load_problems
 from dpc_interp.evaluation.price import price
+from dpc_interp.lm.hooked import HookedModel
 
 IDS = ["a", "b", "c", "d"]
 KEY = "0123456789abcdef"
@@ -65,3 +67,17 @@ def test_nothing_fired_costs_no_corruption() -> None:
     timings, instances = frames(without="corrupted-random")
     instances.loc[instances["method"] == "random", "fired"] = False
     assert price(timings, instances).set_index("method").loc["random", "seconds"] == 14.0
+
+
+def test_of_a_real_evaluation(model: HookedModel, prompt: SoftPrompt) -> None:
+    """The stages' names are as `price` reads them: no second is unknown, and where all fire all are counted."""
+    problems = load_problems("story", "test", n=24, max_steps=1)
+    rule = TriggerRule("late_share", 0.5)
+    found = evaluate(model, problems, prompt, ["base", "always", "dpc"], rule=rule, max_new_tokens=8, progress=False)
+    table = found.price.set_index("method")
+    assert (table.drop(index="pt")["seconds"] > 0).all()
+    assert table.loc["pt", "ratio"] == 1.0
+    stages = found.timings.groupby(found.timings["stage"].str.partition("-")[0])["seconds"].sum()
+    assert table.loc["always", "seconds"] == pytest.approx(stages[["pt", "analysis", "corrupted"]].sum())
+    assert table.loc["dpc", "seconds"] <= table.loc["always", "seconds"]
+    assert table.loc["pt", "tokens"] == sum(len(run.generated_tokens) for run in found.runs)
