@@ -177,7 +177,7 @@ def test_neither_batch_nor_order_matters_and_the_seed_does(
         frames = [getattr(found, name) for found in (once, again, other)]
         keys = [column for column in columns if column in frames[0]]
         one, two, three = (frame.sort_values(keys, ignore_index=True) for frame in frames)
-        pd.testing.assert_frame_equal(one, two, rtol=1e-3, atol=1e-6)
+        pd.testing.assert_frame_equal(one, two, rtol=1e-3, atol=5e-6)  # of two float32 losses near 5
         assert list(frames[0]["instance"].unique()) == ["story-0", "story-1"]
         if name == "knockouts":
             drawn = one["edges"] == "random"

@@ -35,6 +35,7 @@ from dpc_interp import (
 from dpc_interp.analysis.trigger import STATISTICS
 from dpc_interp.evaluation.methods import METHODS
 from dpc_interp.lm.lens import HookedTransformer
+from dpc_interp.tasks.answers import is_correct
 
 OPTIONS = {"max_new_tokens": 16, "progress": False, "seed": 1, "gamma": 25, "mask": 0.5}
 
@@ -171,7 +172,9 @@ def test_answers_are_the_corrupted_ones_where_fired(
     assert table["answer"].fillna("").to_dict() == expected
     assert expected != before, "or the test would show nothing"
     golds = {problem.id: problem.answer for problem in asked}
-    assert table["correct"].to_dict() == {name: text != "" and text == golds[name] for name, text in expected.items()}
+    assert table["correct"].to_dict() == {
+        name: is_correct(text or None, golds[name]) for name, text in expected.items()
+    }
 
 
 def test_methods_fire_where_they_should(results: Results, tables: dict[str, pd.DataFrame]) -> None:
