@@ -14,20 +14,14 @@ depends on.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import re
-import shutil
-import socket
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib import metadata
 from io import BytesIO
-from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,14 +29,13 @@ import pandas as pd
 
 import dpc_interp
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.evaluation.atomic import beside, remove, remove_abandoned, told_in_one_line, write
 from dpc_interp.evaluation.engine import Done, Frames
 
 MANIFEST, TIMINGS, DIGESTS = "manifest.json", "timings.jsonl", "digests.json"
 SHARD = re.compile(r"(\d{5})-of-(\d{5})")
-DAY = 24 * 60 * 60
 Shard = TypeVar("Shard")
 Timing = Mapping[str, object]
-_numbers = count()
 
 
 class RunStore:
@@ -60,9 +53,9 @@ class RunStore:
         self._told: list[Timing] = []
         if self.folder is None:
             return
-        with _told_in_one_line(self.folder):
+        with told_in_one_line(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(self.folder)
+            remove_abandoned(self.folder)
             wanted = json.loads(json.dumps({"holds": self.kind, "versions": versions(), **options}))
             manifest = self.folder / MANIFEST
             if not manifest.exists():
@@ -112,7 +105,7 @@ class RunStore:
     def describe(self, stage: str, options: Mapping[str, object]) -> None:
         """Write beside a stage what it was made with; its name has a hash of it."""
         if self.folder is not None and not (manifest := self.folder / stage / MANIFEST).exists():
-            with _told_in_one_line(self.folder):
+            with told_in_one_line(self.folder):
                 self._write_json(manifest, options)
 
     def begun(self, stage: str) -> bool:
@@ -142,7 +135,7 @@ class RunStore:
         self._told.append(timing)
         if self.folder is not None:
             line = (json.dumps(timing) + "\n").encode()
-            with _told_in_one_line(self.folder), (self.folder / TIMINGS).open("ab+") as file:
+            with told_in_one_line(self.folder), (self.folder / TIMINGS).open("ab+") as file:
                 if file.tell():
                     file.seek(-1, os.SEEK_END)
                     if file.read() != b"\n":  # a power cut left half a line
@@ -151,27 +144,27 @@ class RunStore:
 
     def _write_json(self, path: Path, told: Mapping[str, object]) -> None:
         assert self.folder is not None
-        with _beside(path, self.folder) as partial:
-            _write(partial, (json.dumps(told, indent=1, sort_keys=True) + "\n").encode())
+        with beside(path, self.folder) as partial:
+            write(partial, (json.dumps(told, indent=1, sort_keys=True) + "\n").encode())
 
     def _keep(self, stage: str, k: int, n: int, frames: Frames) -> Frames:
         """Store a shard; its frames as they are read again."""
         if self.folder is None:
             return frames
         whole = {f"{name}.parquet": frame.to_parquet(None) for name, frame in frames.items()}
-        with _told_in_one_line(self.folder), _beside(self._path(stage, k, n), self.folder) as partial:
+        with told_in_one_line(self.folder), beside(self._path(stage, k, n), self.folder) as partial:
             partial.mkdir()
             for name, data in whole.items():
-                _write(partial / name, data)
+                write(partial / name, data)
             digests = {name: digest(data) for name, data in whole.items()}
-            _write(partial / DIGESTS, (json.dumps(digests, sort_keys=True) + "\n").encode())
+            write(partial / DIGESTS, (json.dumps(digests, sort_keys=True) + "\n").encode())
         return _frames(whole)
 
     def _read(self, stage: str, k: int, n: int) -> Frames | None:
         """The frames of a shard; None where it is not stored, or damaged and thus removed."""
         if self.folder is None or not (path := self._path(stage, k, n)).exists():
             return None
-        with _told_in_one_line(self.folder):
+        with told_in_one_line(self.folder):
             try:
                 told = json.loads((path / DIGESTS).read_text())
                 whole = {name: (path / name).read_bytes() for name in told}
@@ -183,7 +176,7 @@ class RunStore:
                 reason = f"{DIGESTS} cannot be read"
             if reason:
                 warnings.warn(f"{path} is damaged ({reason}) and is computed again", stacklevel=2)
-                _remove(path)
+                remove(path)
                 return None
         return _frames(whole)
 
@@ -258,70 +251,6 @@ def _flat(manifest: Mapping[str, object]) -> dict[str, object]:
     of = manifest.get("versions")
     told = {f"version of {name}": version for name, version in of.items()} if isinstance(of, dict) else {}
     return {key: value for key, value in manifest.items() if key != "versions"} | told
-
-
-@contextmanager
-def _told_in_one_line(folder: Path) -> Iterator[None]:
-    """What the file system refuses, a full disk among it, as one line."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        mend = "free some space" if full else "choose another folder, or mend it"
-        raise DPCInterpError(
-            f"{folder} cannot be used ({reason}); {mend} and go on by the same call: what is stored is kept"
-        ) from error
-
-
-@contextmanager
-def _beside(path: Path, folder: Path) -> Iterator[Path]:
-    """A partial file or folder in `folder` that becomes `path` when the body ends, and is removed when it fails."""
-    path.parent.mkdir(exist_ok=True)
-    # named by who writes it, so that what a kill leaves behind is found
-    partial = folder / f".partial-{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
-    try:
-        yield partial
-        try:
-            partial.replace(path)
-        except OSError:
-            if not path.is_dir():  # else another process has stored the same shard
-                raise
-    finally:
-        _remove(partial)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())  # or a power cut could leave the name without the bytes
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes of this machine left half-written, and what has been left for a day."""
-    for partial in folder.glob(".partial-*"):
-        host, pid = partial.name.removeprefix(".partial-").rsplit("-", 2)[:2]
-        dead = host == socket.gethostname() and not _alive(int(pid))
-        if dead or time.time() - partial.stat().st_mtime > DAY:
-            _remove(partial)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
 
 
 def _frames(files: Mapping[str, bytes]) -> Frames:

@@ -17,6 +17,7 @@ import pytest
 
 from dpc_interp import DPCInterpError
 from dpc_interp.evaluation import store as module
+from dpc_interp.evaluation.atomic import remove
 from dpc_interp.evaluation.engine import Done
 from dpc_interp.evaluation.store import RunStore, SharedStore, digest
 
@@ -87,7 +88,7 @@ def test_stored_stages_tell_whether_they_are_whole(tmp_path: Path) -> None:
     store.stage("other", lambda: FRAME)
     assert store.begun("stage")
     assert [(whole, len(frames["small"])) for whole, frames in store.stored("sta")] == [(True, 2), (True, 2), (True, 1)]
-    module._remove(tmp_path / "stage" / "00001-of-00003")
+    remove(tmp_path / "stage" / "00001-of-00003")
     assert [whole for whole, _ in store.stored("sta")] == [False, False]
     assert list(store.stored("none")) == []
 
@@ -108,7 +109,7 @@ def test_a_damaged_shard_is_named_and_made_again(
     before = contents(tmp_path)
     shard = tmp_path / "stage" / "00001-of-00003"
     if how == "a file":
-        module._remove(shard)
+        remove(shard)
         shard.write_text("what is this?")
     elif how == "gone":
         (shard / which).unlink()
@@ -131,7 +132,7 @@ def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("where", ["_write", "os.fsync", "Path.replace"])
+@pytest.mark.parametrize("where", ["store.write", "atomic.os.fsync", "atomic.Path.replace"])
 def test_a_full_disk_is_one_line_and_leaves_no_partial_file(
     tmp_path: Path, monkeypatch, where: str, contents: Contents
 ) -> None:
@@ -139,7 +140,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_partial_file(
     store.stage("pt", lambda: FRAME)
     before = contents(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(f"dpc_interp.evaluation.store.{where}", full)
+        patch.setattr(f"dpc_interp.evaluation.{where}", full)
         with pytest.raises(DPCInterpError, match=r"No space left on device\); free some space and go on") as caught:
             store.stage("base", lambda: FRAME)
     assert "\n" not in str(caught.value)
@@ -290,7 +291,7 @@ def test_timings_are_those_of_all_processes_and_outlive_half_a_line(tmp_path: Pa
     joined(store)
     with (tmp_path / "timings.jsonl").open("a") as file:
         file.write('{"stage": "st')
-    module._remove(tmp_path / "stage" / "00000-of-00003")
+    remove(tmp_path / "stage" / "00000-of-00003")
     again = RunStore(tmp_path, {})
     joined(again)
     again.sharded("other", ["xyz"], letters, lambda frames: len(frames["small"]))
