@@ -339,7 +339,7 @@ def unnamed(model: HookedTransformer) -> object:
 def test_a_refused_folder_is_one_clear_line_and_stays_as_it_is(world: World, case: str, monkeypatch) -> None:
     """Nothing is generated, nothing is left behind, and what is stored can be read."""
     for name in ("generate", "analyse"):
-        monkeypatch.setattr(f"dpc_interp.evaluation.stages.{name}", lambda *_, **__: pytest.fail("work was begun"))
+        monkeypatch.setattr(f"dpc_interp.evaluation.jobs.{name}", lambda *_, **__: pytest.fail("work was begun"))
     match, call = FOLDERS[case]
     with pytest.raises(DPCInterpError, match=match) as caught:
         call(world)

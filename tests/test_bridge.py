@@ -119,7 +119,7 @@ def test_evaluation(
 ) -> None:
     """Every stage runs on a bridge; random models write no rationale, so each is given one before the analysis."""
     problems, rule = dpc.load_problems("story", n=8, max_steps=2), TriggerRule("late_share", 0.3, "given", "none")
-    monkeypatch.setattr("dpc_interp.evaluation.stages.generate", _gold_then(dpc.generate))
+    monkeypatch.setattr("dpc_interp.evaluation.jobs.generate", _gold_then(dpc.generate))
     methods = ["base", "pt", "dpc", "always"]
     results = [
         dpc.evaluate(model, problems, prompt, methods, rule=rule, max_new_tokens=8, progress=False)

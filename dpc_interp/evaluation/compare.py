@@ -16,8 +16,9 @@ import pandas as pd
 from dpc_interp.analysis.analyse import Analysis
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger, trigger_statistics
 from dpc_interp.errors import DPCInterpError, UnknownNameError
+from dpc_interp.evaluation.jobs import Intervention
 from dpc_interp.evaluation.options import Corrupts, Options
-from dpc_interp.evaluation.stages import Intervention, Stages
+from dpc_interp.evaluation.stages import Stages
 from dpc_interp.lm.generation import Transcript
 from dpc_interp.tasks.problems import Problem, check_distinct
 

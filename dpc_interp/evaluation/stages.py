@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -21,77 +19,22 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dpc_interp.analysis.analyse import Analysis, Target, analyse, with_rationale
+from dpc_interp.analysis.analyse import Analysis, Target, with_rationale
 from dpc_interp.analysis.saliency import HeadReduction
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.engine import Done, Engine, Frames, Job
+from dpc_interp.evaluation.jobs import Analysed, Answers, Intervention
 from dpc_interp.evaluation.store import RunStore, digest
-from dpc_interp.lm.generation import Transcript, by_length, generate, question_tokens, questions_of, transcript
+from dpc_interp.lm.generation import Transcript, by_length, question_tokens, questions_of, transcript
 from dpc_interp.lm.hooked import HookedModel, tokenizer_of
 from dpc_interp.lm.oom import check_batch_size
 from dpc_interp.lm.soft_prompt import PromptEdit, SoftPrompt, check_length
 from dpc_interp.tasks.problems import Problem
 
-Intervention = Callable[[HookedModel], AbstractContextManager[object]]
-"""Changes a model within a context; a frozen dataclass, so that its `repr` tells it from others (knock-out, ACT)."""
 SHARD_SIZE = 256
 MOST_ANALYSED = 64
 """Instances in a shard of an analysis, at most: they cost more than answers. Four of its batches."""
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Answers:
-    """A shard of answers: rows of `columns` and generated_tokens."""
-
-    columns: Mapping[str, list[str]]
-    problems: list[Problem]
-    prompt: SoftPrompt | None
-    plans: list[PromptEdit] | None
-    drafts: list[Tensor] | None
-    max_new_tokens: int
-    batch_size: int
-    within: Intervention | None
-    progress: bool
-
-    def __call__(self, model: HookedModel) -> Frames:
-        """Generate them."""
-        with nullcontext() if self.within is None else self.within(model):
-            made = generate(
-                model,
-                self.problems,
-                self.prompt,
-                plans=self.plans,
-                drafts=self.drafts,
-                max_new_tokens=self.max_new_tokens,
-                batch_size=self.batch_size,
-                progress=self.progress,
-            )
-        tokens = [run.generated_tokens.tolist() for run in made]
-        return {"answers": pd.DataFrame({**self.columns, "generated_tokens": tokens})}
-
-
-@dataclass(frozen=True)
-class Analysed:
-    """A shard of an analysis: the frames of `Analysis`."""
-
-    runs: list[Transcript]
-    prompt: SoftPrompt
-    target: Target
-    head_reduction: HeadReduction
-    progress: bool
-
-    def __call__(self, model: HookedModel) -> Frames:
-        """Analyse them."""
-        found = analyse(
-            model,
-            self.runs,
-            self.prompt,
-            target=self.target,
-            head_reduction=self.head_reduction,
-            progress=self.progress,
-        )
-        return {name: getattr(found, name) for name in ("flow", "accumulation", "tokens", "instances")}
 
 
 class Stages:

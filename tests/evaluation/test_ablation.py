@@ -33,7 +33,7 @@ from dpc_interp import (
     single_tokens,
     with_rationale,
 )
-from dpc_interp.evaluation import stages
+from dpc_interp.evaluation import jobs
 from dpc_interp.evaluation.sweeps import select
 from dpc_interp.lm.lens import HookedTransformer
 
@@ -91,7 +91,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return call
 
     for name in ("generate", "analyse"):
-        monkeypatch.setattr(stages, name, counting(name, getattr(stages, name)))
+        monkeypatch.setattr(jobs, name, counting(name, getattr(jobs, name)))
     return counted
 
 

@@ -31,7 +31,7 @@ from dpc_interp import (
 )
 from dpc_interp.evaluation import engine
 from dpc_interp.evaluation.engine import LocalEngine, open_engine
-from dpc_interp.evaluation.stages import Analysed
+from dpc_interp.evaluation.jobs import Analysed
 from dpc_interp.lm.hooked import HookedModel
 
 RULE = TriggerRule("late_share", 0.5)

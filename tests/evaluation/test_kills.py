@@ -17,7 +17,7 @@ import torch
 
 from dpc_interp import Problem, Results, SoftPrompt, TriggerRule, evaluate, load_problems
 from dpc_interp.errors import NonFiniteError
-from dpc_interp.evaluation import engine, stages
+from dpc_interp.evaluation import engine, jobs
 from dpc_interp.lm.hooked import HookedModel
 
 KILLS = 25
@@ -76,7 +76,7 @@ def test_an_error_keeps_the_finished_shards(
     what: str,
     n: int,
 ) -> None:
-    function, calls = getattr(stages, what), iter(range(1, n))
+    function, calls = getattr(jobs, what), iter(range(1, n))
 
     def fails(*args: object, **options: object) -> object:
         if next(calls, None) is None:
@@ -84,7 +84,7 @@ def test_an_error_keeps_the_finished_shards(
         return function(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, what, fails)
+        patch.setattr(jobs, what, fails)
         with pytest.raises(type(error)) as caught:
             run(tmp_path)
     assert "\n" not in str(caught.value)

@@ -241,10 +241,10 @@ class Counter:
 
     def __init__(self, patch: pytest.MonkeyPatch, name: str, stop_at: int | None = None):
         self.calls, self.stop_at = 0, stop_at
-        from dpc_interp.evaluation import stages
+        from dpc_interp.evaluation import jobs
 
-        self.function = getattr(stages, name)
-        patch.setattr(stages, name, self)
+        self.function = getattr(jobs, name)
+        patch.setattr(jobs, name, self)
 
     def __call__(self, *args: object, **options: object) -> object:
         self.calls += 1
