@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cache
+from itertools import accumulate, pairwise
 
 from transformers import PreTrainedTokenizerBase
 
@@ -56,10 +58,11 @@ def segment(transcript: Transcript, tokenizer: PreTrainedTokenizerBase, n_virtua
     rationale_text = text[: answer_start(text)]
     first = n_virtual + len(transcript.question_tokens)
 
+    ends = _ends(tokenizer, written, text)
+
     def position(character: int) -> int:
         """The position after the last token that ends at or before `character`."""
-        n_tokens = bisect_right(range(1, len(written) + 1), character, key=lambda k: len(tokenizer.decode(written[:k])))
-        return first + n_tokens
+        return first + bisect_right(range(len(written)), character, key=ends)
 
     rationale_stop = position(len(rationale_text))
     marks = [first, *(position(cut) for cut in step_cuts(rationale_text)[:-1]), rationale_stop]
@@ -72,6 +75,15 @@ def segment(transcript: Transcript, tokenizer: PreTrainedTokenizerBase, n_virtua
         steps=steps,
         length=first + len(ids),
     )
+
+
+def _ends(tokenizer: PreTrainedTokenizerBase, ids: list[int], text: str) -> Callable[[int], int]:
+    """The character of `text` at which a token ends, by its place in `ids`."""
+    pieces = [str(tokenizer.decode([token])) for token in ids]
+    if "".join(pieces) == text:
+        return list(accumulate(map(len, pieces))).__getitem__
+    # a character of several tokens, or a tokenizer that reads a token by its neighbours
+    return cache(lambda k: len(tokenizer.decode(ids[: k + 1])))
 
 
 def step_cuts(text: str) -> list[int]:
