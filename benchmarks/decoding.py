@@ -115,7 +115,7 @@ def cost(
     *,
     prompts: dict[str, str] | None = None,
     task: str = "story",
-    n: int = 64,
+    n: int = 32,
     batch_size: int = 16,
     rounds: int = 3,
     backend: str = "hooked",
@@ -257,7 +257,7 @@ def main() -> None:
     parser.add_argument("--task", default="story")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--n-alone", type=int, default=16)
-    parser.add_argument("--n-cost", type=int, default=64)
+    parser.add_argument("--n-cost", type=int, default=32)
     parser.add_argument("--backend", default="hooked", choices=("hooked", "bridge"))
     parser.add_argument("--cpu-clock", action="store_true", help="CPU seconds, where others use the machine")
     args = parser.parse_args()

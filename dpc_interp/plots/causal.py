@@ -71,12 +71,12 @@ def plot_knockout_by_layer(
         for edges in (name for name in LOOKS if (rows["edges"] == name).any()):
             of_edges = rows[rows["edges"] == edges]
             _line(axes, _table(of_edges[of_edges["layer"] != DEEP], "layer"), edges, seed, style)
-            deep = _table(of_edges[of_edges["layer"] == DEEP].assign(layer=last + 1.5), "layer")
+            deep = _table(of_edges[of_edges["layer"] == DEEP].assign(layer=_beyond(last)), "layer")
             if len(deep):
                 _point(axes, deep, edges, seed)
         ticks = MaxNLocator(8, integer=True).tick_values(0, last)
         shown = [int(tick) for tick in ticks if tick in layers]
-        axes.set_xticks([*shown, last + 1.5], [*map(str, shown), "deep"])
+        axes.set_xticks([*shown, _beyond(last)], [*map(str, shown), "deep"])
         axes.set_xlabel("layer")
         axes.set_ylabel(LABELS[value].replace("change in", "size of change in") if size else LABELS[value])
         axes.legend(title="edges knocked out")
@@ -166,16 +166,21 @@ def plot_sanity(
             of_layer = rows[rows["layer"] == layer]
             weights = pd.concat([intact[intact["layer"] == layer], of_layer[of_layer["test"] == "weights"]])
             _line(axes, _table(weights, "n_randomised"), str(layer), seed, style, looks)
-            answers = of_layer[of_layer["test"] == "answers"].assign(n_randomised=last + 1.5)
+            answers = of_layer[of_layer["test"] == "answers"].assign(n_randomised=_beyond(last))
             if len(answers):
                 _point(axes, _table(answers, "n_randomised"), str(layer), seed, looks)
         axes.axhline(0, color=GREY, linewidth=0.6)
         shown = [int(tick) for tick in MaxNLocator(6, integer=True).tick_values(0, last) if 0 <= tick <= last]
-        axes.set_xticks([*shown, last + 1.5], [*map(str, shown), "answers\nshuffled"])
+        axes.set_xticks([*shown, _beyond(last)], [*map(str, shown), "answers\nshuffled"])
         axes.set_xlabel("layers randomised, from the top")
         axes.set_ylabel("Spearman correlation")
         axes.legend(title="saliency of")
     return axes
+
+
+def _beyond(last: int) -> float:
+    """Where what belongs to no layer stands, its name clear of the last layer's."""
+    return last + max(1.5, last / 6)
 
 
 def _table(rows: pd.DataFrame, x: str) -> pd.DataFrame:
