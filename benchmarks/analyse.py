@@ -271,7 +271,10 @@ def verdicts(rows: list[dict[str, Any]], depths: dict[int, int]) -> str:
         for v in ("c", "d"):
             other = by[longest, v]
             line(f"time of (b) / ({v}), {longest} positions", other["time of (b) / its"], 1.0)
-            line(f"extra memory of (b) / ({v}), the same", max(ours["extra"], 0) / other["extra"], 0.1)
+            if other["extra"] > 0:
+                line(f"extra memory of (b) / ({v}), the same", max(ours["extra"], 0) / other["extra"], 0.1)
+            else:
+                line(f"peak of (b) / ({v}), which needs no more than (a), the same", ours["peak"] / other["peak"], 1.0)
         line("peak of (b') / (a), the same", again["peak / (a)"], 0.25)
         line("time of (b') / (a), the same", again["time / (a)"], 1.5)
         few, many = sorted(depths)
