@@ -79,9 +79,9 @@ def segment(transcript: Transcript, tokenizer: PreTrainedTokenizerBase, n_virtua
 
 def _ends(tokenizer: PreTrainedTokenizerBase, ids: list[int], text: str) -> Callable[[int], int]:
     """The character of `text` at which a token ends, by its place in `ids`."""
-    pieces = [str(tokenizer.decode([token])) for token in ids]
-    if "".join(pieces) == text:
-        return list(accumulate(map(len, pieces))).__getitem__
+    pieces = {token: str(tokenizer.decode([token])) for token in set(ids)}
+    if "".join(pieces[token] for token in ids) == text:
+        return list(accumulate(len(pieces[token]) for token in ids)).__getitem__
     # a character of several tokens, or a tokenizer that reads a token by its neighbours
     return cache(lambda k: len(tokenizer.decode(ids[: k + 1])))
 
