@@ -100,8 +100,12 @@ def swept(
 ) -> Frames:
     """Corruptions and options compared on one prompt: variants, tokens, sensitivity."""
     test, validation = recipe.load("test", min(n, sizes.sweep), seed=0), recipe.load("validation", n_validation, seed=0)
-    asked = generate(model, validation[: sizes.heads], prompt, max_new_tokens=1, progress=False)
-    heads = choose_heads(head_gains(model, asked, prompt, progress=False))
+
+    def gains() -> Frames:
+        asked = generate(model, validation[: sizes.heads], prompt, max_new_tokens=1, progress=False)
+        return {"heads": head_gains(model, asked, prompt, progress=False)}
+
+    heads = choose_heads(_stored(kept, prompt.name, gains, ["heads"], sizes.heads)["heads"])
     where: dict[str, Any] = {"models": model, "tasks": test, "prompts": prompt}
     how: dict[str, Any] = {"out": kept / "sweeps", "batch_size": batch_size, "progress": False}
     calibrated: dict[str, Any] = {"validation": {test[0].task: validation}}

@@ -7,9 +7,11 @@ thread sums do not depend on how many cores there are.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from typing import TypeVar
 
 import torch
@@ -44,5 +46,14 @@ def map_processes(
 
 
 def _start(n_threads: int) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(n_threads)
     transformers.utils.logging.disable_progress_bar()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, which would go on with jobs that nobody waits for."""
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
