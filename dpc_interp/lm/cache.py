@@ -31,7 +31,8 @@ class Entry(TransformerLensKeyValueCacheEntry):
     """Keys and values of one layer: `past_keys` and `past_values` are views [batch, pos, head, d_head] of buffers."""
 
     def __init__(self, cache: DecodingCache, attention: Any, rotates: bool):
-        self._cache, self._attention, self._rotates = cache, attention, rotates
+        self._cache, self._attention = cache, attention
+        self._rotates = rotates and "apply_rotary" not in vars(attention)
         cfg = attention.cfg
         nothing = torch.empty(len(cache.previous_attention_mask), cfg.n_key_value_heads or cfg.n_heads, 0, cfg.d_head)
         self._buffers = [nothing, nothing]  # [batch, head, pos, d_head]
@@ -81,7 +82,8 @@ class Entry(TransformerLensKeyValueCacheEntry):
         if is_grouped(self._attention):
             found["calculate_attention_scores"] = partial(scores, self._attention)
             found["calculate_z_scores"] = partial(mix, self._attention)
-        return found
+        # a method that a caller has put in the layer's place stays
+        return {name: method for name, method in found.items() if name not in vars(self._attention)}
 
     def rotated(self, x: Tensor, *position: Any) -> Tensor:
         """What the layer's `apply_rotary` gives; cached keys have been rotated."""

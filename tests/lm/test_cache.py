@@ -97,6 +97,23 @@ def test_nothing_stays_in_the_model(build: Callable[..., HookedTransformer]) -> 
     assert [vars(block.attn) for block in model.blocks] == before
 
 
+@pytest.mark.parametrize("name", ["apply_rotary", "calculate_attention_scores", "calculate_z_scores"])
+@torch.no_grad()
+def test_a_method_of_the_callers_stays(
+    build: Callable[..., HookedTransformer], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    model = build("gqa")
+    plain = steps(model, CachedDecoding(model, BATCH), n=5)
+    attention = model.blocks[1].attn
+    method = getattr(attention, name)
+    monkeypatch.setattr(attention, name, lambda *args: 0.5 * method(*args))
+    pairs = zip(steps(model, CachedDecoding(model, BATCH), n=5), steps(model, theirs(model), n=5), plain, strict=True)
+    for ours, expected, before in pairs:
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(ours, before, rtol=1e-3, atol=1e-3)
+    assert vars(attention)[name] is not method
+
+
 @torch.no_grad()
 def test_keys_and_values_are_not_repeated(build: Callable[..., HookedTransformer], monkeypatch) -> None:
     """While every hook point of the layer fires, with the shapes that it has without a cache."""
