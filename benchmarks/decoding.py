@@ -139,7 +139,7 @@ def cost(
 def profiled(model: Any, name: str, prompt: dpc.SoftPrompt, task: str = "story", n: int = 16) -> pd.DataFrame:
     """Where the time of one batch goes: seconds by operation, ours and Hugging Face's, those of 3% and more.
 
-    Python's own work and whatever else is no operation of torch is the last row.
+    `outside torch` is Python's own work and whatever else is no operation of torch.
     """
     questions = _neighbours(model, task, n)
     hf_model, stop = _hugging_face(name), tokenizer_of(model).eos_token_id

@@ -99,9 +99,9 @@ class DecodingCache(TransformerLensKeyValueCache):
         device = model.cfg.device
         super().__init__([], torch.empty((batch, 0), dtype=torch.int, device=device))
         # a table that depends on how much is read would turn the keys again
-        self._rotates = model.cfg.positional_embedding_type == "rotary" and not model.cfg.use_dynamic_ntk_rope
+        rotates = model.cfg.positional_embedding_type == "rotary" and not model.cfg.use_dynamic_ntk_rope
         attentions: list[Any] = [block.attn for block in model.blocks]
-        self._layers = [(attention, Entry(self, attention, self._rotates)) for attention in attentions]
+        self._layers = [(attention, Entry(self, attention, rotates)) for attention in attentions]
         self.entries = [entry for _, entry in self._layers]
 
     def keep(self, rows: Bool[Tensor, " batch"]) -> None:

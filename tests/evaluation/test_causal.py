@@ -168,6 +168,7 @@ def test_one_knock_out_made_by_hand(model: HookedTransformer, prompt: SoftPrompt
 def test_neither_batch_nor_order_matters_and_the_seed_does(
     model: HookedTransformer, prompt: SoftPrompt, runs: list[Transcript], unchanged
 ) -> None:
+    hooked = isinstance(model, HookedTransformer)  # a bridge's attention rounds otherwise in batches
     with unchanged(model):
         once = causal_edges(model, runs, prompt, **OPTIONS)
     again = causal_edges(model, runs[::-1], prompt, batch_size=1, **OPTIONS)
@@ -177,7 +178,7 @@ def test_neither_batch_nor_order_matters_and_the_seed_does(
         frames = [getattr(found, name) for found in (once, again, other)]
         keys = [column for column in columns if column in frames[0]]
         one, two, three = (frame.sort_values(keys, ignore_index=True) for frame in frames)
-        pd.testing.assert_frame_equal(one, two, rtol=1e-3, atol=5e-6)  # of two float32 losses near 5
+        pd.testing.assert_frame_equal(one, two, rtol=1e-3, atol=1e-6 if hooked else 5e-6)
         assert list(frames[0]["instance"].unique()) == ["story-0", "story-1"]
         if name == "knockouts":
             drawn = one["edges"] == "random"
