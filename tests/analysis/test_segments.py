@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import PreTrainedTokenizerFast
 
 from dpc_interp import Problem, Segments, Transcript
 from dpc_interp.analysis.segments import segment, step_cuts
@@ -80,6 +86,20 @@ def test_positions_by_hand(written: Callable[..., Transcript], tokenizer) -> Non
         length=first + one + two + 4,
     )
     assert (one, two) == (10, 11)
+
+
+def test_a_character_of_several_tokens_counts_once(written: Callable[..., Transcript]) -> None:
+    """Of a tokenizer whose tokens are bytes: a token by itself says nothing of the text's characters."""
+    model = BPE({character: i for i, character in enumerate(sorted(ByteLevel.alphabet()))}, [])
+    by_bytes = Tokenizer(model)
+    by_bytes.pre_tokenizer, by_bytes.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=by_bytes)
+    lines = ["pays 8 €: 9 € - 8 € = 1 €\n", "naïve: 1 + 1 = 2\n", "#### 2"]
+    run = replace(
+        written(TWO_STEPS), generated_tokens=torch.tensor(tokenizer("".join(lines), add_special_tokens=False).input_ids)
+    )
+    layout = segment(run, tokenizer, N_VIRTUAL)
+    assert [stop - start for start, stop in (*layout.steps, layout.answer)] == [len(line.encode()) for line in lines]
 
 
 def test_step_of(written: Callable[..., Transcript], tokenizer) -> None:
