@@ -199,7 +199,7 @@ def _analyse_batch(
 
     sequences = [torch.cat([run.question_tokens, run.generated_tokens]) for run in runs]
     n_question = [len(run.question_tokens) for run in runs]
-    options: dict[str, Any] = {"head_reduction": how, "checkpoint": checkpoint}
+    options: dict[str, Any] = {"head_reduction": how, "checkpoint": checkpoint, "prompt_rows": False}
     nll = flow_pass(model, sequences, n_question, prompt.vectors, reduce, **options).cpu()
     between, accumulation, from_prompt = (
         torch.stack([reduced[layer][k] for layer in range(model.cfg.n_layers)], dim=1).cpu() for k in range(3)
@@ -224,7 +224,7 @@ def _token_frame(
     model: HookedModel,
     runs: list[Transcript],
     layouts: list[Segments],
-    from_prompt: Float[Tensor, "batch layer pos"],
+    from_prompt: Float[Tensor, "batch layer dest"],
     nll: Float[Tensor, "batch pos"],
 ) -> pd.DataFrame:
     """The rationales' tokens in every layer; `late` marks the second half of each rationale."""
@@ -247,8 +247,9 @@ def _token_frame(
         }
     )
     values = from_prompt.numpy()
+    dest = position - layouts[0].prompt[1]
     return pd.concat(
-        [one_layer.assign(layer=layer, value=values[row, layer, position]) for layer in range(values.shape[1])]
+        [one_layer.assign(layer=layer, value=values[row, layer, dest]) for layer in range(values.shape[1])]
     )
 
 

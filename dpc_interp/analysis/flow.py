@@ -49,8 +49,11 @@ class Groups:
         return cls(tuple(names), member.to(device), pairs.to(device), segments[0].prompt[1])
 
     def reduce(self, flow: Float[Tensor, "batch dest src"]) -> tuple[Tensor, Tensor, Tensor]:
-        """One layer: flow [batch, group, group], accumulation [batch, n_virtual], prompt flow by token [batch, pos]."""
-        by_destination = self.member @ flow
+        """One layer: flow [batch, group, group], accumulation [batch, n_virtual], prompt flow by token [batch, dest].
+
+        Where `flow` has fewer destinations than positions, they are the last ones.
+        """
+        by_destination = self.member[:, :, -flow.shape[1] :] @ flow
         between = by_destination @ self.member.mT / self.pairs.clamp(min=1)
         readers = self.member[:, -1].sum(-1, keepdim=True).clamp(min=1)
         accumulation = by_destination[:, -1, : self.n_virtual] / readers

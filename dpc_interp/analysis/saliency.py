@@ -9,6 +9,9 @@ model is.
 1. A forward hook at every `hook_pattern` asks autograd for the gradient of the pattern there. Logits are made only of
    the positions in L.
 2. One backward pass from L to the first pattern: each layer's gradient meets its pattern, is reduced at once, let go.
+
+No gradient reaches the rows of what follows the prompt through the virtual tokens themselves, which read only each
+other. Where their own rows are not asked for, the prompt is read once, and no backward pass goes through it.
 """
 
 from __future__ import annotations
@@ -25,9 +28,9 @@ from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.analysis.checkpoint import checkpointed
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
-from dpc_interp.lm.decoding import Hook
-from dpc_interp.lm.hooked import HookedModel
+from dpc_interp.lm.hooked import Hook, HookedModel
 from dpc_interp.lm.nonfinite import mend_of, not_finite
+from dpc_interp.lm.prefix import can_be_shared, read_prompt
 from dpc_interp.lm.soft_prompt import (
     SoftPrompt,
     check_length,
@@ -92,13 +95,15 @@ def flow_pass(
     head_reduction: HeadReduction = "abs_of_sum",
     targets: list[Int[Tensor, " _"]] | None = None,
     checkpoint: bool = False,
+    prompt_rows: bool = True,
 ) -> Float[Tensor, "batch pos"]:
     """One forward and one backward pass of a right-padded batch; `reduce(layer, I)` is called once a layer.
 
     I is float32 [batch, destination, source] with a zero diagonal. The loss is the sum over rows of each row's mean
     NLL: a row's saliency is what it would be alone. `targets` are the tokens whose NLL is taken where they are not the
     `sequences` that the model reads; as long as these. `checkpoint` runs each block again in the backward pass instead
-    of keeping its activations: memory for about one block, for a forward pass more.
+    of keeping its activations: memory for about one block, for a forward pass more. Without `prompt_rows` the
+    destinations begin behind the prompt, which, without `checkpoint`, is then read once for all.
 
     Returns:
         The NLL of each token [batch, pos] over n_virtual + longest positions, 0 outside the loss.
@@ -117,6 +122,7 @@ def flow_pass(
     stops = torch.tensor([len(s) for s in sequences], device=tokens.device)[:, None]
     counted = (positions >= starts) & (positions < stops)
 
+    alone = not prompt_rows and not checkpoint and can_be_shared(model, n_virtual + tokens.shape[1])
     finite: dict[int, Tensor] = {}
     leaf = torch.zeros((), device=tokens.device, requires_grad=True)
     entrance: list[int] = []
@@ -131,21 +137,22 @@ def flow_pass(
         def meet(pattern: Tensor, grad: Tensor) -> None:
             flow = _reduce_heads(pattern, grad, head_reduction)
             finite[layer] = torch.isfinite(flow.sum())
-            reduce(layer, flow)
+            reduce(layer, flow if prompt_rows or alone else flow[:, n_virtual:])
 
         return _Watched.apply(pattern, leaf, meet)
 
     def needed(resid: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "1 counted d_model"]:
-        return resid[:, n_virtual - 1 : -1][counted][None]  # logits of a large vocabulary are dear
+        return resid[:, -tokens.shape[1] : -1][counted[:, 1:]][None]  # logits of a large vocabulary are dear
 
-    hooks: list[Hook] = [
-        ("hook_embed", write_prompt(vectors.detach())),
-        (lambda name: name.endswith("attn.hook_pattern"), watch),
-        ("unembed.hook_in", needed),
-    ]
+    hooks: list[Hook] = [(lambda name: name.endswith("attn.hook_pattern"), watch), ("unembed.hook_in", needed)]
+    with torch.no_grad():
+        read = read_prompt(model, vectors, len(tokens)) if alone else None
+    if read is None:
+        hooks.insert(0, ("hook_embed", write_prompt(vectors.detach())))
     with torch.enable_grad(), model.hooks(fwd_hooks=hooks), checkpointed(model) if checkpoint else nullcontext():
-        # no name for the logits: they are let go before the backward pass
-        nll = cross_entropy(logits_behind(model, tokens, n_virtual)[0].float(), told[counted], reduction="none")
+        logits = logits_behind(model, tokens, n_virtual) if read is None else read(tokens)
+        nll = cross_entropy(logits[0].float(), told[counted], reduction="none")
+        del logits  # before the backward pass
         loss = (nll / counted.sum(1, keepdim=True).expand_as(counted)[counted]).sum()
         if not torch.isfinite(loss):
             raise not_finite(model, tokens, vectors)
@@ -200,5 +207,5 @@ def _reduce_heads(
         flow.abs_()
     elif how == "mean_of_abs":
         flow /= pattern.shape[1]
-    flow.diagonal(dim1=1, dim2=2).zero_()
+    flow.diagonal(offset=flow.shape[2] - flow.shape[1], dim1=1, dim2=2).zero_()
     return flow

@@ -121,11 +121,12 @@ def _ranked(
             keep,
             head_reduction=how,
             targets=None if targets is None else [targets[i] for i in chosen],
+            prompt_rows=False,
         )
         flows = torch.stack([maps[layer] for layer in range(model.cfg.n_layers)], dim=1)
         for row, i in enumerate(chosen):
             first, stop = layouts[i].rationale
-            edges = flows[row, :, first:stop]
+            edges = flows[row, :, first - prompt.n_virtual : stop - prompt.n_virtual]
             causal = torch.ones(stop - first, flows.shape[-1], dtype=torch.bool).tril(first - 1)
             ranked[runs[i].problem.id] = {
                 "prompt": rankdata(edges[:, :, : prompt.n_virtual].flatten(1).numpy(), axis=1),

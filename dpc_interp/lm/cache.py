@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
@@ -49,6 +49,9 @@ class Entry(TransformerLensKeyValueCacheEntry):
             new_keys = rotate(self._attention, new_keys, start, self._cache.previous_attention_mask)
         for i, new in enumerate((new_keys.transpose(1, 2), new_values.transpose(1, 2))):
             held = self._buffers[i]
+            if torch.is_grad_enabled():  # what the backward pass reads is not written over
+                self._buffers[i] = torch.cat([held[:, :, :start].to(new), new], dim=2)
+                continue
             if stop > held.shape[2]:
                 self._buffers[i] = new.new_empty(*new.shape[:2], stop + ROOM, new.shape[3])
                 self._buffers[i][:, :, :start] = held[:, :, :start]
@@ -56,19 +59,10 @@ class Entry(TransformerLensKeyValueCacheEntry):
         self._view(stop)
         return self.past_keys, self.past_values
 
-    def keep(self, rows: Bool[Tensor, " batch"]) -> None:
-        """Leave only `rows`, moved together within the buffers."""
+    def select(self, rows: Int[Tensor, " kept"]) -> None:
+        """Leave only `rows`, which may repeat; without room, so that the next keys get buffers of their own."""
         n_read = self.past_keys.shape[1]
-        for i, buffer in enumerate(self._buffers):
-            kept = buffer[rows, :, :n_read]
-            self._buffers[i] = buffer[: len(kept)]
-            self._buffers[i][:, :, :n_read] = kept
-        self._view(n_read)
-
-    def repeat(self, batch: int) -> None:
-        """Make `batch` rows of one; without room, so that the next keys get buffers of their own."""
-        n_read = self.past_keys.shape[1]
-        self._buffers = [buffer[:, :, :n_read].expand(batch, -1, -1, -1) for buffer in self._buffers]
+        self._buffers = [buffer[rows, :, :n_read] for buffer in self._buffers]
         self._view(n_read)
 
     def _view(self, n_read: int) -> None:
@@ -104,17 +98,11 @@ class DecodingCache(TransformerLensKeyValueCache):
         self._layers = [(attention, Entry(self, attention, rotates)) for attention in attentions]
         self.entries = [entry for _, entry in self._layers]
 
-    def keep(self, rows: Bool[Tensor, " batch"]) -> None:
-        """Leave only `rows` in the batch."""
+    def select(self, rows: Int[Tensor, " kept"]) -> None:
+        """Make the batch of `rows`, which may repeat."""
         for _, entry in self._layers:
-            entry.keep(rows)
+            entry.select(rows)
         self.previous_attention_mask = self.previous_attention_mask[rows]
-
-    def repeat(self, batch: int) -> None:
-        """Make `batch` rows of the one there is."""
-        for _, entry in self._layers:
-            entry.repeat(batch)
-        self.previous_attention_mask = self.previous_attention_mask.expand(batch, -1)
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -1,8 +1,9 @@
 """Batched greedy decoding with a cache and a soft prompt.
 
-`HookedTransformer.generate` never fires `hook_embed`, so the loop is ours: one forward over `pad | P | Q` writes the
-prompt into the cache through its hook, then each step feeds one token. Rows that have ended leave the batch. Where a
-draft of the answer is at hand, one pass over it tells how far the model agrees, and decoding begins there.
+`HookedTransformer.generate` never fires `hook_embed`, so the loop is ours. The prompt is read once for all rows that
+share it, `pad | Q` behind it, then each step feeds one token; where it may not be shared, the first pass reads
+`pad | P | Q`. Rows that have ended leave the batch. A draft of the answer is read with its question: what the model
+agrees with is written, the rest is hidden from what follows.
 
 A hook that acts by row, on a batch that is padded, read in pieces and left by rows that have ended, asks `now_read()`
 where it stands.
@@ -10,11 +11,11 @@ where it stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,12 +24,12 @@ from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.errors import NonFiniteError
 from dpc_interp.lm.edges import without_edges
-from dpc_interp.lm.hooked import CachedDecoding, HookedModel, tokenizer_of
-from dpc_interp.lm.soft_prompt import PLACEHOLDER, PromptEdit, edit_prompt, logits_behind, prompt_index, write_prompt
+from dpc_interp.lm.hooked import CachedDecoding, Hook, HookedModel, tokenizer_of
+from dpc_interp.lm.prefix import can_be_shared, read_prompt, sees_all
+from dpc_interp.lm.soft_prompt import PLACEHOLDER, PromptEdit, edit_prompt, prompt_index, write_prompt
 
 LOGITS = 2**27
-"""Logits in one pass over drafts, at most: it makes those of all their positions."""
-Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
+"""Logits at once, at most, where those of all positions of drafts are made."""
 
 
 @dataclass(frozen=True)
@@ -78,128 +79,99 @@ def decode(
     questions: Sequence[Int[Tensor, " _"]],
     vectors: Float[Tensor, "n_virtual d_model"] | None,
     plans: Sequence[PromptEdit] | None,
-    max_new_tokens: int | Sequence[int],
-    n_begun: Sequence[int] | None = None,
+    max_new_tokens: int,
+    drafts: Sequence[Int[Tensor, " _"]] | None = None,
 ) -> list[Int[Tensor, " _"]]:
-    """Decode one batch: left padding first, then the prompt, then the question.
+    """Decode one batch; a row ends with its stop token or with `max_new_tokens`."""
+    stop = tokenizer_of(model).eos_token_id
+    n_virtual = 0 if vectors is None else len(vectors)
+    if drafts is None or not sees_all(model, n_virtual + max(map(len, questions)) + 2 * max_new_tokens):
+        drafts = [question[:0] for question in questions]
+    drafts = [draft[: 1 + int((draft != stop).long().cumprod(0).sum())][:max_new_tokens] for draft in drafts]
+    whole = [torch.cat(pair) for pair in zip(questions, drafts, strict=True)]
+    width = n_virtual + max(len(row) for row in whole)
+    hidden = _hiding_hooks(model, plans, n_virtual)
+    if vectors is not None and can_be_shared(model, width + max_new_tokens):
+        read, hooks = read_prompt(model, vectors, len(whole), plans), hidden
+        tokens, mask, starts = left_padded(whole, 0)
+        starts = torch.zeros_like(starts)
+    else:
+        tokens, mask, starts = left_padded(whole, n_virtual)
+        read, hooks = CachedDecoding(model, len(whole)), [*_prompt_hooks(vectors, plans, starts), *hidden]
+    begun = width - torch.tensor([len(draft) for draft in drafts])
+    reading = Reading(torch.arange(len(whole)), starts, begun)
+    with model.hooks(fwd_hooks=hooks), _reading(reading):
+        written, following = _first_pass(model, read, tokens, mask, drafts)
+    refused = torch.arange(width) >= (begun + torch.tensor([len(row) for row in written]))[:, None]
+    if refused.any():
+        read.forget(refused)
+    with model.hooks(fwd_hooks=hidden):
+        _write_on(model, read, reading, written, following, max_new_tokens)
+    return [torch.tensor(row, dtype=torch.long) for row in written]
 
-    `max_new_tokens` is one for all or one a row; a row ends there or with its stop token. `n_begun` tells how many
-    tokens at the end of each question are not asked but already written.
-    """
-    n_virtual = 0 if vectors is None else vectors.shape[0]
-    tokens, mask, starts = left_padded(questions, n_virtual)
-    begun = torch.zeros(len(questions), dtype=torch.long) if n_begun is None else torch.tensor(n_begun)
-    reading = Reading(torch.arange(len(questions)), starts, tokens.shape[1] - begun)
-    with model.hooks(fwd_hooks=_hiding_hooks(model, plans, n_virtual)):
-        return _decode(model, reading, tokens, mask, vectors, plans, max_new_tokens)
 
-
-def _decode(
+def _first_pass(
     model: HookedModel,
-    reading: Reading,
+    read: CachedDecoding,
     tokens: Int[Tensor, "batch pos"],
     mask: Int[Tensor, "batch pos"],
-    vectors: Float[Tensor, "n_virtual d_model"] | None,
-    plans: Sequence[PromptEdit] | None,
-    max_new_tokens: int | Sequence[int],
-) -> list[Int[Tensor, " _"]]:
-    """The first pass, which fills the cache, and one pass a token."""
-    read = CachedDecoding(model, len(tokens))
-    hooks: list[Hook] = [*_prompt_hooks(vectors, plans, reading.starts), ("unembed.hook_in", _last)]
-    with model.hooks(fwd_hooks=hooks), _reading(reading):
+    drafts: Sequence[Int[Tensor, " _"]],
+) -> tuple[list[list[int]], Int[Tensor, " batch"]]:
+    """Read questions and drafts: what of each draft greedy decoding writes, and the token it writes then."""
+    n_drafted = torch.tensor([len(draft) for draft in drafts])
+    n_last = 1 + int(n_drafted.max())
+    at_end: list[Tensor] = []
+
+    def keep_end(resid: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "batch 1 d_model"]:
+        at_end[:] = [resid[:, -n_last:]]
+        return resid[:, -1:]
+
+    with model.hooks(fwd_hooks=[("unembed.hook_in", keep_end)]):
         logits = read(tokens, mask)
     if not torch.isfinite(logits[:, -1]).all():
         raise NonFiniteError("the logits are not finite; load the model in float32 or bfloat16")
-    stop = tokenizer_of(model).eos_token_id
-    limits = torch.as_tensor(max_new_tokens).expand(len(tokens))
-    written: list[list[int]] = [[] for _ in tokens]
-    while True:
-        last = logits[:, -1].argmax(-1).cpu()
-        for i, token in zip(reading.rows.tolist(), last.tolist(), strict=True):
-            written[i].append(token)
-        done = torch.tensor([len(written[i]) for i in reading.rows.tolist()]) >= limits[reading.rows]
-        going = (last != stop) & ~done
-        if not going.any():
-            return [torch.tensor(row) for row in written]
-        if not going.all():
-            read.keep(going.to(logits.device))
-            reading, last = reading.keep(going), last[going]
-        with _reading(reading):
-            logits = read(last[:, None])
+    if n_last == 1:
+        return [[] for _ in drafts], logits[:, -1].argmax(-1).cpu()
+    told = torch.arange(n_last) >= n_last - 1 - n_drafted[:, None]
+    parts = at_end[0][told.to(logits.device)].split(max(1, LOGITS // model.cfg.d_vocab))
+    own = torch.cat([model.unembed(part[None])[0].argmax(-1) for part in parts]).cpu().split((n_drafted + 1).tolist())
+    agreed = [int((row[:-1] == draft).long().cumprod(0).sum()) for row, draft in zip(own, drafts, strict=True)]
+    written = [draft[:n].tolist() for draft, n in zip(drafts, agreed, strict=True)]
+    return written, torch.stack([row[n] for row, n in zip(own, agreed, strict=True)])
 
 
-def decode_drafted(
+def _write_on(
     model: HookedModel,
-    questions: Sequence[Int[Tensor, " _"]],
-    drafts: Sequence[Int[Tensor, " _"]],
-    vectors: Float[Tensor, "n_virtual d_model"] | None,
-    plans: Sequence[PromptEdit] | None,
+    read: CachedDecoding,
+    reading: Reading,
+    written: list[list[int]],
+    following: Int[Tensor, " batch"],
     max_new_tokens: int,
-) -> list[Int[Tensor, " _"]]:
-    """What `decode` writes, its beginning taken from each draft as far as the model agrees with it."""
+) -> None:
+    """Write `following` and what comes behind it, a token in each pass, to the rows that have not ended."""
     stop = tokenizer_of(model).eos_token_id
-    rows: list[Int[Tensor, " _"]] = []
-    longest = 1 + max((len(draft) for draft in drafts), default=0)
-    at_once = max(1, LOGITS // (longest * model.cfg.d_vocab))
-    for start in range(0, len(questions), at_once):
-        part = slice(start, start + at_once)
-        begun = [draft[:max_new_tokens] for draft in drafts[part]]
-        agreed = _agreement(model, questions[part], begun, vectors, None if plans is None else plans[part])
-        rows += [draft[:n] for draft, n in zip(begun, agreed, strict=True)]
-    left = [max_new_tokens - len(row) if not len(row) or row[-1] != stop else 0 for row in rows]
-    unfinished = [i for i, n in enumerate(left) if n]
-    if unfinished:
-        rest = decode(
-            model,
-            [torch.cat([questions[i], rows[i]]) for i in unfinished],
-            vectors,
-            None if plans is None else [plans[i] for i in unfinished],
-            [left[i] for i in unfinished],
-            [len(rows[i]) for i in unfinished],
-        )
-        for i, more in zip(unfinished, rest, strict=True):
-            rows[i] = torch.cat([rows[i], more])
-    return rows
 
+    def ended(row: list[int]) -> bool:
+        return len(row) >= max_new_tokens or row[-1:] == [stop]
 
-def _agreement(
-    model: HookedModel,
-    questions: Sequence[Int[Tensor, " _"]],
-    drafts: Sequence[Int[Tensor, " _"]],
-    vectors: Float[Tensor, "n_virtual d_model"] | None,
-    plans: Sequence[PromptEdit] | None,
-) -> list[int]:
-    """How many tokens of each draft greedy decoding would write, from one pass over question and draft."""
-    n_virtual = 0 if vectors is None else vectors.shape[0]
-    whole = [torch.cat([question, draft]) for question, draft in zip(questions, drafts, strict=True)]
-    n_asked = torch.tensor([n_virtual + len(question) for question in questions])
-    behind = n_asked[:, None] - 1 + torch.arange(max(len(draft) for draft in drafts))
-    behind = behind.clamp(max=n_virtual + max(len(row) for row in whole) - 1).to(model.cfg.device)
-
-    def needed(resid: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "batch drafted d_model"]:
-        return resid.gather(1, behind[..., None].expand(-1, -1, resid.shape[-1]))
-
-    reading = Reading(torch.arange(len(whole)), torch.zeros_like(n_asked), n_asked)
-    hooks: list[Hook] = [
-        *_prompt_hooks(vectors, plans),
-        *_hiding_hooks(model, plans, n_virtual),
-        ("unembed.hook_in", needed),
-    ]
-    with model.hooks(fwd_hooks=hooks), _reading(reading):
-        logits = logits_behind(model, torch.nn.utils.rnn.pad_sequence(whole, batch_first=True), n_virtual)
-    own = logits.argmax(-1).cpu()
-    same = [row[: len(draft)] == draft for row, draft in zip(own, drafts, strict=True)]
-    return [int(agrees.long().cumprod(0).sum()) for agrees in same]
-
-
-def _last(resid: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "batch 1 d_model"]:
-    return resid[:, -1:]
+    while True:
+        for i, token in zip(reading.rows.tolist(), following.tolist(), strict=True):
+            if not ended(written[i]):  # a draft may have ended it
+                written[i].append(token)
+        going = torch.tensor([not ended(written[i]) for i in reading.rows.tolist()])
+        if not going.any():
+            return
+        if not going.all():
+            read.select(going.nonzero()[:, 0])
+            reading, following = reading.keep(going), following[going]
+        with _reading(reading):
+            following = read(following[:, None])[:, -1].argmax(-1).cpu()
 
 
 def _prompt_hooks(
     vectors: Float[Tensor, "n_virtual d_model"] | None,
     plans: Sequence[PromptEdit] | None,
-    starts: Int[Tensor, " batch"] | None = None,
+    starts: Int[Tensor, " batch"],
 ) -> list[Hook]:
     if vectors is None:
         return []

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.lm.decoding import decode, decode_drafted
+from dpc_interp.lm.decoding import decode
 from dpc_interp.lm.hooked import HookedModel, tokenizer_of
 from dpc_interp.lm.oom import check_batch_size, in_batches
 from dpc_interp.lm.soft_prompt import PromptEdit, SoftPrompt, check_length, check_prompt
@@ -111,11 +111,8 @@ def generate(
 
     def work(chosen: Sequence[int]) -> list[Int[Tensor, " n_generated"]]:
         of_batch = None if plans is None else [plans[i] for i in chosen]
-        asked = [questions[i] for i in chosen]
-        if drafts is None:
-            return decode(model, asked, vectors, of_batch, max_new_tokens)
-        begun = [drafts[i][:max_new_tokens] for i in chosen]
-        return decode_drafted(model, asked, begun, vectors, of_batch, max_new_tokens)
+        begun = None if drafts is None else [drafts[i] for i in chosen]
+        return decode(model, [questions[i] for i in chosen], vectors, of_batch, max_new_tokens, begun)
 
     with tqdm(total=len(problems), desc="generate", unit="problem", disable=not progress, leave=False) as bar:
         for chosen, rows in in_batches(order, batch_size, work, "shorten the question, or load the model in bfloat16"):

@@ -7,13 +7,14 @@ Hugging Face model it wraps.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import Cache, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.lm.cache import DecodingCache
@@ -21,6 +22,8 @@ from dpc_interp.lm.lens import HookedTransformer
 
 HookedModel = HookedTransformer | TransformerBridge
 """What every public function takes as its model."""
+Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
+"""A hook point's name, or a filter of names, and what acts there: as `model.hooks(fwd_hooks=...)` takes them."""
 
 
 def tokenizer_of(model: HookedModel) -> PreTrainedTokenizerBase:
@@ -28,6 +31,15 @@ def tokenizer_of(model: HookedModel) -> PreTrainedTokenizerBase:
     if model.tokenizer is None:
         raise DPCInterpError("this model has no tokenizer; load it with one")
     return model.tokenizer
+
+
+def attention_span(model: HookedModel) -> int | None:
+    """How many positions back the layer sees that sees least; None: all of them."""
+    if isinstance(model, HookedTransformer):
+        return model.cfg.window_size if model.cfg.use_local_attn else None
+    config = cast(PreTrainedModel, model.original_model).config.get_text_config()
+    spans = [getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size")]
+    return min((span for span in spans if span), default=None)
 
 
 class CachedDecoding:
@@ -69,18 +81,19 @@ class CachedDecoding:
             )
         return logits
 
-    def repeat(self, batch: int) -> None:
-        """Make `batch` rows of the one row that has been read; gradients add up in it."""
+    def select(self, rows: Int[Tensor, " kept"]) -> None:
+        """Make the batch of `rows`, which may repeat; gradients of copies add up."""
+        rows = rows.to(self._model.cfg.device)
         if isinstance(self._cache, DecodingCache):
-            self._cache.repeat(batch)
-        elif self._mask is not None:
-            self._mask = self._mask.expand(batch, -1)
-            self._cache.batch_repeat_interleave(batch)
-
-    def keep(self, rows: Bool[Tensor, " batch"]) -> None:
-        """Leave only `rows` in the batch."""
-        if isinstance(self._cache, DecodingCache):
-            self._cache.keep(rows)
+            self._cache.select(rows)
         elif self._mask is not None:
             self._mask = self._mask[rows]
-            self._cache.batch_select_indices(rows.nonzero()[:, 0])
+            self._cache.batch_select_indices(rows)
+
+    def forget(self, read: Bool[Tensor, "batch pos"]) -> None:
+        """Hide what was read there from all that follows, which takes the positions of what is hidden."""
+        if isinstance(self._cache, DecodingCache):
+            mask = self._cache.previous_attention_mask
+            self._cache.previous_attention_mask = mask.masked_fill(read.to(mask.device), 0)
+        elif self._mask is not None:
+            self._mask = self._mask.masked_fill(read.to(self._mask.device), 0)

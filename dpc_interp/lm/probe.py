@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from dpc_interp.lm.decoding import left_padded
 from dpc_interp.lm.hooked import CachedDecoding, HookedModel
+from dpc_interp.lm.prefix import can_be_shared, read_prompt
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, prompted, write_prompt
 
 LENGTHS = (16, 11, 7)
@@ -134,20 +135,39 @@ class Probe:
         return self._compare("left-padded batch = rows alone", pairs)
 
     def cached(self) -> Row:
-        """A left-padded batch whose last tokens are fed one by one, a row leaving, against the batch in one pass."""
+        """A left-padded batch whose last tokens are fed one by one, a row leaving, against the batch in one pass.
+
+        With the prompt in each row, and, as decoding has it where it can, behind a prompt that was read once, a token
+        that was read and refused hidden.
+        """
         whole = self._left_padded()
-        tokens, mask, starts = left_padded(self.rows, self.prompt.n_virtual)
-        read = CachedDecoding(self.model, len(self.rows))
-        kept = torch.arange(len(self.rows)) != 1
+        n_virtual, batch = self.prompt.n_virtual, len(self.rows)
+        tokens, mask, starts = left_padded(self.rows, n_virtual)
+        read = CachedDecoding(self.model, batch)
         with self.model.hooks(fwd_hooks=[("hook_embed", write_prompt(self.prompt.vectors, starts))]):
             # the first of them comes with the prompt, as in decoding
-            pairs = [(read(tokens[:, :-N_STEPS], mask[:, :-N_STEPS])[:, -1], whole[:, -N_STEPS - 1], "first pass")]
-        read.keep(kept.to(whole.device))
-        for step in range(N_STEPS, 0, -1):
-            column = tokens.shape[1] - step
-            found = read(tokens[kept, column : column + 1])[:, -1]
-            pairs.append((found, whole[kept.to(whole.device), column], f"step {N_STEPS - step + 1}"))
+            first = read(tokens[:, :-N_STEPS], mask[:, :-N_STEPS])
+        pairs = [(first[:, -1], whole[:, -N_STEPS - 1], "first pass"), *self._fed(read, whole, "")]
+        if can_be_shared(self.model, tokens.shape[1] + 1):
+            tokens, mask, _ = left_padded(self.rows, 0)
+            read = read_prompt(self.model, self.prompt.vectors, batch)
+            first = read(tokens[:, :-N_STEPS], mask[:, :-N_STEPS])
+            read(tokens[:, -1:])
+            n_read = n_virtual + tokens.shape[1] - N_STEPS + 1
+            read.forget(torch.arange(n_read).expand(batch, -1) == n_read - 1)
+            pairs += [(first[:, -1], whole[:, -N_STEPS - 1], "first pass, shared prompt")]
+            pairs += self._fed(read, whole, ", shared prompt")
         return self._compare("cached = uncached", pairs)
+
+    def _fed(
+        self, read: CachedDecoding, whole: Float[Tensor, "batch n_virtual_and_pos d_vocab"], how: str
+    ) -> list[tuple[Tensor, Tensor, str]]:
+        """The last tokens fed one by one, beside `whole`; the second row leaves before."""
+        kept = torch.tensor([row for row in range(len(self.rows)) if row != 1])
+        read.select(kept)
+        last = torch.stack([self.rows[row][-N_STEPS:] for row in kept.tolist()])
+        steps = [(read(last[:, [k]])[:, -1], whole[kept.to(whole.device), k - N_STEPS]) for k in range(N_STEPS)]
+        return [(*pair, f"step {k + 1}{how}") for k, pair in enumerate(steps)]
 
     def _forward(
         self, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"] | None = None

@@ -18,8 +18,9 @@ from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError
 from dpc_interp.lm.generation import question_tokens
-from dpc_interp.lm.hooked import CachedDecoding, HookedModel, tokenizer_of
-from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, with_placeholders, write_prompt
+from dpc_interp.lm.hooked import HookedModel, tokenizer_of
+from dpc_interp.lm.prefix import read_prompt
+from dpc_interp.lm.soft_prompt import SoftPrompt, check_length
 from dpc_interp.tasks.problems import Problem
 
 Example = tuple[Int[Tensor, " _"], int]
@@ -133,16 +134,10 @@ def prompt_loss(
     positions = torch.arange(tokens.shape[1], device=tokens.device)
     counted = (positions >= n_question) & (positions < length)
 
-    def last(resid: Float[Tensor, "1 n_virtual d_model"], hook: HookPoint) -> Float[Tensor, "1 1 d_model"]:
-        return resid[:, -1:]  # logits of a large vocabulary are dear
-
     def needed(resid: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "1 counted d_model"]:
-        return resid[:, :-1][counted[:, 1:]][None]
+        return resid[:, :-1][counted[:, 1:]][None]  # logits of a large vocabulary are dear
 
-    read = CachedDecoding(model, 1)
-    with model.hooks(fwd_hooks=[("hook_embed", write_prompt(vectors)), ("unembed.hook_in", last)]):
-        read(with_placeholders(tokens[:1, :0], vectors.shape[0]))
-    read.repeat(len(tokens))
+    read = read_prompt(model, vectors, len(tokens))
     with model.hooks(fwd_hooks=[("unembed.hook_in", needed)]):
         logits = read(tokens)[0]
     return cross_entropy(logits.float(), tokens[counted])

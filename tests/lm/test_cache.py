@@ -28,12 +28,12 @@ def theirs(model: HookedTransformer) -> Callable[..., Tensor]:
         mask = torch.ones_like(tokens) if mask is None else mask
         return model(tokens, attention_mask=mask, past_kv_cache=cache, prepend_bos=False)
 
-    def keep(rows: Tensor) -> None:
+    def select(rows: Tensor) -> None:
         for entry in cache.entries:
             entry.past_keys, entry.past_values = entry.past_keys[rows], entry.past_values[rows]
         cache.previous_attention_mask = cache.previous_attention_mask[rows]
 
-    read.keep = keep  # type: ignore[attr-defined]
+    read.select = select  # type: ignore[attr-defined]
     return read
 
 
@@ -45,7 +45,7 @@ def steps(model: HookedTransformer, read: CachedDecoding | Callable[..., Tensor]
     kept = torch.tensor([True, False, True])
     for column in range(FIRST, FIRST + n):
         if column == FIRST + 3:
-            read.keep(kept)  # type: ignore[union-attr]
+            read.select(kept.nonzero()[:, 0])  # type: ignore[union-attr]
             tokens = tokens[kept]
         found.append(read(tokens[:, column : column + 1]))
     return found

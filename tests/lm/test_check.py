@@ -173,16 +173,16 @@ def test_batch_padded_on_the_other_side(hugging_face: Callable, wrap: Callable, 
         return torch.stack([t.roll(-int(s)) for t, s in zip(tokens, starts, strict=True)]), mask, starts
 
     monkeypatch.setattr("dpc_interp.lm.probe.left_padded", swapped)
-    assert failed(check_model(wrap(hugging_face("llama")), hf_model=hugging_face("llama"))) == [LEFT]
+    assert failed(check_model(wrap(hugging_face("llama")), hf_model=hugging_face("llama"))) == [LEFT, CACHED]
 
 
-def test_a_prompt_written_one_position_late(hugging_face: Callable, wrap: Callable, monkeypatch) -> None:
-    def late(batch: int, n_virtual: int, starts: Tensor | None) -> tuple[Tensor, Tensor]:
+def test_a_prompt_written_backwards(hugging_face: Callable, wrap: Callable, monkeypatch) -> None:
+    def backwards(batch: int, n_virtual: int, starts: Tensor | None) -> tuple[Tensor, Tensor]:
         rows, columns = prompt_index(batch, n_virtual, starts)
-        return rows, columns + 1
+        return rows, columns.flip(1)
 
     model = wrap(hugging_face("llama"))
-    monkeypatch.setattr("dpc_interp.lm.soft_prompt.prompt_index", late)
+    monkeypatch.setattr("dpc_interp.lm.soft_prompt.prompt_index", backwards)
     found = check_model(model, hf_model=hugging_face("llama"))
     assert IN_FRONT in failed(found)
     assert LOGITS not in failed(found)
@@ -195,7 +195,7 @@ def test_a_step_at_the_wrong_position(hugging_face: Callable, bridge: Callable, 
     forward = model.forward
 
     def counted(tokens: Tensor, **options: object) -> object:
-        if options.get("past_key_values") is not None:
+        if options.get("past_key_values") is not None and tokens.shape[1] == 1:
             length = options["attention_mask"].shape[1]
             options["position_ids"] = torch.full_like(tokens, length - 1)
         return forward(tokens, **options)

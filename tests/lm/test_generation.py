@@ -12,6 +12,7 @@ from dpc_interp import CorruptionPlan, Problem, SoftPrompt, Transcript, generate
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.lm.decoding import decode
 from dpc_interp.lm.generation import question_tokens
+from dpc_interp.lm.hooked import CachedDecoding
 from dpc_interp.lm.lens import HookedTransformer
 
 MAX_NEW = 24
@@ -96,14 +97,18 @@ def test_a_draft_that_holds_is_not_decoded(
     corrupted = generate(model, problems, prompt, plans=plans, max_new_tokens=MAX_NEW, progress=False)
     changed = sum(a != b for a, b in zip(tokens_of(corrupted), tokens_of(runs), strict=True))
     assert 0 < changed <= len(problems) // 2
-    decoded: list[int] = []
-    monkeypatch.setattr(
-        "dpc_interp.lm.decoding.decode",
-        lambda model, questions, *rest: decoded.append(len(questions)) or decode(model, questions, *rest),
-    )
+    passes: list[tuple[int, ...]] = []
+    call = CachedDecoding.__call__
+
+    def count(self: CachedDecoding, tokens: Tensor, *mask: Tensor) -> Tensor:
+        passes.append(tuple(tokens.shape))
+        return call(self, tokens, *mask)
+
+    monkeypatch.setattr(CachedDecoding, "__call__", count)
     found = generate(model, problems, prompt, plans=plans, drafts=drafts, max_new_tokens=MAX_NEW, progress=False)
     assert tokens_of(found) == tokens_of(corrupted)
-    assert decoded == [changed]
+    assert passes[1][0] == len(problems), "question and draft are read in one pass"
+    assert max(rows for rows, _ in passes[2:]) <= changed, "and those that stand are read no more"
     with pytest.raises(DPCInterpError, match="one for each"):
         generate(model, problems, prompt, drafts=drafts[:1])
 
@@ -141,9 +146,12 @@ def test_leaves_nothing_behind(
     def broken(*_: object) -> Callable[..., Tensor]:
         return fail
 
-    monkeypatch.setattr("dpc_interp.lm.decoding.write_prompt", broken)
-    with unchanged(model), pytest.raises(KeyboardInterrupt):
-        generate(model, problems[:3], prompt, max_new_tokens=3, progress=False)
+    other = ("blocks.0.hook_resid_pre", lambda value, hook: value)  # such a prompt is not shared
+    for place, hooks in (("prefix", []), ("decoding", [other])):
+        monkeypatch.setattr(f"dpc_interp.lm.{place}.write_prompt", broken)
+        with unchanged(model), model.hooks(fwd_hooks=hooks), pytest.raises(KeyboardInterrupt):
+            generate(model, problems[:3], prompt, max_new_tokens=3, progress=False)
+        monkeypatch.undo()
 
 
 def test_no_problems_give_no_transcripts(model: HookedTransformer, prompt: SoftPrompt) -> None:
