@@ -5,7 +5,7 @@ A virtual token reads nothing of what stands behind it, so rows with the same pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -41,15 +41,17 @@ def read_prompt(
 
     One row of each distinct plan is read, one in all where there are none.
     """
-    distinct = [] if plans is None else list(dict.fromkeys(plans))
+    keys = [plan if isinstance(plan, Hashable) else id(plan) for plan in plans or []]
+    distinct = dict(zip(keys, plans or [], strict=True))
     n_rows, n_virtual = max(1, len(distinct)), len(vectors)
     hooks: list[Hook] = [("hook_embed", write_prompt(vectors)), ("unembed.hook_in", _last)]
     if distinct:
-        hooks.insert(1, ("hook_embed", edit_prompt(distinct, n_virtual)))
+        hooks.insert(1, ("hook_embed", edit_prompt(list(distinct.values()), n_virtual)))
     read = CachedDecoding(model, n_rows)
     with model.hooks(fwd_hooks=hooks):
         read(with_placeholders(torch.empty(n_rows, 0, dtype=torch.long), n_virtual))
-    read.select(torch.tensor([0] * batch if plans is None else [distinct.index(plan) for plan in plans]))
+    place = {key: row for row, key in enumerate(distinct)}
+    read.select(torch.tensor([0] * batch if plans is None else [place[key] for key in keys]))
     return read
 
 

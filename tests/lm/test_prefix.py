@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -59,6 +60,23 @@ def test_text_is_that_of_whole_rows(
         assert first[0] == (2 if "plans" in options else 1, prompt.n_virtual)
         assert first[1] == (len(problems), passes[0][1] - prompt.n_virtual)
     assert [run.text for run in whole] != [run.text for run in generate(any_model, problems, prompt, progress=False)]
+
+
+def test_a_plan_without_a_hash(model: HookedModel, problems: list[Problem], prompt: SoftPrompt) -> None:
+    """Any callable is a plan."""
+
+    @dataclass
+    class Halved:
+        token: int
+
+        def __call__(self, vectors: Tensor) -> Tensor:
+            return torch.cat([vectors[: self.token], 0.5 * vectors[self.token :]])
+
+    for plans in ([Halved(i % 2) for i in range(6)], [lambda vectors: 0.5 * vectors] * 6):
+        found = generate(model, problems[:6], prompt, plans=plans, max_new_tokens=9, progress=False)
+        with model.hooks(fwd_hooks=[OTHER]):
+            whole = generate(model, problems[:6], prompt, plans=plans, max_new_tokens=9, progress=False)
+        assert [run.text for run in found] == [run.text for run in whole]
 
 
 def test_a_short_window_takes_whole_rows_and_no_drafts(
