@@ -6,6 +6,7 @@ A virtual token reads nothing of what stands behind it, so rows with the same pr
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -41,7 +42,7 @@ def read_prompt(
 
     One row of each distinct plan is read, one in all where there are none.
     """
-    keys = [plan if isinstance(plan, Hashable) else id(plan) for plan in plans or []]
+    keys: list[Hashable] = [_key(plan) for plan in plans or []]
     distinct = dict(zip(keys, plans or [], strict=True))
     n_rows, n_virtual = max(1, len(distinct)), len(vectors)
     hooks: list[Hook] = [("hook_embed", write_prompt(vectors)), ("unembed.hook_in", _last)]
@@ -53,6 +54,10 @@ def read_prompt(
     place = {key: row for row, key in enumerate(distinct)}
     read.select(torch.tensor([0] * batch if plans is None else [place[key] for key in keys]))
     return read
+
+
+def _key(plan: Any) -> Hashable:
+    return plan if isinstance(plan, Hashable) else id(plan)
 
 
 def _last(resid: Float[Tensor, "row pos d_model"], hook: HookPoint) -> Float[Tensor, "row 1 d_model"]:
