@@ -49,8 +49,8 @@ def rows(
     prompts: dict[str, str] | None = None,
     task: str = "story",
     n: int = 16,
-    n_alone: int = 16,
-    rounds: int = 3,
+    n_alone: int = 8,
+    rounds: int = 5,
     backend: str = "hooked",
     clock: Clock = time.perf_counter,
 ) -> pd.DataFrame:
@@ -117,7 +117,7 @@ def cost(
     task: str = "story",
     n: int = 32,
     batch_size: int = 16,
-    rounds: int = 3,
+    rounds: int = 5,
     backend: str = "hooked",
     clock: Clock = time.perf_counter,
 ) -> pd.DataFrame:
@@ -255,8 +255,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--prompt", nargs=2, action="append", default=[], metavar=("MODEL", "PROMPT"))
     parser.add_argument("--task", default="story")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--n-alone", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--n-alone", type=int, default=8)
     parser.add_argument("--n-cost", type=int, default=32)
     parser.add_argument("--backend", default="hooked", choices=("hooked", "bridge"))
     parser.add_argument("--cpu-clock", action="store_true", help="CPU seconds, where others use the machine")

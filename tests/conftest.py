@@ -25,6 +25,7 @@ from jaxtyping import install_import_hook
 install_import_hook("dpc_interp", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -285,6 +286,15 @@ def each_model(request: pytest.FixtureRequest, build: Callable[..., HookedModel]
     return build(request.param)
 
 
+@pytest.fixture(scope="session", params=["gqa", "plain", "learned", "llama bridge", "gpt2 bridge"])
+def any_model(
+    request: pytest.FixtureRequest, build: Callable[..., HookedModel], hugging_face: Callable, bridge: Callable
+) -> HookedModel:
+    """Models of both backends."""
+    family, _, is_bridge = request.param.partition(" ")
+    return bridge(hugging_face(family)) if is_bridge else build(family)
+
+
 @pytest.fixture(scope="session")
 def prompt() -> SoftPrompt:
     from dpc_interp import SoftPrompt
@@ -316,6 +326,22 @@ def written(tokenizer: PreTrainedTokenizerBase) -> Callable[..., Transcript]:
         return Transcript(problem, torch.tensor(question), torch.tensor(ids, dtype=torch.long), text, answer, correct)
 
     return write
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Rows and positions of each pass with a cache."""
+    from dpc_interp.lm.hooked import CachedDecoding
+
+    found: list[tuple[int, ...]] = []
+    call = CachedDecoding.__call__
+
+    def count(self: CachedDecoding, tokens: Tensor, *mask: Tensor) -> Tensor:
+        found.append(tuple(tokens.shape))
+        return call(self, tokens, *mask)
+
+    monkeypatch.setattr(CachedDecoding, "__call__", count)
+    return found
 
 
 @pytest.fixture

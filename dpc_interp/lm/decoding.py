@@ -89,18 +89,12 @@ def decode(
         drafts = [question[:0] for question in questions]
     drafts = [draft[: 1 + int((draft != stop).long().cumprod(0).sum())][:max_new_tokens] for draft in drafts]
     whole = [torch.cat(pair) for pair in zip(questions, drafts, strict=True)]
-    width = n_virtual + max(len(row) for row in whole)
     hidden = _hiding_hooks(model, plans, n_virtual)
-    if vectors is not None and can_be_shared(model, width + max_new_tokens):
-        read, hooks = read_prompt(model, vectors, len(whole), plans), hidden
-        tokens, mask, starts = left_padded(whole, 0)
-        starts = torch.zeros_like(starts)
-    else:
-        tokens, mask, starts = left_padded(whole, n_virtual)
-        read, hooks = CachedDecoding(model, len(whole)), [*_prompt_hooks(vectors, plans, starts), *hidden]
+    read, at_prompt, tokens, mask, starts = _laid_out(model, whole, vectors, plans, max_new_tokens)
+    width = n_virtual + max(map(len, whole))
     begun = width - torch.tensor([len(draft) for draft in drafts])
     reading = Reading(torch.arange(len(whole)), starts, begun)
-    with model.hooks(fwd_hooks=hooks), _reading(reading):
+    with model.hooks(fwd_hooks=[*at_prompt, *hidden]), _reading(reading):
         written, following = _first_pass(model, read, tokens, mask, drafts)
     refused = torch.arange(width) >= (begun + torch.tensor([len(row) for row in written]))[:, None]
     if refused.any():
@@ -108,6 +102,24 @@ def decode(
     with model.hooks(fwd_hooks=hidden):
         _write_on(model, read, reading, written, following, max_new_tokens)
     return [torch.tensor(row, dtype=torch.long) for row in written]
+
+
+def _laid_out(
+    model: HookedModel,
+    rows: Sequence[Int[Tensor, " _"]],
+    vectors: Float[Tensor, "n_virtual d_model"] | None,
+    plans: Sequence[PromptEdit] | None,
+    max_new_tokens: int,
+) -> tuple[CachedDecoding, list[Hook], Int[Tensor, "batch pos"], Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
+    """The first pass: what has been read before it, its hooks at the prompt, tokens, mask, where each prompt starts.
+
+    The prompt has been read where it may be shared; else it stands between the padding and each row.
+    """
+    if vectors is not None and can_be_shared(model, len(vectors) + max(map(len, rows)) + max_new_tokens):
+        tokens, mask, padding = left_padded(rows, 0)
+        return read_prompt(model, vectors, len(rows), plans), [], tokens, mask, torch.zeros_like(padding)
+    tokens, mask, starts = left_padded(rows, 0 if vectors is None else len(vectors))
+    return CachedDecoding(model, len(rows)), _prompt_hooks(vectors, plans, starts), tokens, mask, starts
 
 
 def _first_pass(

@@ -19,14 +19,6 @@ TOKENS = torch.tensor([1, 40, 51, 62, 9, 13, 20, 33, 20, 87, 101, 2])
 SHORT = torch.tensor([1, 44, 31, 62, 9, 13, 70, 2])
 
 
-@pytest.fixture(scope="module", params=["gqa", "plain", "learned", "llama bridge", "gpt2 bridge"])
-def any_model(
-    request: pytest.FixtureRequest, build: Callable[..., HookedModel], hugging_face: Callable, bridge: Callable
-) -> HookedModel:
-    family, _, is_bridge = request.param.partition(" ")
-    return bridge(hugging_face(family)) if is_bridge else build(family)
-
-
 def flows(model: HookedModel, prompt: SoftPrompt, **options) -> tuple[dict[int, Tensor], Tensor, list[int]]:
     """A padded batch: each layer's saliency, the NLL, and the layers in the order they were reduced."""
     kept: dict[int, Tensor] = {}

@@ -12,7 +12,6 @@ from dpc_interp import CorruptionPlan, Problem, SoftPrompt, Transcript, generate
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.lm.decoding import decode
 from dpc_interp.lm.generation import question_tokens
-from dpc_interp.lm.hooked import CachedDecoding
 from dpc_interp.lm.lens import HookedTransformer
 
 MAX_NEW = 24
@@ -88,7 +87,7 @@ def test_text_does_not_depend_on_the_drafts(
 
 
 def test_a_draft_that_holds_is_not_decoded(
-    model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt, monkeypatch
+    model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt, passes: list[tuple[int, ...]]
 ) -> None:
     """And under a corruption that changes the text it is decoded from where it changes."""
     runs = generate(model, problems, prompt, max_new_tokens=MAX_NEW, progress=False)
@@ -97,14 +96,7 @@ def test_a_draft_that_holds_is_not_decoded(
     corrupted = generate(model, problems, prompt, plans=plans, max_new_tokens=MAX_NEW, progress=False)
     changed = sum(a != b for a, b in zip(tokens_of(corrupted), tokens_of(runs), strict=True))
     assert 0 < changed <= len(problems) // 2
-    passes: list[tuple[int, ...]] = []
-    call = CachedDecoding.__call__
-
-    def count(self: CachedDecoding, tokens: Tensor, *mask: Tensor) -> Tensor:
-        passes.append(tuple(tokens.shape))
-        return call(self, tokens, *mask)
-
-    monkeypatch.setattr(CachedDecoding, "__call__", count)
+    passes.clear()
     found = generate(model, problems, prompt, plans=plans, drafts=drafts, max_new_tokens=MAX_NEW, progress=False)
     assert tokens_of(found) == tokens_of(corrupted)
     assert passes[1][0] == len(problems), "question and draft are read in one pass"

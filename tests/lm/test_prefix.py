@@ -12,35 +12,13 @@ from transformer_lens.hook_points import HookPoint
 
 from dpc_interp import CorruptionPlan, Problem, SoftPrompt, generate
 from dpc_interp.analysis.saliency import HeadReduction, flow_pass
-from dpc_interp.lm.hooked import CachedDecoding, HookedModel, attention_span
+from dpc_interp.lm.hooked import HookedModel, attention_span
 from dpc_interp.lm.prefix import can_be_shared, read_prompt
 
 OTHER = ("blocks.0.hook_resid_pre", lambda value, hook: value)
 """A hook that changes nothing, of which the code does not know that."""
 ROWS = [torch.tensor([1, 40, 51, 62, 9, 13, 20, 33, 20, 87, 101, 2]), torch.tensor([1, 40, 9, 13, 22, 7, 2])]
 N_QUESTION = [6, 3]
-
-
-@pytest.fixture(scope="module", params=["gqa", "plain", "learned", "llama bridge", "gpt2 bridge"])
-def any_model(
-    request: pytest.FixtureRequest, build: Callable[..., HookedModel], hugging_face: Callable, bridge: Callable
-) -> HookedModel:
-    family, _, is_bridge = request.param.partition(" ")
-    return bridge(hugging_face(family)) if is_bridge else build(family)
-
-
-@pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Rows and positions of each pass with a cache."""
-    found: list[tuple[int, ...]] = []
-    call = CachedDecoding.__call__
-
-    def count(self: CachedDecoding, tokens: Tensor, *mask: Tensor) -> Tensor:
-        found.append(tuple(tokens.shape))
-        return call(self, tokens, *mask)
-
-    monkeypatch.setattr(CachedDecoding, "__call__", count)
-    return found
 
 
 def test_text_is_that_of_whole_rows(
