@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dpc_interp.analysis.batches import ends
 from dpc_interp.analysis.flow import Groups
 from dpc_interp.analysis.memory import BATCH_SIZE, plan_memory
 from dpc_interp.analysis.saliency import HeadReduction, flow_pass, saliency
@@ -21,6 +22,7 @@ from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.lm.generation import Transcript, transcript
 from dpc_interp.lm.hooked import HookedModel, tokenizer_of
 from dpc_interp.lm.oom import in_batches
+from dpc_interp.lm.prefix import can_be_shared, read_prompt
 from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, check_prompt
 from dpc_interp.tasks.problems import check_distinct
 
@@ -101,7 +103,8 @@ def analyse(
         runs: transcripts made with `prompt`; each must have a rationale (`with_rationale` drops the others).
         target: the loss on the model's own tokens (default; needs no label) or on the problem's written rationale.
         head_reduction: see `saliency`.
-        batch_size: sequences in one forward and backward pass; halved, with a warning, where memory runs out.
+        batch_size: the most sequences in one forward and backward pass, fewer on a CPU where padding would cost more
+            than a pass; halved, with a warning, where memory runs out.
         checkpoint: run each block again in the backward pass instead of keeping its activations. Values depend on
             neither of the two; None: as `plan_memory` has it, which is said where it is not plain batches of 16.
 
@@ -131,16 +134,21 @@ def analyse(
         raise DPCInterpError(f"{plan}; free some, shorten the sequences, or give batch_size=1 to try all the same")
     order = sorted(range(len(runs)), key=lambda i: (layouts[i].length, i))
 
+    options: dict[str, Any] = {"head_reduction": head_reduction, "checkpoint": plan.checkpoint}
+    if not plan.checkpoint and can_be_shared(model, max(layout.length for layout in layouts)):
+        with torch.no_grad():
+            options["behind"] = read_prompt(model, prompt.vectors, 1)
+
     def work(chosen: Sequence[int]) -> _BatchFrames:
-        batch = [runs[i] for i in chosen], [layouts[i] for i in chosen]
-        return _analyse_batch(model, *batch, prompt, head_reduction, plan.checkpoint)
+        return _analyse_batch(model, [runs[i] for i in chosen], [layouts[i] for i in chosen], prompt, options)
 
     mend = "shorten it, or take a smaller dtype" if plan.checkpoint else "use checkpoint=True"
     parts: list[_BatchFrames] = []
     with tqdm(total=len(runs), desc="analyse", unit="instance", disable=not progress, leave=False) as bar:
         if progress and (plan.checkpoint or plan.batch_size < min(BATCH_SIZE, len(runs))):
             bar.write(f"analyse: {plan}")
-        for chosen, part in in_batches(order, plan.batch_size, work, mend):
+        cuts = ends(model, [layouts[i].length for i in order], plan.batch_size)
+        for chosen, part in in_batches(order, plan.batch_size, work, mend, cuts):
             parts.append(part)
             bar.update(len(chosen))
     rank = {run.problem.id: i for i, run in enumerate(runs)}
@@ -149,8 +157,8 @@ def analyse(
         frame = pd.concat([getattr(part, name) for part in parts], ignore_index=True)
         return frame.sort_values("instance", key=lambda ids: ids.map(rank), kind="stable", ignore_index=True)
 
-    options: dict[str, str | int | bool] = {"target": target, "head_reduction": head_reduction, "prompt": prompt.name}
-    return Analysis(joined("flow"), joined("accumulation"), joined("tokens"), joined("instances"), options)
+    told: dict[str, str | int | bool] = {"target": target, "head_reduction": head_reduction, "prompt": prompt.name}
+    return Analysis(joined("flow"), joined("accumulation"), joined("tokens"), joined("instances"), told)
 
 
 def with_rationale(runs: Sequence[Transcript], model: HookedModel) -> list[Transcript]:
@@ -185,8 +193,7 @@ def _analyse_batch(
     runs: list[Transcript],
     layouts: list[Segments],
     prompt: SoftPrompt,
-    how: HeadReduction,
-    checkpoint: bool,
+    options: dict[str, Any],
 ) -> _BatchFrames:
     width = max(layout.length for layout in layouts)
     groups = Groups.of(
@@ -199,8 +206,7 @@ def _analyse_batch(
 
     sequences = [torch.cat([run.question_tokens, run.generated_tokens]) for run in runs]
     n_question = [len(run.question_tokens) for run in runs]
-    options: dict[str, Any] = {"head_reduction": how, "checkpoint": checkpoint, "prompt_rows": False}
-    nll = flow_pass(model, sequences, n_question, prompt.vectors, reduce, **options).cpu()
+    nll = flow_pass(model, sequences, n_question, prompt.vectors, reduce, prompt_rows=False, **options).cpu()
     between, accumulation, from_prompt = (
         torch.stack([reduced[layer][k] for layer in range(model.cfg.n_layers)], dim=1).cpu() for k in range(3)
     )

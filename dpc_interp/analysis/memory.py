@@ -102,16 +102,26 @@ def estimate(model: HookedModel, batch_size: int, length: int, n_predicted: int,
     cfg = model.cfg
     e = cfg.dtype.itemsize
     heads, h, d = cfg.n_heads, cfg.d_head, cfg.d_model
-    key_heads, m = cfg.n_key_value_heads or heads, cfg.d_mlp or 4 * d
-    g = 3 if getattr(cfg, "gated_mlp", True) else 2
+    key_heads, (g, m) = cfg.n_key_value_heads or heads, _mlp(model)
     positions = batch_size * length
     a_position = (2 * e + 1) * heads * length + 24 * d + e * ((2 * heads + 4 * key_heads) * h + g * m)
-    kept = positions * a_position + e * (4 * d * heads * h + g * d * m)
+    kept = positions * a_position + e * block_weights(model)
     logits = 12 * batch_size * n_predicted * cfg.d_vocab + e * d * cfg.d_vocab
     back = 3 * e * positions * heads * length
     if checkpoint:
         return int(cfg.n_layers * e * positions * d + max(logits, kept + back))
     return int(cfg.n_layers * kept + max(logits, back))
+
+
+def block_weights(model: HookedModel) -> int:
+    """Weights of a block, keys and values counted for each head, for so they are laid out."""
+    cfg, (g, m) = model.cfg, _mlp(model)
+    return 4 * cfg.d_model * cfg.n_heads * cfg.d_head + g * cfg.d_model * m
+
+
+def _mlp(model: HookedModel) -> tuple[int, int]:
+    """Matrices of the MLP, and its width."""
+    return (3 if getattr(model.cfg, "gated_mlp", True) else 2), model.cfg.d_mlp or 4 * model.cfg.d_model
 
 
 def free_memory(device: torch.device) -> int:

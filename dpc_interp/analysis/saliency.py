@@ -28,7 +28,7 @@ from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.analysis.checkpoint import checkpointed
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
-from dpc_interp.lm.hooked import Hook, HookedModel
+from dpc_interp.lm.hooked import CachedDecoding, Hook, HookedModel
 from dpc_interp.lm.nonfinite import mend_of, not_finite
 from dpc_interp.lm.prefix import can_be_shared, read_prompt
 from dpc_interp.lm.soft_prompt import (
@@ -96,6 +96,7 @@ def flow_pass(
     targets: list[Int[Tensor, " _"]] | None = None,
     checkpoint: bool = False,
     prompt_rows: bool = True,
+    behind: CachedDecoding | None = None,
 ) -> Float[Tensor, "batch pos"]:
     """One forward and one backward pass of a right-padded batch; `reduce(layer, I)` is called once a layer.
 
@@ -103,7 +104,8 @@ def flow_pass(
     NLL: a row's saliency is what it would be alone. `targets` are the tokens whose NLL is taken where they are not the
     `sequences` that the model reads; as long as these. `checkpoint` runs each block again in the backward pass instead
     of keeping its activations: memory for about one block, for a forward pass more. Without `prompt_rows` the
-    destinations begin behind the prompt, which, without `checkpoint`, is then read once for all.
+    destinations begin behind the prompt, which, without `checkpoint`, is then read once for all; `behind` is a row that
+    has read it.
 
     Returns:
         The NLL of each token [batch, pos] over n_virtual + longest positions, 0 outside the loss.
@@ -146,12 +148,15 @@ def flow_pass(
 
     hooks: list[Hook] = [(lambda name: name.endswith("attn.hook_pattern"), watch), ("unembed.hook_in", needed)]
     with torch.no_grad():
-        read = read_prompt(model, vectors, len(tokens)) if alone else None
+        read = None
+        if alone:
+            read = read_prompt(model, vectors, 1) if behind is None else behind.copied()
+            read.select(torch.zeros(len(tokens), dtype=torch.long))
     if read is None:
         hooks.insert(0, ("hook_embed", write_prompt(vectors.detach())))
     with torch.enable_grad(), model.hooks(fwd_hooks=hooks), checkpointed(model) if checkpoint else nullcontext():
         logits = logits_behind(model, tokens, n_virtual) if read is None else read(tokens)
-        nll = cross_entropy(logits[0].float(), told[counted], reduction="none")
+        nll = cross_entropy(logits.flatten(0, 1).float(), told[counted], reduction="none")
         del logits  # before the backward pass
         loss = (nll / counted.sum(1, keepdim=True).expand_as(counted)[counted]).sum()
         if not torch.isfinite(loss):

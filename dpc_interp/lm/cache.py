@@ -20,7 +20,7 @@ from torch import Tensor
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 
-from dpc_interp.lm.grouped import is_grouped, mix, scores
+from dpc_interp.lm.grouped import is_grouped, masked, mix, scores
 from dpc_interp.lm.lens import HookedTransformer
 
 ROOM = 64
@@ -46,7 +46,8 @@ class Entry(TransformerLensKeyValueCacheEntry):
         stop = start + new_keys.shape[1]
         if self._rotates:
             rotate = type(self._attention).apply_rotary
-            new_keys = rotate(self._attention, new_keys, start, self._cache.previous_attention_mask)
+            mask = self._cache.previous_attention_mask if self._cache.padded else None
+            new_keys = rotate(self._attention, new_keys, start, mask)
         for i, new in enumerate((new_keys.transpose(1, 2), new_values.transpose(1, 2))):
             held = self._buffers[i]
             if torch.is_grad_enabled():  # what the backward pass reads is not written over
@@ -65,6 +66,12 @@ class Entry(TransformerLensKeyValueCacheEntry):
         self._buffers = [buffer[rows, :, :n_read] for buffer in self._buffers]
         self._view(n_read)
 
+    def take(self, other: Entry) -> None:
+        """What `other` has read; without room, as `select` has it."""
+        n_read = other.past_keys.shape[1]
+        self._buffers = [buffer[:, :, :n_read] for buffer in other._buffers]
+        self._view(n_read)
+
     def _view(self, n_read: int) -> None:
         self.past_keys, self.past_values = (buffer[:, :, :n_read].transpose(1, 2) for buffer in self._buffers)
 
@@ -76,20 +83,26 @@ class Entry(TransformerLensKeyValueCacheEntry):
         if is_grouped(self._attention):
             found["calculate_attention_scores"] = partial(scores, self._attention)
             found["calculate_z_scores"] = partial(mix, self._attention)
+        if not self._cache.padded:
+            found["apply_causal_mask"] = partial(masked, self._attention)
         # a method that a caller has put in the layer's place stays
         return {name: method for name, method in found.items() if name not in vars(self._attention)}
 
-    def rotated(self, x: Tensor, *position: Any) -> Tensor:
+    def rotated(self, x: Tensor, start: int, mask: Tensor | None) -> Tensor:
         """What the layer's `apply_rotary` gives; cached keys have been rotated."""
         if x is self.past_keys:
             return x.clone() if self._attention.hook_rot_k._forward_hooks else x
-        return type(self._attention).apply_rotary(self._attention, x, *position)
+        return type(self._attention).apply_rotary(self._attention, x, start, mask if self._cache.padded else None)
 
 
 class DecodingCache(TransformerLensKeyValueCache):
-    """A cache of one model and batch, empty at first."""
+    """A cache of one model and batch, empty at first.
+
+    While nothing read is `padded`, layers look at no mask of what is: each would make one of all its scores.
+    """
 
     def __init__(self, model: HookedTransformer, batch: int):
+        self.padded = False
         device = model.cfg.device
         super().__init__([], torch.empty((batch, 0), dtype=torch.int, device=device))
         # a table that depends on how much is read would turn the keys again
@@ -103,6 +116,14 @@ class DecodingCache(TransformerLensKeyValueCache):
         for _, entry in self._layers:
             entry.select(rows)
         self.previous_attention_mask = self.previous_attention_mask[rows]
+
+    def copied(self, model: HookedTransformer) -> DecodingCache:
+        """One that goes on by itself from what was read."""
+        copied = DecodingCache(model, len(self.previous_attention_mask))
+        copied.padded, copied.previous_attention_mask = self.padded, self.previous_attention_mask
+        for (_, entry), (_, other) in zip(self._layers, copied._layers, strict=True):
+            other.take(entry)
+        return copied
 
     @contextmanager
     def reading(self) -> Iterator[None]:

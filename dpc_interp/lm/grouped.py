@@ -25,10 +25,11 @@ def scores(
 ) -> Float[Tensor, "batch head dest src"]:
     """What the layer's `calculate_attention_scores` gives."""
     n_dest, n_kv = q.shape[1], k.shape[2]
-    by_group = rearrange(q, "batch dest (kv group) d_head -> batch kv (group dest) d_head", kv=n_kv)
+    scaled = q / attention.attn_scale  # fewer numbers than the products, which are divided by it otherwise
+    by_group = rearrange(scaled, "batch dest (kv group) d_head -> batch kv (group dest) d_head", kv=n_kv)
     products = by_group @ k.permute(0, 2, 3, 1)
     by_head = rearrange(products, "batch kv (group dest) src -> batch (kv group) dest src", dest=n_dest)
-    return apply_softcap(by_head / attention.attn_scale, attention.cfg.attn_scores_soft_cap)
+    return apply_softcap(by_head, attention.cfg.attn_scores_soft_cap)
 
 
 def mix(
@@ -39,3 +40,11 @@ def mix(
     by_group = rearrange(pattern, "batch (kv group) dest src -> batch kv (group dest) src", kv=n_kv)
     z = by_group @ v.transpose(1, 2)
     return attention.hook_z(rearrange(z, "batch kv (group dest) d_head -> batch dest (kv group) d_head", dest=n_dest))
+
+
+def masked(
+    attention: Any, attn_scores: Float[Tensor, "batch head dest src"], start: int, mask: object
+) -> Float[Tensor, "batch head dest src"]:
+    """What the layer's `apply_causal_mask` gives where nothing is padded; the way back through a sum costs nothing."""
+    seen = attn_scores.new_zeros(1, 1, *attn_scores.shape[2:])
+    return attn_scores + type(attention).apply_causal_mask(attention, seen, start)

@@ -8,6 +8,7 @@ Hugging Face model it wraps.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, cast
 
 import torch
@@ -65,6 +66,7 @@ class CachedDecoding:
         tokens = tokens.to(self._model.cfg.device)
         mask = torch.ones_like(tokens) if mask is None else mask.to(tokens.device)
         if isinstance(self._model, HookedTransformer):
+            self._cache.padded |= not bool(mask.all())
             with self._cache.reading():
                 return self._model(tokens, attention_mask=mask, past_kv_cache=self._cache, prepend_bos=False)
         self._mask = mask if self._mask is None else torch.cat([self._mask, mask], dim=1)
@@ -81,6 +83,15 @@ class CachedDecoding:
             )
         return logits
 
+    def copied(self) -> CachedDecoding:
+        """One that goes on by itself from what was read."""
+        copied = CachedDecoding(self._model, 0)
+        if isinstance(self._cache, DecodingCache):
+            copied._cache = self._cache.copied(cast(HookedTransformer, self._model))
+        else:
+            copied._cache, copied._mask = deepcopy(self._cache), self._mask
+        return copied
+
     def select(self, rows: Int[Tensor, " kept"]) -> None:
         """Make the batch of `rows`, which may repeat; gradients of copies add up."""
         rows = rows.to(self._model.cfg.device)
@@ -93,6 +104,7 @@ class CachedDecoding:
     def forget(self, read: Bool[Tensor, "batch pos"]) -> None:
         """Hide what was read there from all that follows, which takes the positions of what is hidden."""
         if isinstance(self._cache, DecodingCache):
+            self._cache.padded = True
             mask = self._cache.previous_attention_mask
             self._cache.previous_attention_mask = mask.masked_fill(read.to(mask.device), 0)
         elif self._mask is not None:

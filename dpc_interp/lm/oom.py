@@ -32,7 +32,11 @@ def check_batch_size(batch_size: int) -> None:
 
 
 def in_batches(
-    items: Sequence[Item], batch_size: int, work: Callable[[Sequence[Item]], Result], mend: str
+    items: Sequence[Item],
+    batch_size: int,
+    work: Callable[[Sequence[Item]], Result],
+    mend: str,
+    ends: Sequence[int] = (),
 ) -> Iterator[tuple[Sequence[Item], Result]]:
     """Each batch of `items` with what `work` makes of it, in order.
 
@@ -40,6 +44,7 @@ def in_batches(
 
     Args:
         mend: what to do where a single item is too large, the end of the error's line.
+        ends: where a batch ends at the latest, rising.
 
     Raises:
         DPCInterpError: a single item is too large, or `batch_size` is less than 1.
@@ -47,7 +52,7 @@ def in_batches(
     check_batch_size(batch_size)
     start = 0
     while start < len(items):
-        batch = items[start : start + batch_size]
+        batch = items[start : min(start + batch_size, next((end for end in ends if end > start), len(items)))]
         try:
             result = work(batch)
         except (RuntimeError, MemoryError) as error:

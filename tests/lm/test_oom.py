@@ -69,3 +69,10 @@ def test_other_errors_pass() -> None:
 def test_no_batch_size_below_one() -> None:
     with pytest.raises(DPCInterpError, match="batch_size is 0"):
         list(in_batches(range(4), 0, len, "mend"))
+
+
+def test_a_batch_ends_where_it_is_told_to() -> None:
+    sizes: list[int] = []
+    with pytest.warns(UserWarning, match="did not hold 5"):
+        found = list(in_batches(range(12), 8, no_more_than(4, MemoryError(), sizes), "mend", ends=[2, 7, 12]))
+    assert [list(batch) for batch, _ in found] == [[0, 1], [2, 3, 4], [5, 6], [7, 8, 9], [10, 11]]
