@@ -18,17 +18,21 @@ OWN = 1.3e8
 
 
 def ends(model: HookedModel, lengths: Sequence[int], most: int) -> list[int]:
-    """Where the batches of sequences that stand by length end, each of `most` at most."""
-    if torch.device(model.cfg.device or "cpu").type != "cpu":
-        return [*range(most, len(lengths), most), len(lengths)]
-    return cheapest(lengths, most, OWN / block_weights(model))
+    """Where the batches of sequences that stand by length end.
+
+    They are batches of `most`, cut further where that is cheaper; so a shard of whole batches has those of the whole.
+    """
+    on_cpu = torch.device(model.cfg.device or "cpu").type == "cpu"
+    a_pass = OWN / block_weights(model) if on_cpu else float("inf")
+    starts = range(0, len(lengths), most)
+    return [start + end for start in starts for end in cheapest(lengths[start : start + most], a_pass)]
 
 
-def cheapest(lengths: Sequence[int], most: int, a_pass: float) -> list[int]:
-    """The ends that make padded tokens, and `a_pass` for each batch, fewest; `lengths` rise."""
+def cheapest(lengths: Sequence[int], a_pass: float) -> list[int]:
+    """The ends that make padded tokens, and `a_pass` for each batch but the first, fewest; `lengths` rise."""
     cost, begun = [0.0], [0]
     for end, longest in enumerate(lengths, 1):
-        costs = {start: cost[start] + a_pass + (end - start) * longest for start in range(max(0, end - most), end)}
+        costs = {start: cost[start] + (a_pass if start else 0.0) + (end - start) * longest for start in range(end)}
         begun.append(min(costs, key=costs.__getitem__))
         cost.append(costs[begun[-1]])
     found = [len(lengths)]

@@ -97,5 +97,6 @@ def plot_sink_ratios(summary: pd.DataFrame, *, ax: Axes | None = None, **style: 
         axes.tick_params(axis="y", length=0)
         axes.set_xlim(left=0)
         axes.set_xlabel("peak ratio, mean and 95% interval")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(3, len(prompts)), handlelength=1.2)
+        n_columns = min(3, len(prompts))  # to the right: over the names of the conditions is room
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=n_columns, handlelength=1.2)
     return axes
