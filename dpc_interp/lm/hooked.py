@@ -66,7 +66,7 @@ class CachedDecoding:
         tokens = tokens.to(self._model.cfg.device)
         mask = torch.ones_like(tokens) if mask is None else mask.to(tokens.device)
         if isinstance(self._model, HookedTransformer):
-            self._cache.padded |= not bool(mask.all())
+            self._cache.padded = self._cache.padded or not bool(mask.all())  # asked of a GPU no more once it is
             with self._cache.reading():
                 return self._model(tokens, attention_mask=mask, past_kv_cache=self._cache, prepend_bos=False)
         self._mask = mask if self._mask is None else torch.cat([self._mask, mask], dim=1)
