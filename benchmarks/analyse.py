@@ -295,7 +295,7 @@ def report(name: str, rows: list[dict[str, Any]], depths: dict[int, int], left_o
 
 (a) is written as a user would: logits of every position, a gradient to the prompt. (b) makes logits of the positions in
 the loss alone, its backward pass ends at the first pattern and leaves the prompt out, and scores are scaled and masked
-with fewer numbers read (`lm/grouped.py`); so its time and its peak can lie below those of (a).
+with fewer numbers read (`lm/cache.py`); so its time and its peak can lie below those of (a).
 (c) has the model's own loss, over all positions. (d) is a hook on the same model, so that what differs is the method.
 Time: medians of {rounds} interleaved rounds, ratios round by round; processor time is less disturbed by what else runs.
 Peak: bytes of tensors above the weights, every allocation counted by torch; extra: above the peak of (a); estimated:

@@ -329,6 +329,20 @@ def written(tokenizer: PreTrainedTokenizerBase) -> Callable[..., Transcript]:
 
 
 @pytest.fixture
+def cut_off() -> Callable[[Path], list[str]]:
+    """The pictures of a folder in which something lies at an edge."""
+    from matplotlib.image import imread
+
+    def find(folder: Path) -> list[str]:
+        pictures = {str(file.relative_to(folder)): imread(file)[..., :3] for file in folder.rglob("*.png")}
+        edges = {name: (p[0], p[-1], p[:, 0], p[:, -1]) for name, p in pictures.items()}
+        assert pictures
+        return sorted(name for name in edges if any((edge < 1).any() for edge in edges[name]))
+
+    return find
+
+
+@pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Rows and positions of each pass with a cache."""
     from dpc_interp.lm.hooked import CachedDecoding

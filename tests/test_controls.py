@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -44,6 +45,15 @@ def test_every_figure_and_table_has_its_files(drawn: Path) -> None:
         assert len(pd.read_csv(drawn / "reasoner" / f"{name}.csv"))
     page = (drawn / "VERDICTS.md").read_text()
     assert all(f"- {claim.name}. {claim.says}" in page for claim in CLAIMS)
+
+
+def test_nothing_is_cut_off(drawn: Path, cut_off: Callable[[Path], list[str]]) -> None:
+    assert cut_off(drawn / "reasoner") == []
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.parent.name)
+def test_nothing_is_cut_off_in_the_repository(file: Path, cut_off: Callable[[Path], list[str]]) -> None:
+    assert cut_off(file.parent) == []
 
 
 def test_verdicts_state_effect_interval_n_seeds_and_figure(drawn: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -42,6 +43,10 @@ def test_every_figure_and_table_has_its_files(drawn: tuple[Path, Path]) -> None:
         files = {file.suffix for file in drawn[0].glob(f"{name}.*")}
         assert {".png", ".pdf"} < files
         assert files & {".csv", ".parquet"}
+
+
+def test_nothing_is_cut_off(drawn: tuple[Path, Path], cut_off: Callable[[Path], list[str]]) -> None:
+    assert cut_off(drawn[0]) == []
 
 
 def test_two_runs_write_the_same_bytes(drawn: tuple[Path, Path]) -> None:

@@ -150,8 +150,7 @@ def flow_pass(
     with torch.no_grad():
         read = None
         if alone:
-            read = read_prompt(model, vectors, 1) if behind is None else behind.copied()
-            read.select(torch.zeros(len(tokens), dtype=torch.long))
+            read = (behind or read_prompt(model, vectors, 1)).copied(torch.zeros(len(tokens), dtype=torch.long))
     if read is None:
         hooks.insert(0, ("hook_embed", write_prompt(vectors.detach())))
     with torch.enable_grad(), model.hooks(fwd_hooks=hooks), checkpointed(model) if checkpoint else nullcontext():

@@ -81,8 +81,9 @@ def act(
         batch = now_read()
         if pattern.shape[2] == pattern.shape[3]:  # nothing is cached: the question is read
             starts = torch.zeros(len(pattern), dtype=torch.long) if batch is None else batch.starts
-            stops = torch.full_like(starts, pattern.shape[2]) if n_read is None else n_read
-            kept[layer] = find_sinks(wide, starts, stops if batch is None else batch.written, alpha, threshold)
+            whole = torch.full_like(starts, pattern.shape[2])
+            stops = whole if batch is not None or n_read is None else n_read
+            kept[layer] = find_sinks(wide, starts, stops, alpha, threshold)
         rows = slice(None) if batch is None else batch.rows.to(pattern.device)
         found = kept[layer][rows]
         sinks = found.new_zeros(*found.shape[:2], pattern.shape[3])

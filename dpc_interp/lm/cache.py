@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 
-from dpc_interp.lm.grouped import is_grouped, masked, mix, scores
+from dpc_interp.lm.grouped import is_grouped, mix, scores
 from dpc_interp.lm.lens import HookedTransformer
 
 ROOM = 64
@@ -66,11 +67,11 @@ class Entry(TransformerLensKeyValueCacheEntry):
         self._buffers = [buffer[rows, :, :n_read] for buffer in self._buffers]
         self._view(n_read)
 
-    def take(self, other: Entry) -> None:
-        """What `other` has read; without room, as `select` has it."""
-        n_read = other.past_keys.shape[1]
-        self._buffers = [buffer[:, :, :n_read] for buffer in other._buffers]
-        self._view(n_read)
+    def of(self, cache: DecodingCache) -> Entry:
+        """The same, as an entry of a copy."""
+        entry = copy(self)
+        entry._cache = cache
+        return entry
 
     def _view(self, n_read: int) -> None:
         self.past_keys, self.past_values = (buffer[:, :, :n_read].transpose(1, 2) for buffer in self._buffers)
@@ -84,7 +85,7 @@ class Entry(TransformerLensKeyValueCacheEntry):
             found["calculate_attention_scores"] = partial(scores, self._attention)
             found["calculate_z_scores"] = partial(mix, self._attention)
         if not self._cache.padded:
-            found["apply_causal_mask"] = partial(masked, self._attention)
+            found["apply_causal_mask"] = self.masked
         # a method that a caller has put in the layer's place stays
         return {name: method for name, method in found.items() if name not in vars(self._attention)}
 
@@ -93,6 +94,13 @@ class Entry(TransformerLensKeyValueCacheEntry):
         if x is self.past_keys:
             return x.clone() if self._attention.hook_rot_k._forward_hooks else x
         return type(self._attention).apply_rotary(self._attention, x, start, mask if self._cache.padded else None)
+
+    def masked(
+        self, attn_scores: Float[Tensor, "batch head dest src"], start: int, mask: object
+    ) -> Float[Tensor, "batch head dest src"]:
+        """What the layer's `apply_causal_mask` gives where nothing is padded; the way back through a sum is free."""
+        seen = attn_scores.new_zeros(1, 1, *attn_scores.shape[2:])
+        return attn_scores + type(self._attention).apply_causal_mask(self._attention, seen, start)
 
 
 class DecodingCache(TransformerLensKeyValueCache):
@@ -117,12 +125,12 @@ class DecodingCache(TransformerLensKeyValueCache):
             entry.select(rows)
         self.previous_attention_mask = self.previous_attention_mask[rows]
 
-    def copied(self, model: HookedTransformer) -> DecodingCache:
-        """One that goes on by itself from what was read."""
-        copied = DecodingCache(model, len(self.previous_attention_mask))
-        copied.padded, copied.previous_attention_mask = self.padded, self.previous_attention_mask
-        for (_, entry), (_, other) in zip(self._layers, copied._layers, strict=True):
-            other.take(entry)
+    def copied(self, rows: Int[Tensor, " kept"]) -> DecodingCache:
+        """A cache of `rows`, which may repeat, that goes on by itself from what was read."""
+        copied = copy(self)
+        copied._layers = [(attention, entry.of(copied)) for attention, entry in self._layers]
+        copied.entries = [entry for _, entry in copied._layers]
+        copied.select(rows)
         return copied
 
     @contextmanager

@@ -84,8 +84,9 @@ def generate(
         prompt: the soft prompt before each question; None: the bare model.
         plans: one corruption of the prompt for each problem (METHOD 5), which depends on its vectors alone: equal ones
             are applied once a batch. None: the prompt as it is.
-        drafts: for each problem the tokens of a likely answer, such as the one under the uncorrupted prompt; what the
-            model would write itself is taken from it. None: all is decoded. The text does not depend on it.
+        drafts: for each problem the tokens of a likely answer, such as the one under the uncorrupted prompt: some are
+            read ahead, and those that the model would write are taken. None: all is decoded. The text does not depend
+            on it.
         max_new_tokens: decoding stops there at the latest.
         batch_size: questions decoded together, halved with a warning where memory runs out; the text does not depend on
             it.

@@ -40,11 +40,3 @@ def mix(
     by_group = rearrange(pattern, "batch (kv group) dest src -> batch kv (group dest) src", kv=n_kv)
     z = by_group @ v.transpose(1, 2)
     return attention.hook_z(rearrange(z, "batch kv (group dest) d_head -> batch dest (kv group) d_head", dest=n_dest))
-
-
-def masked(
-    attention: Any, attn_scores: Float[Tensor, "batch head dest src"], start: int, mask: object
-) -> Float[Tensor, "batch head dest src"]:
-    """What the layer's `apply_causal_mask` gives where nothing is padded; the way back through a sum costs nothing."""
-    seen = attn_scores.new_zeros(1, 1, *attn_scores.shape[2:])
-    return attn_scores + type(attention).apply_causal_mask(attention, seen, start)

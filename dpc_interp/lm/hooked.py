@@ -8,7 +8,7 @@ Hugging Face model it wraps.
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
+from copy import copy, deepcopy
 from typing import Any, cast
 
 import torch
@@ -34,13 +34,14 @@ def tokenizer_of(model: HookedModel) -> PreTrainedTokenizerBase:
     return model.tokenizer
 
 
-def attention_span(model: HookedModel) -> int | None:
-    """How many positions back the layer sees that sees least; None: all of them."""
+def attention_span(model: HookedModel) -> int:
+    """Over how many positions the layer looks back that sees least; at most the context."""
     if isinstance(model, HookedTransformer):
-        return model.cfg.window_size if model.cfg.use_local_attn else None
-    config = cast(PreTrainedModel, model.original_model).config.get_text_config()
-    spans = [getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size")]
-    return min((span for span in spans if span), default=None)
+        spans = [model.cfg.window_size if model.cfg.use_local_attn else None]
+    else:
+        config = cast(PreTrainedModel, model.original_model).config.get_text_config()
+        spans = [getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size")]
+    return min(span for span in (*spans, model.cfg.n_ctx) if span)
 
 
 class CachedDecoding:
@@ -83,13 +84,14 @@ class CachedDecoding:
             )
         return logits
 
-    def copied(self) -> CachedDecoding:
-        """One that goes on by itself from what was read."""
-        copied = CachedDecoding(self._model, 0)
+    def copied(self, rows: Int[Tensor, " kept"]) -> CachedDecoding:
+        """`rows`, which may repeat, as a batch that goes on by itself from what was read."""
+        copied = copy(self)
         if isinstance(self._cache, DecodingCache):
-            copied._cache = self._cache.copied(cast(HookedTransformer, self._model))
+            copied._cache = self._cache.copied(rows.to(self._model.cfg.device))
         else:
-            copied._cache, copied._mask = deepcopy(self._cache), self._mask
+            copied._cache = deepcopy(self._cache)
+            copied.select(rows)
         return copied
 
     def select(self, rows: Int[Tensor, " kept"]) -> None:
@@ -101,11 +103,15 @@ class CachedDecoding:
             self._mask = self._mask[rows]
             self._cache.batch_select_indices(rows)
 
-    def forget(self, read: Bool[Tensor, "batch pos"]) -> None:
-        """Hide what was read there from all that follows, which takes the positions of what is hidden."""
+    def forget(self, last: Bool[Tensor, "batch new"]) -> None:
+        """Hide some of what was read last from all that follows, which takes the positions of what is hidden."""
         if isinstance(self._cache, DecodingCache):
             self._cache.padded = True
-            mask = self._cache.previous_attention_mask
-            self._cache.previous_attention_mask = mask.masked_fill(read.to(mask.device), 0)
+            self._cache.previous_attention_mask = _without(self._cache.previous_attention_mask, last)
         elif self._mask is not None:
-            self._mask = self._mask.masked_fill(read.to(self._mask.device), 0)
+            self._mask = _without(self._mask, last)
+
+
+def _without(mask: Int[Tensor, "batch pos"], last: Bool[Tensor, "batch new"]) -> Int[Tensor, "batch pos"]:
+    n_kept = mask.shape[1] - last.shape[1]
+    return torch.cat([mask[:, :n_kept], mask[:, n_kept:].masked_fill(last.to(mask.device), 0)], dim=1)

@@ -17,19 +17,14 @@ from dpc_interp.lm.hooked import CachedDecoding, Hook, HookedModel, attention_sp
 from dpc_interp.lm.soft_prompt import PromptEdit, edit_prompt, with_placeholders, write_prompt
 
 
-def sees_all(model: HookedModel, n_positions: int) -> bool:
-    """Whether every layer looks back over `n_positions`; one that does not counts what is hidden from it, too."""
-    span = attention_span(model)
-    return span is None or n_positions <= span
-
-
 def can_be_shared(model: HookedModel, n_positions: int) -> bool:
     """Whether rows of at most `n_positions`, padding counted, may be read behind a prompt that was read before.
 
-    Not where hooks act on the model, for they expect whole rows.
+    Not where hooks act on the model, for they expect whole rows, and not where a layer does not look back over all
+    that is read, for it counts what is hidden from it, too.
     """
     hooked = any(point._forward_hooks or point._backward_hooks for point in model.hook_dict.values())
-    return not hooked and sees_all(model, n_positions)
+    return not hooked and n_positions <= attention_span(model)
 
 
 def read_prompt(
@@ -45,7 +40,7 @@ def read_prompt(
     keys: list[Hashable] = [_key(plan) for plan in plans or []]
     distinct = dict(zip(keys, plans or [], strict=True))
     n_rows, n_virtual = max(1, len(distinct)), len(vectors)
-    hooks: list[Hook] = [("hook_embed", write_prompt(vectors)), ("unembed.hook_in", _last)]
+    hooks: list[Hook] = [("hook_embed", write_prompt(vectors)), ("unembed.hook_in", last)]
     if distinct:
         hooks.insert(1, ("hook_embed", edit_prompt(list(distinct.values()), n_virtual)))
     read = CachedDecoding(model, n_rows)
@@ -60,5 +55,6 @@ def _key(plan: Any) -> Hashable:
     return plan if isinstance(plan, Hashable) else id(plan)
 
 
-def _last(resid: Float[Tensor, "row pos d_model"], hook: HookPoint) -> Float[Tensor, "row 1 d_model"]:
+def last(resid: Float[Tensor, "row pos d_model"], hook: HookPoint) -> Float[Tensor, "row 1 d_model"]:
+    """A hook for `unembed.hook_in` that leaves the last position."""
     return resid[:, -1:]  # logits of a large vocabulary are dear

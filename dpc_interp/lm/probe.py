@@ -153,8 +153,7 @@ class Probe:
             read = read_prompt(self.model, self.prompt.vectors, batch)
             first = read(tokens[:, :-N_STEPS], mask[:, :-N_STEPS])
             read(tokens[:, -1:])
-            n_read = n_virtual + tokens.shape[1] - N_STEPS + 1
-            read.forget(torch.arange(n_read).expand(batch, -1) == n_read - 1)
+            read.forget(torch.ones(batch, 1, dtype=torch.bool))
             pairs += [(first[:, -1], whole[:, -N_STEPS - 1], "first pass, shared prompt")]
             pairs += self._fed(read, whole, ", shared prompt")
         return self._compare("cached = uncached", pairs)

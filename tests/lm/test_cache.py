@@ -18,7 +18,7 @@ from dpc_interp.lm.lens import HookedTransformer
 
 pytestmark = pytest.mark.usefixtures("needs_hooked")
 BATCH, FIRST = 3, 7
-MASK = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1] * 7, [0, 1, 1, 1, 1, 1, 1]])
+PADDED = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1] * 7, [0, 1, 1, 1, 1, 1, 1]])
 
 
 def theirs(model: HookedTransformer) -> Callable[..., Tensor]:
@@ -37,11 +37,16 @@ def theirs(model: HookedTransformer) -> Callable[..., Tensor]:
     return read
 
 
-def steps(model: HookedTransformer, read: CachedDecoding | Callable[..., Tensor], n: int = ROOM + 6) -> list[Tensor]:
-    """Logits of a padded first pass and of `n` steps, past the room of the first buffer, a row leaving on the way."""
+def steps(
+    model: HookedTransformer,
+    read: CachedDecoding | Callable[..., Tensor],
+    n: int = ROOM + 6,
+    mask: Tensor | None = PADDED,
+) -> list[Tensor]:
+    """Logits of a first pass and of `n` steps, past the room of the first buffer, a row leaving on the way."""
     generator = torch.Generator().manual_seed(5)
     tokens = torch.randint(3, model.cfg.d_vocab, (BATCH, FIRST + n), generator=generator)
-    found = [read(tokens[:, :FIRST], MASK)]
+    found = [read(tokens[:, :FIRST], mask)]
     kept = torch.tensor([True, False, True])
     for column in range(FIRST, FIRST + n):
         if column == FIRST + 3:
@@ -51,13 +56,15 @@ def steps(model: HookedTransformer, read: CachedDecoding | Callable[..., Tensor]
     return found
 
 
+@pytest.mark.parametrize("mask", [PADDED, None], ids=["padded", "whole"])
 @pytest.mark.parametrize("kind", ["gqa", "plain", "learned"])
 @torch.no_grad()
-def test_the_same_numbers(build: Callable[..., HookedTransformer], kind: str, unchanged) -> None:
+def test_the_same_numbers(build: Callable[..., HookedTransformer], kind: str, mask: Tensor | None, unchanged) -> None:
     model = build(kind)
     bound = {"rtol": 1e-5, "atol": 1e-5} if kind == "gqa" else {"rtol": 0, "atol": 0}
     with unchanged(model):
-        pairs = list(zip(steps(model, CachedDecoding(model, BATCH)), steps(model, theirs(model)), strict=True))
+        ours, theirs_ = (steps(model, read, mask=mask) for read in (CachedDecoding(model, BATCH), theirs(model)))
+        pairs = list(zip(ours, theirs_, strict=True))
         assert len(pairs) == ROOM + 7
         for ours, expected in pairs:
             torch.testing.assert_close(ours, expected, **bound)
@@ -93,7 +100,7 @@ def test_nothing_stays_in_the_model(build: Callable[..., HookedTransformer]) -> 
 
     read = CachedDecoding(model, BATCH)
     with model.hooks(fwd_hooks=[("blocks.2.hook_resid_pre", fail)]), pytest.raises(KeyboardInterrupt):
-        read(torch.ones(BATCH, FIRST, dtype=torch.long), MASK)
+        read(torch.ones(BATCH, FIRST, dtype=torch.long), PADDED)
     assert [vars(block.attn) for block in model.blocks] == before
 
 

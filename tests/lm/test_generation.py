@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from dpc_interp import CorruptionPlan, Problem, SoftPrompt, Transcript, generate
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.lm.decoding import decode
+from dpc_interp.lm.drafts import AHEAD
 from dpc_interp.lm.generation import question_tokens
 from dpc_interp.lm.lens import HookedTransformer
 
@@ -26,6 +28,10 @@ def slow(model: HookedTransformer, question: Tensor, vectors: Tensor | None) -> 
         hook = ("hook_embed", lambda value, hook: torch.cat([vectors[None], value[:, n:]], dim=1))
         written.append(int(model.run_with_hooks(ids, fwd_hooks=[hook])[0, -1].argmax()))
     return written
+
+
+def written(run: Transcript) -> Tensor:
+    return run.generated_tokens
 
 
 def tokens_of(runs: list[Transcript]) -> list[list[int]]:
@@ -68,7 +74,7 @@ def test_text_does_not_depend_on_the_batch(
     assert [run.problem for run in found] == problems
 
 
-@pytest.mark.parametrize("kind", ["own", "another prompt's", "cut short", "too long", "spoilt late", "empty"])
+@pytest.mark.parametrize("kind", ["own", "another prompt's", "cut short", "too long", "spoilt", "shifted", "empty"])
 def test_text_does_not_depend_on_the_drafts(
     model: HookedTransformer, problems: list[Problem], either: SoftPrompt | None, kind: str
 ) -> None:
@@ -79,17 +85,54 @@ def test_text_does_not_depend_on_the_drafts(
         "another prompt's": [run.generated_tokens for run in other],
         "cut short": [run.generated_tokens[:5] for run in own],
         "too long": [torch.cat([run.generated_tokens, torch.full((MAX_NEW,), 7)]) for run in own],
-        "spoilt late": [torch.cat([run.generated_tokens[:-2], torch.tensor([5, 5])]) for run in own],
+        "spoilt": [torch.where(torch.arange(len(ids)) % 4 == 2, 5, ids) for ids in map(written, own)],
+        "shifted": [torch.cat([ids[:4], torch.full((3,), 5), ids[4:]]) for ids in map(written, own)],
         "empty": [run.generated_tokens[:0] for run in own],
     }[kind]
     found = generate(model, problems, either, drafts=drafts, max_new_tokens=MAX_NEW, progress=False)
     assert tokens_of(found) == tokens_of(own)
 
 
-def test_a_draft_that_holds_is_not_decoded(
+def test_a_draft_saves_passes(
     model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt, passes: list[tuple[int, ...]]
 ) -> None:
-    """And under a corruption that changes the text it is decoded from where it changes."""
+    """One that holds is read so many tokens in a pass; one that a token spoils is followed again behind it."""
+    options = {"max_new_tokens": MAX_NEW, "progress": False}
+    own = [run.generated_tokens for run in generate(model, problems, prompt, **options)]
+    assert len(passes) == 1 + MAX_NEW, "a prompt, a question and all but the last token"
+    spoilt = [torch.where(torch.arange(len(ids)) == len(ids) // 2, 5, ids) for ids in own]
+    for drafts, more in ((own, 0), (spoilt, 2)):
+        passes.clear()
+        assert tokens_of(generate(model, problems, prompt, drafts=drafts, **options)) == [ids.tolist() for ids in own]
+        assert all(width <= 1 + AHEAD for _, width in passes[2:])
+        assert len(passes) <= 2 + math.ceil((MAX_NEW - 1) / (1 + AHEAD)) + more
+
+
+def test_a_wrong_draft_stays_within_the_context(
+    build: Callable[..., HookedTransformer],
+    problems: list[Problem],
+    prompt: SoftPrompt,
+    passes: list[tuple[int, ...]],
+) -> None:
+    """Refused tokens stay in the cache: near the end of the context none are read ahead."""
+    longest = max(len(question_tokens(build("gqa"), p.question)) for p in problems)
+    n_ctx = prompt.n_virtual + longest + MAX_NEW + 10
+    model = build("gqa", n_ctx=n_ctx, stop_logit=1.8)
+    own = generate(model, problems, prompt, max_new_tokens=MAX_NEW, progress=False)
+    passes.clear()
+    drafts = [torch.stack([ids, torch.full_like(ids, 5)], dim=1).flatten() for ids in map(written, own)]
+    found = generate(model, problems, prompt, drafts=drafts, max_new_tokens=MAX_NEW, progress=False)
+    assert tokens_of(found) == tokens_of(own)
+    widths = [width for _, width in passes]
+    assert n_ctx - 10 < sum(widths) <= n_ctx
+    assert max(widths[2:]) == 1 + AHEAD
+    assert widths[-1] == 1
+
+
+def test_a_changed_text_is_that_without_drafts(
+    model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt, passes: list[tuple[int, ...]]
+) -> None:
+    """And the rows that a corruption does not change leave early."""
     runs = generate(model, problems, prompt, max_new_tokens=MAX_NEW, progress=False)
     drafts = [run.generated_tokens for run in runs]
     plans = [CorruptionPlan((j % prompt.n_virtual,) if j % 2 else ()) for j in range(len(problems))]
@@ -99,8 +142,8 @@ def test_a_draft_that_holds_is_not_decoded(
     passes.clear()
     found = generate(model, problems, prompt, plans=plans, drafts=drafts, max_new_tokens=MAX_NEW, progress=False)
     assert tokens_of(found) == tokens_of(corrupted)
-    assert passes[1][0] == len(problems), "question and draft are read in one pass"
-    assert max(rows for rows, _ in passes[2:]) <= changed, "and those that stand are read no more"
+    standing = 2 + math.ceil((MAX_NEW - 1) / (1 + AHEAD))
+    assert max(rows for rows, _ in passes[standing:]) <= changed
     with pytest.raises(DPCInterpError, match="one for each"):
         generate(model, problems, prompt, drafts=drafts[:1])
 

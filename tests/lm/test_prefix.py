@@ -12,7 +12,7 @@ from transformer_lens.hook_points import HookPoint
 
 from dpc_interp import CorruptionPlan, Problem, SoftPrompt, generate
 from dpc_interp.analysis.saliency import HeadReduction, flow_pass
-from dpc_interp.lm.hooked import HookedModel, attention_span
+from dpc_interp.lm.hooked import CachedDecoding, HookedModel, attention_span
 from dpc_interp.lm.prefix import can_be_shared, read_prompt
 
 OTHER = ("blocks.0.hook_resid_pre", lambda value, hook: value)
@@ -74,7 +74,8 @@ def test_a_short_window_takes_whole_rows_and_no_drafts(
 @pytest.mark.usefixtures("needs_hooked")
 def test_window_of_a_hooked_transformer(hugging_face: Callable, hooked: Callable) -> None:
     assert attention_span(hooked(hugging_face("mistral"))) == 8
-    assert attention_span(hooked(hugging_face("llama"))) is None
+    llama = hooked(hugging_face("llama"))
+    assert attention_span(llama) == llama.cfg.n_ctx
 
 
 def test_gradients_of_copies_add_up(any_model: HookedModel, prompt: SoftPrompt) -> None:
@@ -86,6 +87,20 @@ def test_gradients_of_copies_add_up(any_model: HookedModel, prompt: SoftPrompt) 
         grads += torch.autograd.grad(logits[:, -1].logsumexp(-1).sum(), vectors)
     assert grads[0].abs().max() > 1e-3
     torch.testing.assert_close(grads[1], 2 * grads[0], rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_copy_goes_on_by_itself(any_model: HookedModel) -> None:
+    """From the same rows, taken twice, and neither sees what the other reads."""
+    tokens = torch.arange(3, 17).view(2, 7)
+    read, rows = CachedDecoding(any_model, 2), torch.tensor([1, 0, 1])
+    read(tokens)
+    copied = read.copied(rows)
+    read(tokens[:, 2:5])
+    found = copied(tokens[rows, 1:2])
+    again = CachedDecoding(any_model, 3)
+    again(tokens[rows])
+    torch.testing.assert_close(found, again(tokens[rows, 1:2]), rtol=1e-5, atol=1e-5)
 
 
 def flows(model: HookedModel, prompt: SoftPrompt, **options) -> tuple[dict[int, Tensor], Tensor]:
