@@ -81,7 +81,7 @@ format: $(STAMP) ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 notebooks: $(STAMP) $(SMOLLM2) ## execute the notebooks in place
-	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+	$(BIN)/python notebooks/execute.py notebooks/*.ipynb
 
 reasoner: $(STAMP) ## train the bundled reasoner from scratch
 	$(BIN)/python -m dpc_interp.reasoner.train --out dpc_interp/assets/reasoner

@@ -25,6 +25,8 @@ def test_notebook_is_committed_with_its_outputs(path: Path) -> None:
     assert code
     assert all(cell.execution_count for cell in code)
     assert sum(bool(cell.outputs) for cell in code) >= len(code) // 2
+    kinds = {kind for cell in code for output in cell.outputs for kind in output.get("data", {})}
+    assert "application/vnd.jupyter.widget-view+json" not in kinds, "run make notebooks"
 
 
 def test_there_are_notebooks() -> None:
