@@ -135,7 +135,7 @@ def analyse(
     order = sorted(range(len(runs)), key=lambda i: (layouts[i].length, i))
 
     options: dict[str, Any] = {"head_reduction": head_reduction, "checkpoint": plan.checkpoint}
-    if not plan.checkpoint and can_be_shared(model, max(layout.length for layout in layouts)):
+    if len(runs) > 1 and not plan.checkpoint and can_be_shared(model, max(layout.length for layout in layouts)):
         with torch.no_grad():
             options["behind"] = read_prompt(model, prompt.vectors, 1)
 

@@ -104,8 +104,8 @@ def flow_pass(
     NLL: a row's saliency is what it would be alone. `targets` are the tokens whose NLL is taken where they are not the
     `sequences` that the model reads; as long as these. `checkpoint` runs each block again in the backward pass instead
     of keeping its activations: memory for about one block, for a forward pass more. Without `prompt_rows` the
-    destinations begin behind the prompt, which, without `checkpoint`, is then read once for all; `behind` is a row that
-    has read it.
+    destinations begin behind the prompt, which, without `checkpoint`, is then read once for several rows; `behind` is a
+    row that has read it.
 
     Returns:
         The NLL of each token [batch, pos] over n_virtual + longest positions, 0 outside the loss.
@@ -124,7 +124,8 @@ def flow_pass(
     stops = torch.tensor([len(s) for s in sequences], device=tokens.device)[:, None]
     counted = (positions >= starts) & (positions < stops)
 
-    alone = not prompt_rows and not checkpoint and can_be_shared(model, n_virtual + tokens.shape[1])
+    several = behind is not None or len(sequences) > 1  # for one, a pass of its own costs more than it saves
+    alone = several and not (prompt_rows or checkpoint) and can_be_shared(model, n_virtual + tokens.shape[1])
     finite: dict[int, Tensor] = {}
     leaf = torch.zeros((), device=tokens.device, requires_grad=True)
     entrance: list[int] = []

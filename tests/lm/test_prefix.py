@@ -128,6 +128,23 @@ def test_saliency_behind_the_prompt(
         torch.testing.assert_close(found[layer], behind, rtol=1e-4, atol=1e-6 * flow.max().item())
 
 
+def test_a_prompt_is_read_apart_for_several_rows(
+    any_model: HookedModel, prompt: SoftPrompt, passes: list[tuple[int, ...]]
+) -> None:
+    """For one alone only where it has been read before; the saliency is the same."""
+    found = []
+    with torch.no_grad():
+        read = read_prompt(any_model, prompt.vectors, 1)
+    for behind, n_passes in ((None, 0), (read, 1)):
+        passes.clear()
+        kept: dict[int, Tensor] = {}
+        options = {"prompt_rows": False, "behind": behind}
+        flow_pass(any_model, ROWS[:1], N_QUESTION[:1], prompt.vectors, kept.__setitem__, **options)
+        assert len(passes) == n_passes
+        found.append(torch.stack([kept[layer] for layer in sorted(kept)]))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6 * found[0].max().item())
+
+
 def test_a_knock_out_of_the_callers_acts_in_the_analysis(any_model: HookedModel, prompt: SoftPrompt) -> None:
     """Which names its edges by positions of whole rows."""
 
