@@ -16,7 +16,7 @@ def main() -> None:
     for path in map(Path, sys.argv[1:]):
         notebook = nbformat.read(path, as_version=4)
         where = {"metadata": {"path": str(path.parent)}}
-        NotebookClient(notebook, store_widget_state=False, resources=where).execute()
+        NotebookClient(notebook, store_widget_state=False, record_timing=False, resources=where).execute()
         notebook.metadata.pop("widgets", None)
         for cell in notebook.cells:
             if "outputs" in cell:
