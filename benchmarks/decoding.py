@@ -49,8 +49,8 @@ def rows(
     prompts: dict[str, str] | None = None,
     task: str = "story",
     n: int = 16,
-    n_alone: int = 8,
-    rounds: int = 5,
+    n_alone: int = 2,
+    rounds: int = 15,
     backend: str = "hooked",
     clock: Clock = time.perf_counter,
 ) -> pd.DataFrame:
@@ -255,22 +255,24 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--prompt", nargs=2, action="append", default=[], metavar=("MODEL", "PROMPT"))
     parser.add_argument("--task", default="story")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--n-alone", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--n-alone", type=int, default=2)
+    parser.add_argument("--rounds-cost", type=int, default=5)
     parser.add_argument("--n-cost", type=int, default=32)
     parser.add_argument("--backend", default="hooked", choices=("hooked", "bridge"))
     parser.add_argument("--cpu-clock", action="store_true", help="CPU seconds, where others use the machine")
     args = parser.parse_args()
-    options: dict[str, Any] = {"prompts": dict(args.prompt), "task": args.task, "rounds": args.rounds}
+    options: dict[str, Any] = {"prompts": dict(args.prompt), "task": args.task}
     options |= {"backend": args.backend, "clock": time.process_time if args.cpu_clock else time.perf_counter}
     heading = (
         f"Batches of 16, float32, {torch.get_num_threads()} threads; medians of {args.rounds} rounds, ratios by round."
     )
-    pace = markdown(rows(tuple(args.models), n_alone=args.n_alone, **options).round(2))
+    pace = markdown(rows(tuple(args.models), n_alone=args.n_alone, rounds=args.rounds, **options).round(2))
     print(pace, flush=True)
-    price = markdown(cost(tuple(args.models), n=args.n_cost, **options).round(2))
+    price = markdown(cost(tuple(args.models), n=args.n_cost, rounds=args.rounds_cost, **options).round(2))
     print(price)
-    sections = [heading, pace, "DPC that fires on one half, beside plain PT:", price]
+    above = f"DPC that fires on one half, beside plain PT, medians of {args.rounds_cost} rounds:"
+    sections = [heading, pace, above, price]
     if args.backend == "hooked":
         for name in args.models:
             model = dpc.load_model(name, device="cpu")
