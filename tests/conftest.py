@@ -21,7 +21,7 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-# Before the first import of the package; an int will do for a float, as Python's own type checkers have it.
+# Before the first import of the package; an int is accepted as a float, as by type checkers.
 install_import_hook("dpc_interp", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from dpc_interp import Problem, SoftPrompt, Transcript
-    from dpc_interp.lm.hooked import HookedModel
-    from dpc_interp.lm.lens import HookedTransformer
+    from dpc_interp.models.hooked import HookedModel
+    from dpc_interp.models.lens import HookedTransformer
 
 matplotlib.use("Agg")  # not by MPLBACKEND, which a notebook's kernel would take over
 torch.set_num_threads(1)  # pytest-xdist fills the cores; sums do not depend on their number
@@ -72,7 +72,7 @@ BRIDGED: dict[str, tuple[str, dict[str, Any]]] = {  # where there is no HookedTr
 def tokenizer() -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    from dpc_interp.lm.loading import BUNDLED
+    from dpc_interp.models.loading import BUNDLED
 
     return AutoTokenizer.from_pretrained(BUNDLED["reasoner"], local_files_only=True)
 
@@ -94,9 +94,9 @@ def backend(request: pytest.FixtureRequest) -> str:
 def build(tokenizer: PreTrainedTokenizerBase) -> Callable[..., HookedModel]:
     """Make a frozen random model: of grouped queries, of plain heads, or with learned positions and LayerNorm.
 
-    A HookedTransformer, or a bridge where TransformerLens has bridges alone.
+    A HookedTransformer, or a bridge if this TransformerLens has only bridges.
     """
-    from dpc_interp.lm.lens import HAS_HOOKED
+    from dpc_interp.models.lens import HAS_HOOKED
 
     if not HAS_HOOKED:
         return partial(make_bridge, tokenizer)
@@ -107,7 +107,7 @@ def build(tokenizer: PreTrainedTokenizerBase) -> Callable[..., HookedModel]:
         model = HookedTransformer(
             HookedTransformerConfig(**(options | KINDS[kind] | {"device": "cpu"} | changes)), tokenizer=tokenizer
         )
-        model.tokenizer = tokenizer  # its own copy would be made from the same files
+        model.tokenizer = tokenizer  # instead of a copy that TransformerLens loads from the same files
         generator = torch.Generator().manual_seed(seed)
         for name, weight in model.named_parameters():
             centre = float(name.endswith("w"))  # the gains of the norms
@@ -155,7 +155,7 @@ def make_bridge(
     model = TransformerBridge.boot_transformers(
         model_name, hf_model=hf_model, tokenizer=tokenizer, device="cpu", dtype=dtype
     )
-    model._tokenizer = tokenizer  # as `load_model` has it; its own is set up to add BOS
+    model._tokenizer = tokenizer  # as in `load_model`; the bridge's tokenizer adds BOS
     return model.eval().requires_grad_(False)
 
 
@@ -170,7 +170,7 @@ TINY: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="session")
 def tiny(tokenizer: PreTrainedTokenizerBase) -> Callable[..., Path]:
-    """Save a random model of a family, its tokenizer beside it; norms and biases are far from ones and zeros."""
+    """Save a random model of a family, with its tokenizer; norms and biases are far from ones and zeros."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     def save(family: str, folder: Path, **changes: Any) -> Path:
@@ -251,7 +251,7 @@ def bridge(tokenizer: PreTrainedTokenizerBase) -> Callable[[PreTrainedModel], Tr
 
 @pytest.fixture(scope="session")
 def hooked(tokenizer: PreTrainedTokenizerBase, needs_hooked: None) -> Callable[[PreTrainedModel], HookedTransformer]:
-    """The HookedTransformer of a Hugging Face model, by TransformerLens's own weight conversions."""
+    """The HookedTransformer of a Hugging Face model, by the weight conversions of TransformerLens."""
     from transformer_lens import HookedTransformer, HookedTransformerConfig
     from transformer_lens.pretrained import weight_conversions
 
@@ -314,7 +314,7 @@ def problems() -> list[Problem]:
 def written(tokenizer: PreTrainedTokenizerBase) -> Callable[..., Transcript]:
     """Make the transcript of a text as if a model had written it."""
     from dpc_interp import Problem
-    from dpc_interp.lm.generation import Transcript
+    from dpc_interp.generation.transcript import Transcript
     from dpc_interp.tasks.answers import extract_answer, is_correct
 
     def write(text: str, *, gold: str = "17", name: str = "story-0", stopped: bool = True) -> Transcript:
@@ -342,20 +342,31 @@ def cut_off() -> Callable[[Path], list[str]]:
     return find
 
 
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """Read the files of a run folder, except the timings, by their paths within it."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        files = (path for path in folder.rglob("*") if path.is_file() and path.name != "timings.jsonl")
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+    return read
+
+
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Rows and positions of each pass with a cache."""
-    from dpc_interp.lm.hooked import CachedDecoding
+    from dpc_interp.models.hooked import CachedDecoding
 
-    found: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, ...]] = []
     call = CachedDecoding.__call__
 
     def count(self: CachedDecoding, tokens: Tensor, *mask: Tensor) -> Tensor:
-        found.append(tuple(tokens.shape))
+        shapes.append(tuple(tokens.shape))
         return call(self, tokens, *mask)
 
     monkeypatch.setattr(CachedDecoding, "__call__", count)
-    return found
+    return shapes
 
 
 @pytest.fixture
@@ -386,7 +397,7 @@ def unchanged() -> Callable[[HookedModel], AbstractContextManager[None]]:
 
 @pytest.fixture
 def untyped() -> Iterator[None]:
-    """The package as a user runs it: no type is checked but by its own code."""
+    """The package as a user runs it, without the type checks of the tests."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

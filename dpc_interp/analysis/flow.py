@@ -1,17 +1,19 @@
-"""Flow between segments: the mean of I_l over the causal pairs of a destination and a source segment (METHOD 2).
+"""Flow between segments: the mean of I_l over the causal pairs of two groups (docs/method.md, section 2).
 
-For each layer two products with 0/1 matrices give all of it at once: rows of `Groups.destinations` and columns of
-`Groups.sources` mark the positions of each segment and step,
+For each layer, two products with 0/1 matrices give all flows at once. D marks the positions of each destination group
+(segments and steps), S those of each source group:
 
     flow[d, s] = (D I_l S)[d, s] / pairs[d, s]        pairs = D C S, C the strictly causal pairs
 
-so nothing of size layers x heads x T x T is ever held.
+so no tensor of size layers x heads x T x T is ever held.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -20,71 +22,88 @@ from torch import Tensor
 from dpc_interp.analysis.segments import Segments
 
 SEGMENTS = ("prompt", "question", "rationale", "answer")
-WHOLE = -1
-"""`step` and `source_step` of a row about a whole segment."""
+QUESTION_AND_RATIONALE = "question_and_rationale"
+
+
+class ReducedFlow(NamedTuple):
+    """One layer of saliency, reduced.
+
+    Attributes:
+        between: mean flow [batch, destination group, source group].
+        accumulation: acc(j) [batch, n_virtual].
+        from_prompt: mean flow from the virtual tokens into each position [batch, dest].
+    """
+
+    between: Float[Tensor, "batch group group"]
+    accumulation: Float[Tensor, "batch n_virtual"]
+    from_prompt: Float[Tensor, "batch dest"]
 
 
 @dataclass(frozen=True)
-class Groups:
-    """Named sets of positions for a batch: whole segments, the rationale's steps, question and rationale as one."""
+class PositionGroups:
+    """Named sets of positions of a batch: whole segments, rationale steps, and question and rationale together.
 
-    names: tuple[tuple[str, int], ...]
+    Attributes:
+        names: segment and step of each group; step None: the whole segment.
+        member: 1 where a position belongs to a group.
+        pairs: number of strictly causal pairs of two groups.
+        n_virtual: virtual tokens in front of each row.
+    """
+
+    names: tuple[tuple[str, int | None], ...]
     member: Float[Tensor, "batch group pos"]
     pairs: Float[Tensor, "batch group group"]
     n_virtual: int
 
     @classmethod
-    def of(cls, segments: list[Segments], width: int, device: torch.device) -> Groups:
-        """Mark the positions of a batch of `width` positions."""
+    def from_segments(cls, segments: list[Segments], width: int, device: torch.device) -> PositionGroups:
+        """Mark the positions of a batch that is `width` positions wide."""
         n_steps = max(len(s.steps) for s in segments)
-        names = [(name, WHOLE) for name in SEGMENTS] + [("rationale", k) for k in range(n_steps)] + [("readers", WHOLE)]
+        names: list[tuple[str, int | None]] = [(name, None) for name in SEGMENTS]
+        names += [("rationale", k) for k in range(n_steps)] + [(QUESTION_AND_RATIONALE, None)]
         member = torch.zeros(len(segments), len(names), width)
-        for row, layout in enumerate(segments):
-            spans = [*layout.borders().values(), *layout.steps]
-            for group, (start, stop) in enumerate(spans):
+        for row, segment in enumerate(segments):
+            for group, (start, stop) in enumerate([*segment.spans().values(), *segment.steps]):
                 member[row, group, start:stop] = 1
-            member[row, -1, layout.question[0] : layout.rationale[1]] = 1
+            member[row, -1, segment.question[0] : segment.rationale[1]] = 1
         causal = torch.ones(width, width).tril(-1)
         pairs = member @ causal @ member.mT
         return cls(tuple(names), member.to(device), pairs.to(device), segments[0].prompt[1])
 
-    def reduce(self, flow: Float[Tensor, "batch dest src"]) -> tuple[Tensor, Tensor, Tensor]:
-        """One layer: flow [batch, group, group], accumulation [batch, n_virtual], prompt flow by token [batch, dest].
-
-        Where `flow` has fewer destinations than positions, they are the last ones.
-        """
+    def reduce(self, flow: Float[Tensor, "batch dest src"]) -> ReducedFlow:
+        """Reduce one layer of saliency. Where `flow` has fewer destinations than positions, they are the last ones."""
         by_destination = self.member[:, :, -flow.shape[1] :] @ flow
         between = by_destination @ self.member.mT / self.pairs.clamp(min=1)
-        readers = self.member[:, -1].sum(-1, keepdim=True).clamp(min=1)
-        accumulation = by_destination[:, -1, : self.n_virtual] / readers
-        from_prompt = flow[:, :, : self.n_virtual].mean(-1)
-        return between, accumulation, from_prompt
+        n_destinations = self.member[:, -1].sum(-1, keepdim=True).clamp(min=1)
+        accumulation = by_destination[:, -1, : self.n_virtual] / n_destinations
+        return ReducedFlow(between, accumulation, flow[:, :, : self.n_virtual].mean(-1))
 
-    def frame(self, between: Float[Tensor, "batch layer group group"], instances: list[str]) -> pd.DataFrame:
-        """The `flow` frame: every pair of groups that has a causal pair."""
+    def flow_frame(self, between: Float[Tensor, "batch layer group group"], instances: list[str]) -> pd.DataFrame:
+        """The `flow` frame of a batch: every reported pair of groups that has a causal pair."""
         batch, n_layers = between.shape[:2]
-        wanted = torch.tensor([[self._reported(d, s) for s in range(len(self.names))] for d in range(len(self.names))])
-        present = (self.pairs.cpu() > 0) & wanted
+        groups = range(len(self.names))
+        reported = torch.tensor([[self._is_reported(d, s) for s in groups] for d in groups])
+        present = (self.pairs.cpu() > 0) & reported
         row, layer, dest, src = (present[:, None].expand(batch, n_layers, -1, -1)).nonzero(as_tuple=True)
-        names = pd.DataFrame(self.names, columns=["segment", "step"])
-        source, destination = names.iloc[src.numpy()], names.iloc[dest.numpy()]
+        segments = np.array([name for name, _ in self.names], dtype=object)
+        steps = pd.array([step for _, step in self.names], dtype="Int64")
         return pd.DataFrame(
             {
-                "instance": pd.Series(instances).iloc[row.numpy()].to_numpy(),
+                "instance": np.array(instances, dtype=object)[row.numpy()],
                 "layer": layer.numpy(),
-                "source": source["segment"].to_numpy(),
-                "source_step": source["step"].to_numpy(),
-                "destination": destination["segment"].to_numpy(),
-                "step": destination["step"].to_numpy(),
+                "source": segments[src.numpy()],
+                "source_step": steps[src.numpy()],
+                "destination": segments[dest.numpy()],
+                "step": steps[dest.numpy()],
                 "value": between.cpu()[row, layer, dest, src].numpy(),
             }
         )
 
-    def _reported(self, dest: int, src: int) -> bool:
+    def _is_reported(self, dest: int, src: int) -> bool:
         """Whether a pair is a row of the frame: segments with segments, steps with prompt, question and steps."""
-        (to, to_step), (source, source_step) = self.names[dest], self.names[src]
-        if "readers" in (to, source) or to == "prompt":
+        (destination, step), (source, source_step) = self.names[dest], self.names[src]
+        if QUESTION_AND_RATIONALE in (destination, source) or destination == "prompt":
             return False
-        if to_step == WHOLE:
-            return source_step == WHOLE
-        return source in ("prompt", "question") or source_step != WHOLE
+        if step is None:
+            return source_step is None
+        return source in ("prompt", "question") or source_step is not None

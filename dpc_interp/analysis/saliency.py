@@ -3,63 +3,66 @@
     S_l = sum_h A[l,h] * dL/dA[l,h]        I_l = |S_l|
 
 A[l,h] is the pattern at `hook_pattern` (query heads; rows are destinations, columns sources), L the mean next-token NLL
-of everything after the question, the stop token included. The diagonal is left out; saliency is float32 whatever the
-model is.
+of everything after the question, including the stop token. The diagonal is left out; saliency is float32 whatever the
+dtype of the model.
 
-1. A forward hook at every `hook_pattern` asks autograd for the gradient of the pattern there. Logits are made only of
-   the positions in L.
-2. One backward pass from L to the first pattern: each layer's gradient meets its pattern, is reduced at once, let go.
+1. `prepare_inputs`: a right-padded batch, its labels and its loss mask. Virtual tokens read only each other, so no
+   gradient reaches later rows through the rows of the prompt: where these are not needed, the prompt is read once for
+   all rows and is left out of the graph.
+2. `forward_loss`: one forward pass under a `PatternRecorder`, which asks autograd for the gradient of every pattern.
+   Logits are computed only at the positions in L.
+3. `backward_reduce`: one backward pass from L to the first pattern. Each layer's gradient is multiplied by its pattern,
+   reduced over heads, handed to the caller's reduction and freed.
 
-No gradient reaches the rows of what follows the prompt through the virtual tokens themselves, which read only each
-other. Where their own rows are not asked for, the prompt is read once, and no backward pass goes through it.
+`saliency_pass` runs the three; `saliency` returns the full map of one sequence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 from transformer_lens.hook_points import HookPoint
 
-from dpc_interp.analysis.checkpoint import checkpointed
-from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
-from dpc_interp.lm.hooked import CachedDecoding, Hook, HookedModel
-from dpc_interp.lm.nonfinite import mend_of, not_finite
-from dpc_interp.lm.prefix import can_be_shared, read_prompt
-from dpc_interp.lm.soft_prompt import (
-    SoftPrompt,
-    check_length,
-    check_prompt,
-    logits_behind,
-    write_prompt,
-)
+from dpc_interp.analysis.options import HeadReduction, Options
+from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError, renamed_keywords
+from dpc_interp.models.encoding import loss_mask
+from dpc_interp.models.gradient_checkpointing import checkpointed
+from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, check_length
+from dpc_interp.models.nonfinite import non_finite_error, suggested_fix
+from dpc_interp.prompts.embed_hooks import forward_with_placeholders, write_prompt
+from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
+from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 
-HeadReduction = Literal["abs_of_sum", "sum_of_abs", "mean_of_abs"]
-"""How heads become one value: |sum| (default, eq. 1), sum of |.|, mean of |.|."""
-LayerReduction = Callable[[int, Float[Tensor, "batch dest src"]], None]
+Reduced = TypeVar("Reduced")
 
 
+@renamed_keywords({"checkpoint": "gradient_checkpointing"})
 def saliency(
     model: HookedModel,
     tokens: Int[Tensor, " n_tokens"],
     prompt: SoftPrompt | Float[Tensor, "n_virtual d_model"],
     n_question: int,
     *,
-    head_reduction: HeadReduction = "abs_of_sum",
-    checkpoint: bool = False,
+    head_reduction: HeadReduction = Options.head_reduction,
+    gradient_checkpointing: bool = False,
 ) -> Float[Tensor, "layer dest src"]:
     """The saliency of one sequence (paper, eq. 1).
 
     Args:
-        tokens: ids of the question (BOS first, where the model has one) and the rationale.
+        model: a `HookedTransformer` or `TransformerBridge`.
+        tokens: ids of the question (with BOS first, where the model has one) and the rationale.
         prompt: the soft prompt in front, or its vectors.
-        n_question: how many of `tokens` are the question; the loss is the mean NLL of the rest.
-        checkpoint: run each block again in the backward pass instead of keeping its activations.
+        n_question: number of `tokens` that are the question; the loss is the mean NLL of the others.
+        head_reduction: how heads are reduced to one value.
+        gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
 
     Returns:
         float32 [layer, destination, source] over n_virtual + len(tokens) positions; zero on and above the diagonal.
@@ -67,7 +70,14 @@ def saliency(
     Raises:
         ShapeError, NonFiniteError: the prompt does not fit, or the saliency is not finite.
         ContextLengthError: the sequence is longer than the context.
-        DPCInterpError: nothing follows the question, or a pattern hook lies off the loss path.
+        DPCInterpError: nothing follows the question, or a pattern hook is not on the loss path.
+
+    Example:
+        >>> import torch
+        >>> import dpc_interp as dpc
+        >>> model, prompt = dpc.load_model("reasoner"), dpc.load_prompt("reasoner/story")
+        >>> dpc.saliency(model, torch.tensor([1, 40, 51, 62, 2]), prompt, n_question=3).shape
+        torch.Size([6, 25, 25])
     """
     vectors = prompt.vectors if isinstance(prompt, SoftPrompt) else prompt
     if tokens.ndim != 1:
@@ -76,141 +86,255 @@ def saliency(
         raise DPCInterpError(
             f"n_question is {n_question} of {len(tokens)} tokens; a question and a rationale must both be there"
         )
-    maps: dict[int, Tensor] = {}
+    result = saliency_pass(
+        model,
+        [tokens],
+        [n_question],
+        vectors,
+        lambda flow: flow[0],
+        head_reduction=head_reduction,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    return torch.stack(result.layers)
 
-    def keep(layer: int, flow: Float[Tensor, "batch dest src"]) -> None:
-        maps[layer] = flow[0]
 
-    flow_pass(model, [tokens], [n_question], vectors, keep, head_reduction=head_reduction, checkpoint=checkpoint)
-    return torch.stack([maps[layer] for layer in range(model.cfg.n_layers)])
+@dataclass(frozen=True)
+class SaliencyPass(Generic[Reduced]):
+    """The result of one forward and one backward pass.
+
+    Attributes:
+        layers: the reduced saliency of each layer.
+        nll: negative log-likelihood of each token [batch, pos] over n_virtual + longest positions, 0 outside the loss.
+    """
+
+    layers: list[Reduced]
+    nll: Float[Tensor, "batch pos"]
 
 
-def flow_pass(
+@dataclass(frozen=True)
+class PassInputs:
+    """The inputs of a pass over a right-padded batch.
+
+    Attributes:
+        tokens: ids of questions and rationales.
+        labels: ids whose NLL is the loss; `tokens` unless targets were given.
+        loss_mask: True at the tokens in the loss.
+        prompt_cache: rows that have read the prompt; None: the prompt is read in every row.
+    """
+
+    tokens: Int[Tensor, "batch pos"]
+    labels: Int[Tensor, "batch pos"]
+    loss_mask: Bool[Tensor, "batch pos"]
+    prompt_cache: CachedDecoding | None
+
+
+def saliency_pass(
     model: HookedModel,
     sequences: list[Int[Tensor, " _"]],
     n_question: list[int],
     vectors: Float[Tensor, "n_virtual d_model"],
-    reduce: LayerReduction,
+    reduce: Callable[[Float[Tensor, "batch dest src"]], Reduced],
     *,
-    head_reduction: HeadReduction = "abs_of_sum",
+    head_reduction: HeadReduction = Options.head_reduction,
     targets: list[Int[Tensor, " _"]] | None = None,
-    checkpoint: bool = False,
+    gradient_checkpointing: bool = False,
     prompt_rows: bool = True,
-    behind: CachedDecoding | None = None,
-) -> Float[Tensor, "batch pos"]:
-    """One forward and one backward pass of a right-padded batch; `reduce(layer, I)` is called once a layer.
+    prompt_cache: CachedDecoding | None = None,
+) -> SaliencyPass[Reduced]:
+    """One forward and one backward pass of a right-padded batch.
 
-    I is float32 [batch, destination, source] with a zero diagonal. The loss is the sum over rows of each row's mean
-    NLL: a row's saliency is what it would be alone. `targets` are the tokens whose NLL is taken where they are not the
-    `sequences` that the model reads; as long as these. `checkpoint` runs each block again in the backward pass instead
-    of keeping its activations: memory for about one block, for a forward pass more. Without `prompt_rows` the
-    destinations begin behind the prompt, which, without `checkpoint`, is then read once for several rows; `behind` is a
-    row that has read it.
+    The loss is the sum over rows of each row's mean NLL, so the saliency of a row is what it would be alone.
 
-    Returns:
-        The NLL of each token [batch, pos] over n_virtual + longest positions, 0 outside the loss.
+    Args:
+        model: see `saliency`.
+        sequences: ids of question and rationale, one sequence per row.
+        n_question: number of question tokens of each row.
+        vectors: vectors of the soft prompt.
+        reduce: called once a layer with I [batch, destination, source], float32 with a zero diagonal.
+        head_reduction: see `saliency`.
+        targets: tokens whose NLL is the loss, as long as `sequences`; None: the sequences themselves.
+        gradient_checkpointing: recompute each block in the backward pass: memory for about one block, at the cost of
+            one more forward pass.
+        prompt_rows: whether the destinations include the virtual tokens. Without them the prompt is read once for
+            several rows (not under gradient checkpointing).
+        prompt_cache: one row that has read the prompt.
+
+    Raises:
+        DPCInterpError: see `saliency`.
     """
     if head_reduction not in get_args(HeadReduction):
         raise UnknownNameError("head_reduction", head_reduction, get_args(HeadReduction))
     check_prompt(model, vectors)
-    n_virtual = vectors.shape[0]
-    check_length(model, n_virtual + max(len(s) for s in sequences))
-    tokens = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True).to(model.cfg.device)
-    told = tokens
-    if targets is not None:
-        told = torch.nn.utils.rnn.pad_sequence(list(targets), batch_first=True).to(tokens.device)
-    positions = torch.arange(tokens.shape[1], device=tokens.device)
-    starts = torch.tensor(n_question, device=tokens.device)[:, None]
-    stops = torch.tensor([len(s) for s in sequences], device=tokens.device)[:, None]
-    counted = (positions >= starts) & (positions < stops)
+    n_virtual, width = vectors.shape[0], max(len(s) for s in sequences)
+    check_length(model, n_virtual + width)
+    # for a single row, prefilling the prompt costs more than it saves
+    share_prompt = prompt_cache is not None or len(sequences) > 1
+    share_prompt = share_prompt and not (prompt_rows or gradient_checkpointing)
+    share_prompt = share_prompt and can_share_prompt_cache(model, n_virtual + width)
+    if not share_prompt:
+        prompt_cache = None
+    elif prompt_cache is None:
+        with torch.no_grad():
+            prompt_cache = prefill_prompt(model, vectors, 1)
+    inputs = prepare_inputs(model, sequences, n_question, targets, prompt_cache)
+    first_destination = 0 if prompt_rows or share_prompt else n_virtual
+    recorder = PatternRecorder(lambda flow: reduce(flow[:, first_destination:]), head_reduction, inputs.tokens.device)
+    with (
+        torch.enable_grad(),
+        model.hooks(fwd_hooks=recorder.hooks(inputs)),
+        checkpointed(model) if gradient_checkpointing else nullcontext(),
+    ):
+        loss, nll = forward_loss(model, inputs, vectors)
+        layers = backward_reduce(model, loss, recorder)
+    return SaliencyPass(layers, torch.nn.functional.pad(nll, (n_virtual, 0)))
 
-    several = behind is not None or len(sequences) > 1  # for one, a pass of its own costs more than it saves
-    alone = several and not (prompt_rows or checkpoint) and can_be_shared(model, n_virtual + tokens.shape[1])
-    finite: dict[int, Tensor] = {}
-    leaf = torch.zeros((), device=tokens.device, requires_grad=True)
-    entrance: list[int] = []
 
-    def watch(pattern: Float[Tensor, "batch head dest src"], hook: HookPoint) -> Tensor | None:
-        layer = hook.layer()
-        if not pattern.requires_grad:  # so it is in the first layer; elsewhere it is off the loss path, and told below
-            entrance[:] = entrance or [layer]
-            if layer != entrance[0]:
-                return None
-
-        def meet(pattern: Tensor, grad: Tensor) -> None:
-            flow = _reduce_heads(pattern, grad, head_reduction)
-            finite[layer] = torch.isfinite(flow.sum())
-            reduce(layer, flow if prompt_rows or alone else flow[:, n_virtual:])
-
-        return _Watched.apply(pattern, leaf, meet)
-
-    def needed(resid: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "1 counted d_model"]:
-        return resid[:, -tokens.shape[1] : -1][counted[:, 1:]][None]  # logits of a large vocabulary are dear
-
-    hooks: list[Hook] = [(lambda name: name.endswith("attn.hook_pattern"), watch), ("unembed.hook_in", needed)]
+def prepare_inputs(
+    model: HookedModel,
+    sequences: list[Int[Tensor, " _"]],
+    n_question: list[int],
+    targets: list[Int[Tensor, " _"]] | None,
+    prompt_cache: CachedDecoding | None,
+) -> PassInputs:
+    """Pad the sequences and mark the tokens in the loss; the prompt cache is forked for each row."""
+    tokens = pad_sequence(list(sequences), batch_first=True).to(model.cfg.device)
+    labels = tokens if targets is None else pad_sequence(list(targets), batch_first=True).to(tokens.device)
+    mask = loss_mask(n_question, [len(s) for s in sequences], tokens.shape[1], tokens.device)
     with torch.no_grad():
-        read = None
-        if alone:
-            read = (behind or read_prompt(model, vectors, 1)).copied(torch.zeros(len(tokens), dtype=torch.long))
-    if read is None:
-        hooks.insert(0, ("hook_embed", write_prompt(vectors.detach())))
-    with torch.enable_grad(), model.hooks(fwd_hooks=hooks), checkpointed(model) if checkpoint else nullcontext():
-        logits = logits_behind(model, tokens, n_virtual) if read is None else read(tokens)
-        nll = cross_entropy(logits.flatten(0, 1).float(), told[counted], reduction="none")
-        del logits  # before the backward pass
-        loss = (nll / counted.sum(1, keepdim=True).expand_as(counted)[counted]).sum()
-        if not torch.isfinite(loss):
-            raise not_finite(model, tokens, vectors)
-        if loss.requires_grad:  # if not, no pattern is on the loss path
-            # to the patterns alone: nothing before the first one, and no gradient into the caller's weights
-            torch.autograd.grad(loss, leaf)
-    missing = sorted(set(range(model.cfg.n_layers)) - set(finite))
+        rows = None if prompt_cache is None else prompt_cache.fork(torch.zeros(len(tokens), dtype=torch.long))
+    return PassInputs(tokens, labels, mask, rows)
+
+
+def forward_loss(
+    model: HookedModel, inputs: PassInputs, vectors: Float[Tensor, "n_virtual d_model"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, "batch pos"]]:
+    """The loss and the NLL of each token, 0 outside the loss. The recorder's hooks must be on the model.
+
+    Raises:
+        NonFiniteError: the loss is not finite.
+    """
+
+    def forward_in_rows() -> Float[Tensor, "row logit_pos d_vocab"]:
+        with model.hooks(fwd_hooks=[("hook_embed", write_prompt(vectors.detach()))]):
+            return forward_with_placeholders(model, inputs.tokens, vectors.shape[0])
+
+    cache, mask = inputs.prompt_cache, inputs.loss_mask
+    logits = forward_in_rows() if cache is None else cache(inputs.tokens)
+    nll = cross_entropy(logits.flatten(0, 1).float(), inputs.labels[mask], reduction="none")
+    del logits  # free them before the backward pass
+    loss = (nll / mask.sum(1, keepdim=True).expand_as(mask)[mask]).sum()
+    if not torch.isfinite(loss):
+        raise non_finite_error(model, forward_in_rows)
+    return loss, torch.zeros(mask.shape, device=nll.device).masked_scatter_(mask, nll.detach())
+
+
+def backward_reduce(model: HookedModel, loss: Float[Tensor, ""], recorder: PatternRecorder[Reduced]) -> list[Reduced]:
+    """Run the backward pass and return the reduced saliency of each layer.
+
+    Raises:
+        DPCInterpError: a pattern is not on the loss path.
+        NonFiniteError: the saliency is not finite.
+    """
+    if loss.requires_grad:  # otherwise no pattern is on the loss path
+        # only as far as the first pattern, and no gradient into the caller's weights
+        torch.autograd.grad(loss, recorder.graph_root)
+    missing = sorted(set(range(model.cfg.n_layers)) - set(recorder.reduced))
     if missing:
         raise DPCInterpError(
-            f"no gradient reached the pattern of layer {missing[0]}; it is off the loss path: "
+            f"no gradient reached the pattern of layer {missing[0]}, which is not on the loss path; "
             "use a HookedTransformer, and see check_model(model)"
         )
-    deepest = max((layer for layer, is_finite in finite.items() if not is_finite), default=None)
+    deepest = max((layer for layer, is_finite in recorder.is_finite.items() if not is_finite), default=None)
     if deepest is not None:  # gradients run from the deepest layer to the first
-        raise NonFiniteError(f"the saliency is not finite from layer {deepest} down; {mend_of(model)}")
-    written = torch.zeros(counted.shape, device=nll.device).masked_scatter_(counted, nll.detach())
-    return torch.nn.functional.pad(written, (n_virtual, 0))
+        raise NonFiniteError(f"the saliency is not finite from layer {deepest} down; {suggested_fix(model)}")
+    return [recorder.reduced[layer] for layer in range(model.cfg.n_layers)]
 
 
-class _Watched(torch.autograd.Function):
-    """The pattern as it is; its gradient on the way back meets it in `meet`.
+class PatternRecorder(Generic[Reduced]):
+    """Reduces the saliency of each layer as soon as the backward pass has its gradient.
 
-    The pattern is kept as autograd keeps any tensor, so that under checkpointing it is the one of the second run. The
-    scalar `leaf` is what the gradient is asked for: it makes the graph begin at the first pattern.
+    Attributes:
+        reduced: by layer, what `reduce` returned.
+        is_finite: by layer, whether the saliency is finite (a tensor, so that a GPU is not waited for).
+        graph_root: the scalar that the backward pass ends at; it makes the graph begin at the first pattern.
+    """
+
+    def __init__(
+        self,
+        reduce: Callable[[Float[Tensor, "batch dest src"]], Reduced],
+        head_reduction: HeadReduction,
+        device: torch.device,
+    ):
+        self.reduced: dict[int, Reduced] = {}
+        self.is_finite: dict[int, Tensor] = {}
+        self.graph_root = torch.zeros((), device=device, requires_grad=True)
+        self._reduce, self._head_reduction = reduce, head_reduction
+        self._first_layer: int | None = None
+
+    def hooks(self, inputs: PassInputs) -> list[Hook]:
+        """Forward hooks that record every pattern and keep the positions that predict a token in the loss."""
+        width, predicts = inputs.tokens.shape[1], inputs.loss_mask[:, 1:]
+
+        def keep_predicted_positions(
+            resid: Float[Tensor, "batch pos d_model"], hook: HookPoint
+        ) -> Float[Tensor, "1 counted d_model"]:
+            return resid[:, -width:-1][predicts][None]  # avoid [batch, pos, d_vocab] logits outside the loss
+
+        def is_pattern(name: str) -> bool:
+            return name.endswith("attn.hook_pattern")
+
+        return [(is_pattern, self._record_pattern), ("unembed.hook_in", keep_predicted_positions)]
+
+    def _record_pattern(self, pattern: Float[Tensor, "batch head dest src"], hook: HookPoint) -> Tensor | None:
+        layer = hook.layer()
+        if not pattern.requires_grad:  # true of the first layer; elsewhere the pattern is not on the loss path
+            self._first_layer = layer if self._first_layer is None else self._first_layer
+            if layer != self._first_layer:
+                return None
+
+        def on_pattern_grad(pattern: Tensor, grad: Tensor) -> None:
+            flow = _reduce_heads(pattern, grad, self._head_reduction)
+            self.is_finite[layer] = torch.isfinite(flow.sum())
+            self.reduced[layer] = self._reduce(flow)
+
+        return _PatternGradient.apply(pattern, self.graph_root, on_pattern_grad)
+
+
+class _PatternGradient(torch.autograd.Function):
+    """Identity whose backward pass calls `on_grad(pattern, grad)`.
+
+    The pattern is saved as autograd saves any tensor, so that under gradient checkpointing it is the recomputed one.
     """
 
     @staticmethod
-    def forward(ctx: Any, pattern: Tensor, leaf: Tensor, meet: Callable[[Tensor, Tensor], None]) -> Tensor:
+    def forward(ctx: Any, pattern: Tensor, graph_root: Tensor, on_grad: Callable[[Tensor, Tensor], None]) -> Tensor:
         ctx.save_for_backward(pattern)
-        ctx.meet = meet
+        ctx.on_grad = on_grad
         return pattern.view_as(pattern)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None]:
         (pattern,) = ctx.saved_tensors
-        ctx.meet(pattern, grads[0])
+        ctx.on_grad(pattern, grads[0])
         return grads[0] if ctx.needs_input_grad[0] else None, grads[0].new_zeros(()), None
 
 
 def _reduce_heads(
-    pattern: Float[Tensor, "batch head dest src"], grad: Float[Tensor, "batch head dest src"], how: HeadReduction
+    pattern: Float[Tensor, "batch head dest src"],
+    grad: Float[Tensor, "batch head dest src"],
+    reduction: HeadReduction,
 ) -> Float[Tensor, "batch dest src"]:
-    """Head by head, so that nothing of the size of a pattern is made."""
+    """Head by head, so that no other tensor of the size of a pattern is allocated."""
     flow = torch.zeros_like(pattern[:, 0], dtype=torch.float32)
     for head in range(pattern.shape[1]):
         weight, slope = pattern[:, head].float(), grad[:, head].float()
-        if how == "abs_of_sum":
+        if reduction == "abs_of_sum":
             flow.addcmul_(weight, slope)
         else:
             flow += (weight * slope).abs_()
-    if how == "abs_of_sum":
+    if reduction == "abs_of_sum":
         flow.abs_()
-    elif how == "mean_of_abs":
+    elif reduction == "mean_of_abs":
         flow /= pattern.shape[1]
     flow.diagonal(offset=flow.shape[2] - flow.shape[1], dim1=1, dim2=2).zero_()
     return flow

@@ -1,8 +1,8 @@
-"""Where the prompt, the question, the rationale, its steps and the answer stand in `P | Q | R | A` (METHOD 1).
+"""Positions of the prompt, the question, the rationale, its steps and the answer in `P | Q | R | A`.
 
-One line of the rationale is one step; a line break, with blank lines behind it, belongs to the line it ends. A text of
-one line is cut into sentences. The answer is the last line that carries an answer marker; a stop token belongs to no
-segment.
+See docs/method.md, section 1. One line of the rationale is one step; a line break, with the blank lines after it,
+belongs to the line that it ends. A text of one line is cut into sentences. The answer is the last line that carries an
+answer marker; a stop token belongs to no segment.
 """
 
 from __future__ import annotations
@@ -16,17 +16,24 @@ from itertools import accumulate, pairwise
 
 from transformers import PreTrainedTokenizerBase
 
-from dpc_interp.lm.generation import Transcript
+from dpc_interp.generation.transcript import Transcript
 from dpc_interp.tasks.answers import answer_start
 
 Span = tuple[int, int]
+"""Half-open range of positions."""
 LINE_END = re.compile(r"\n\s*")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s")
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Half-open ranges of positions in the sequence; `steps` divide `rationale`; `length` counts the stop token."""
+    """Half-open ranges of positions in a sequence, counted from the first virtual token.
+
+    Attributes:
+        prompt, question, rationale, answer: the segments.
+        steps: the rationale steps, which divide `rationale`.
+        length: positions of the sequence, including the stop token.
+    """
 
     prompt: Span
     question: Span
@@ -35,7 +42,18 @@ class Segments:
     steps: tuple[Span, ...]
     length: int
 
-    def borders(self) -> dict[str, Span]:
+    @property
+    def late(self) -> Span:
+        """The late half of the rationale, by tokens; the middle token of an odd number is late."""
+        start, stop = self.rationale
+        return start + (stop - start) // 2, stop
+
+    @property
+    def n_rationale_tokens(self) -> int:
+        """Number of rationale tokens."""
+        return self.rationale[1] - self.rationale[0]
+
+    def spans(self) -> dict[str, Span]:
         """The four segments by name, in order."""
         return {
             "prompt": self.prompt,
@@ -50,7 +68,16 @@ class Segments:
 
 
 def segment(transcript: Transcript, tokenizer: PreTrainedTokenizerBase, n_virtual: int) -> Segments:
-    """The segments of a transcript behind `n_virtual` virtual tokens. The rationale may come out empty."""
+    """Segment a transcript.
+
+    Args:
+        transcript: question and generated tokens.
+        tokenizer: that decodes them.
+        n_virtual: virtual tokens in front of the question.
+
+    Returns:
+        The segments; the rationale may be empty.
+    """
     ids = transcript.generated_tokens.tolist()
     stopped = bool(ids) and ids[-1] == tokenizer.eos_token_id
     written = ids[:-1] if stopped else ids
@@ -58,40 +85,38 @@ def segment(transcript: Transcript, tokenizer: PreTrainedTokenizerBase, n_virtua
     rationale_text = text[: answer_start(text)]
     first = n_virtual + len(transcript.question_tokens)
 
-    ends = _ends(tokenizer, written, text)
+    token_end = _token_ends(tokenizer, written, text)
 
     def position(character: int) -> int:
         """The position after the last token that ends at or before `character`."""
-        return first + bisect_right(range(len(written)), character, key=ends)
+        return first + bisect_right(range(len(written)), character, key=token_end)
 
     rationale_stop = position(len(rationale_text))
-    marks = [first, *(position(cut) for cut in step_cuts(rationale_text)[:-1]), rationale_stop]
-    steps = tuple((a, b) for a, b in pairwise(marks) if a < b)
+    marks = [first, *(position(end) for end in step_ends(rationale_text)[:-1]), rationale_stop]
     return Segments(
         prompt=(0, n_virtual),
         question=(n_virtual, first),
         rationale=(first, rationale_stop),
         answer=(rationale_stop, first + len(written)),
-        steps=steps,
+        steps=tuple((start, stop) for start, stop in pairwise(marks) if start < stop),
         length=first + len(ids),
     )
 
 
-def _ends(tokenizer: PreTrainedTokenizerBase, ids: list[int], text: str) -> Callable[[int], int]:
-    """The character of `text` at which a token ends, by its place in `ids`."""
+def _token_ends(tokenizer: PreTrainedTokenizerBase, ids: list[int], text: str) -> Callable[[int], int]:
+    """Maps the index of a token to the character of `text` at which it ends."""
     pieces = {token: str(tokenizer.decode([token])) for token in set(ids)}
     if "".join(pieces[token] for token in ids) == text:
         return list(accumulate(len(pieces[token]) for token in ids)).__getitem__
-    # a character of several tokens, or a tokenizer that reads a token by its neighbours
+    # a character of several tokens, or a tokenizer that decodes a token by its neighbours
     return cache(lambda k: len(tokenizer.decode(ids[: k + 1])))
 
 
-def step_cuts(text: str) -> list[int]:
-    """The characters at which the steps of `text` end, in order; the last one is its end."""
+def step_ends(text: str) -> list[int]:
+    """The characters at which the steps of `text` end, in order; the last one is the end of the text."""
     body = text.rstrip()
     if "\n" in body:
-        cuts = [match.end() for match in LINE_END.finditer(body) if body[: match.start()].strip()]
+        ends = [match.end() for match in LINE_END.finditer(body) if body[: match.start()].strip()]
     else:
-        cuts = [match.end() for match in SENTENCE_END.finditer(body)]
-    inner = [cut for cut in cuts if cut < len(body)]
-    return [*inner, len(text)]
+        ends = [match.end() for match in SENTENCE_END.finditer(body)]
+    return [*(end for end in ends if end < len(body)), len(text)]

@@ -1,33 +1,48 @@
-"""The Dynamic Trigger: which instances the prompt harms (paper, section on the trigger; METHOD 4).
+"""The Dynamic Trigger: which instances the prompt harms (paper, section on the trigger; docs/method.md, section 4).
 
 Over the deep layers f(t) = mean over j in P of I(t, j), for each rationale token t. A token of the late half is
-affected where f(t) > beta; beta is the mean of f over the early half of the same instance. The paper's R, here
-`late_share`, is the affected share of the late half, and the trigger fires where R > alpha. alpha is calibrated on a
-validation split by a stated criterion.
+affected where f(t) > beta; beta is the mean of f over the early half of the same instance. R, here `late_share`, is
+the affected share of the late half, and the trigger fires where R > alpha. alpha is calibrated on a validation split by
+a stated criterion.
+
+To add a statistic, describe its column in `schema.TRIGGER_STATISTICS` and compute it in `trigger_statistics`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
 
-from dpc_interp.analysis.accumulation import check_layers, deep_layers, peaks, shallow_layers
+from dpc_interp.analysis.accumulation import accumulation_peaks
 from dpc_interp.analysis.analyse import Analysis
-from dpc_interp.errors import DPCInterpError, UnknownNameError
-
-STATISTICS = ("late_share", "deep_flow", "peak_ratio", "shallow_flow", "nll", "answer_nll", "length")
-"""Columns of `trigger_statistics` that a rule can read; each fires above its threshold."""
-Criterion = Literal["accuracy", "youden"]
-"""Most right answers with corruption where fired; or the best hit rate minus false alarms against 'PT was wrong'."""
+from dpc_interp.analysis.layers import check_layers, deep_layers, shallow_layers
+from dpc_interp.analysis.options import Criterion, Options, check_statistic
+from dpc_interp.analysis.schema import conform
+from dpc_interp.errors import DPCInterpError
 
 
 @dataclass(frozen=True)
 class TriggerRule:
-    """Fire where `statistic` > `threshold`; the rest says where the threshold came from."""
+    """A trigger that fires where a statistic lies above a threshold.
+
+    Attributes:
+        statistic: column of `trigger_statistics`.
+        threshold: alpha; the rule fires strictly above it.
+        criterion: how the threshold was chosen.
+        split: the split that it was chosen on.
+        n: instances of that split.
+
+    Example:
+        >>> import pandas as pd
+        >>> import dpc_interp as dpc
+        >>> rule = dpc.TriggerRule("late_share", threshold=0.5)
+        >>> rule.fires(pd.DataFrame({"late_share": [0.2, 0.5, 0.9]})).tolist()
+        [False, False, True]
+    """
 
     statistic: str
     threshold: float
@@ -36,98 +51,122 @@ class TriggerRule:
     n: int = 0
 
     def fires(self, stats: pd.DataFrame) -> pd.Series:
-        """One boolean an instance, in the frame's order."""
+        """One boolean per instance, in the order of the frame."""
         return stats[self.statistic] > self.threshold
 
 
 def trigger_statistics(
-    found: Analysis,
+    analysis: Analysis,
     *,
-    deep: tuple[int, ...] | None = None,
-    shallow: tuple[int, ...] | None = None,
+    deep: Sequence[int] | None = None,
+    shallow: Sequence[int] | None = None,
     beta: float | None = None,
-    exclude_sink: bool = True,
+    exclude_sink: bool = Options.exclude_sink,
 ) -> pd.DataFrame:
-    """One row an instance: instance, task, correct, late_share (the paper's R), deep_flow (deep S_pr of the late half),
-    shallow_flow (S_pq), peak_token (j*), peak_ratio, nll (mean token NLL, nats), answer_nll (NLL of the
-    answer's last token; see `Analysis`), length (rationale tokens).
+    """The statistics that a trigger can read, one row per instance.
 
     Args:
-        deep, shallow: layers; None: the last and the first third.
-        beta: a strength above which a token counts as affected; None: the mean over the same early half.
-        exclude_sink: see `peaks`.
+        analysis: result of `analyse`.
+        deep: deep layers; None: the last third.
+        shallow: shallow layers; None: the first third.
+        beta: flow above which a token counts as affected; None: the mean over the early half of the same instance.
+        exclude_sink: see `accumulation_peaks`.
+
+    Returns:
+        The frame `statistics` of `schema.py`: instance, task, correct, peak_token (j*) and the columns of
+        `TRIGGER_STATISTICS`.
 
     Raises:
-        DPCInterpError: a layer that the model lacks, or an analysis stored before `answer_nll` was a column.
+        DPCInterpError: a layer that the model does not have.
+
+    Example:
+        >>> import dpc_interp as dpc
+        >>> model, prompt = dpc.load_model("reasoner"), dpc.load_prompt("reasoner/story")
+        >>> runs = dpc.generate(model, dpc.load_problems("story", n=2), prompt, progress=False)
+        >>> stats = dpc.trigger_statistics(dpc.analyse(model, runs, prompt, progress=False))
+        >>> stats["late_share"].between(0, 1).all()
+        np.True_
     """
-    if "answer_nll" not in found.instances:
-        raise DPCInterpError("this analysis was stored without answer_nll; remove its run folder and evaluate again")
-    deep = check_layers(deep or deep_layers(found.n_layers), found.n_layers)
-    shallow = check_layers(shallow or shallow_layers(found.n_layers), found.n_layers)
+    deep = check_layers(deep or deep_layers(analysis.n_layers), analysis.n_layers)
+    shallow = check_layers(shallow or shallow_layers(analysis.n_layers), analysis.n_layers)
     by_token = (
-        found.tokens[found.tokens["layer"].isin(deep)]
+        analysis.tokens[analysis.tokens["layer"].isin(deep)]
         .groupby(["instance", "position"], sort=False)
         .agg(value=("value", "mean"), late=("late", "first"))
         .reset_index()
     )
     early = by_token[~by_token["late"]].groupby("instance")["value"].mean()
     late = by_token[by_token["late"]]
-    strength = late["instance"].map(early) if beta is None else beta
-    affected = (late["value"] > strength).groupby(late["instance"]).mean()
-    question_flow = found.flow[
-        (found.flow["source"] == "prompt")
-        & (found.flow["destination"] == "question")
-        & found.flow["layer"].isin(shallow)
+    affected = late["value"] > (late["instance"].map(early) if beta is None else beta)
+    flow = analysis.flow
+    question_flow = flow[
+        (flow["source"] == "prompt") & (flow["destination"] == "question") & flow["layer"].isin(shallow)
     ]
     columns = {
-        "late_share": affected,
+        "late_share": affected.groupby(late["instance"]).mean(),
         "deep_flow": late.groupby("instance")["value"].mean(),
         "shallow_flow": question_flow.groupby("instance")["value"].mean(),
     }
-    stats = found.instances.set_index("instance").assign(**columns)
-    stats = stats.join(peaks(found.accumulation, layers=shallow, exclude_sink=exclude_sink))
-    return stats.rename(columns={"n_rationale_tokens": "length"}).drop(columns="n_steps").reset_index()
-
-
-def check_names(statistic: str, criterion: str) -> None:
-    """Refuse a statistic or a criterion that is not known."""
-    if statistic not in STATISTICS:
-        raise UnknownNameError("statistic", statistic, STATISTICS)
-    if criterion not in get_args(Criterion):
-        raise UnknownNameError("criterion", criterion, get_args(Criterion))
+    stats = analysis.instances.set_index("instance").assign(**columns)
+    stats = stats.join(accumulation_peaks(analysis.accumulation, layers=shallow, exclude_sink=exclude_sink))
+    stats = stats.rename(columns={"n_rationale_tokens": "length"}).drop(columns="n_steps").reset_index()
+    return conform(stats, "statistics")
 
 
 def calibrate_trigger(
-    stats: pd.DataFrame, criterion: Criterion = "youden", statistic: str = "late_share", split: str = "validation"
+    stats: pd.DataFrame,
+    criterion: Criterion = Options.criterion,
+    statistic: str = Options.statistic,
+    split: str = "validation",
 ) -> TriggerRule:
     """Choose the threshold of a statistic on a calibration split.
 
     Args:
         stats: `trigger_statistics` of instances that will not be reported. `accuracy` also needs the column
-            `corrupted_correct`: whether the answer under corruption was right.
+            `corrupted_correct`: whether the answer under corruption is correct.
         criterion: `youden` maximises hit rate minus false-alarm rate against 'PT was wrong'; `accuracy` maximises the
-            right answers of the combination, the higher threshold (fewer corruptions) on a tie.
-        split: the name of the calibration split, kept with the rule.
+            correct answers of the combination, the higher threshold (fewer corruptions) on a tie.
+        statistic: key of `TRIGGER_STATISTICS`, a column of `stats`.
+        split: name of the calibration split, kept with the rule.
 
     Raises:
-        DPCInterpError: outcomes are all alike, so there is nothing to calibrate on, or a column is missing.
+        DPCInterpError: all outcomes are alike, so there is nothing to calibrate on; a column is missing; NaN.
+
+    Example:
+        >>> import pandas as pd
+        >>> import dpc_interp as dpc
+        >>> stats = pd.DataFrame({"late_share": [0.1, 0.2, 0.8, 0.9], "correct": [True, True, False, False]})
+        >>> round(dpc.calibrate_trigger(stats).threshold, 6)
+        0.8
     """
-    check_names(statistic, criterion)
+    check_statistic(statistic, criterion)
+    for column in (statistic, "correct"):
+        if column not in stats:
+            raise DPCInterpError(f"the statistics lack the column {column!r}; give those of dpc.trigger_statistics")
     values, wrong = stats[statistic].to_numpy(float), ~stats["correct"].to_numpy(bool)
+    if np.isnan(values).any():
+        raise DPCInterpError(f"the statistic {statistic!r} contains NaN; leave those instances out")
     if criterion == "accuracy":
-        if "corrupted_correct" not in stats:
-            raise DPCInterpError(
-                "criterion 'accuracy' needs the column corrupted_correct; generate the validation set with plans"
-            )
-        thresholds = np.append(np.unique(values)[::-1], -np.inf)
-        gains = stats["corrupted_correct"].to_numpy(int) - stats["correct"].to_numpy(int)
-        gained = [int(gains[values > threshold].sum()) for threshold in thresholds]
-        threshold = thresholds[int(np.argmax(gained))]
+        threshold = _best_for_accuracy(stats, values)
     else:
         if wrong.all() or not wrong.any():
-            raise DPCInterpError("every validation answer has the same outcome; calibrate on a harder or easier split")
-        false_alarm, hit, cuts = roc_curve(wrong, values)
-        # roc_curve calls a value positive at or above its cut, the rule strictly above its threshold; its first cut is
-        # infinite: no instance fires
-        threshold = min(np.nextafter(cuts[int(np.argmax(hit - false_alarm))], -np.inf), values.max())
+            raise DPCInterpError(
+                "every validation answer has the same outcome; give harder or easier validation problems, or a rule="
+            )
+        false_alarm, hit, thresholds = roc_curve(wrong, values)
+        # roc_curve calls a value positive at or above its threshold, the rule fires strictly above; the first threshold
+        # of roc_curve is infinite: no instance fires
+        threshold = min(np.nextafter(thresholds[int(np.argmax(hit - false_alarm))], -np.inf), values.max())
     return TriggerRule(statistic, float(threshold), criterion, split, len(stats))
+
+
+def _best_for_accuracy(stats: pd.DataFrame, values: np.ndarray) -> float:
+    if "corrupted_correct" not in stats:
+        raise DPCInterpError(
+            "criterion 'accuracy' needs the column corrupted_correct; "
+            "add the outcomes of generate(..., plans=plan_corruption(...))"
+        )
+    thresholds = np.append(np.unique(values)[::-1], -np.inf)
+    gains = stats["corrupted_correct"].to_numpy(int) - stats["correct"].to_numpy(int)
+    total_gains = [int(gains[values > threshold].sum()) for threshold in thresholds]
+    return float(thresholds[int(np.argmax(total_gains))])

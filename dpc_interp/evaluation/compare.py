@@ -1,70 +1,47 @@
-"""Methods on the same problems: where each one fires, what it corrupts, and its answers put together (METHOD 6).
+"""Methods compared on the same problems: where each fires and what it answers (docs/method.md, section 6).
 
-Greedy decoding is deterministic: a triggered method takes the answer under the corrupted prompt where it fires and
-prompt tuning's elsewhere. The trigger's threshold is calibrated on validation problems, never on those reported.
+Greedy decoding is deterministic, so a triggered method takes the answer under the corrupted prompt where it fires and
+the answer of prompt tuning elsewhere. The trigger threshold is calibrated on validation problems, never on reported
+ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from dpc_interp.analysis.analyse import Analysis
+from dpc_interp.analysis.options import Options
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger, trigger_statistics
-from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.evaluation.jobs import Intervention
-from dpc_interp.evaluation.options import Corrupts, Options
+from dpc_interp.errors import DPCInterpError
+from dpc_interp.evaluation.methods import METHODS, Contexts
 from dpc_interp.evaluation.stages import Stages
-from dpc_interp.lm.generation import Transcript
-from dpc_interp.tasks.problems import Problem, check_distinct
-
-Fires = Literal["never", "rule", "rate", "always", "wrong"]
-"""Where: nowhere; by the rule; at random as often as the rule; everywhere; where pt was wrong (a ceiling)."""
-METHODS: dict[str, tuple[Fires, Corrupts]] = {
-    "base": ("never", "peak"),
-    "pt": ("never", "peak"),
-    "random": ("rate", "random"),
-    "always": ("always", "peak"),
-    "dpc": ("rule", "peak"),
-    "oracle": ("wrong", "peak"),
-    "dpc, random token": ("rule", "random"),
-    "dpc, mask only": ("rule", "mask only"),
-    "dpc, gamma only": ("rule", "gamma only"),
-}
-"""Method -> where it fires and what it corrupts; `base` has no prompt. The last three ablate dpc."""
-Contexts = Mapping[str, Intervention]
-"""Further methods: within such a context every problem is answered again."""
+from dpc_interp.generation.transcript import Transcript
+from dpc_interp.interventions.option_plans import plans_from_options
+from dpc_interp.tasks.problem import Problem, check_distinct
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`instances` and `statistics`: see `Results`. `fixes`: where `always` sets pt right, or None."""
+    """The answers of all methods.
+
+    Attributes:
+        instances, statistics, analysis, runs: see `Results`.
+        fixes: by instance, whether `always` corrects an answer that PT got wrong; None without `always`.
+    """
 
     instances: pd.DataFrame
     statistics: pd.DataFrame
-    fixes: np.ndarray | None
+    fixes: pd.Series | None
     analysis: Analysis
     runs: list[Transcript]
 
 
-def check_methods(methods: Sequence[str], contexts: Contexts) -> None:
-    """Refuse methods that are not known, and contexts that cannot be told apart."""
-    for method in methods:
-        if method not in METHODS:
-            raise UnknownNameError("method", method, list(METHODS))
-    for name, context in contexts.items():
-        if name in METHODS:
-            raise DPCInterpError(f"{name!r} is the name of a method; name the context otherwise")
-        if " at 0x" in repr(context):
-            raise DPCInterpError(f"the context {name!r} must tell its options by its repr; make it a frozen dataclass")
-
-
 def check_problems(problems: Sequence[Problem], validation: Sequence[Problem]) -> None:
-    """Refuse no problems, several tasks, or problems that calibrate and are reported."""
+    """Raise `DPCInterpError` for no problems, several tasks, or problems that both calibrate and are reported."""
     if not problems:
         raise DPCInterpError("there are no problems to evaluate; load some")
     check_distinct(problems)
@@ -79,25 +56,36 @@ def check_problems(problems: Sequence[Problem], validation: Sequence[Problem]) -
         )
 
 
-def needs_rule(methods: Sequence[str]) -> bool:
-    """Whether some method fires by the trigger, or as often as it."""
-    return any(METHODS[method][0] in ("rule", "rate") for method in methods)
+def analyse_pt(
+    stages: Stages, problems: Sequence[Problem], options: Options, prefix: str = ""
+) -> tuple[list[Transcript], Analysis]:
+    """The transcripts of prompt tuning and their analysis; `prefix` starts the names of both stages."""
+    pt = stages.runs(f"{prefix}pt", problems, stages.prompt, options.max_new_tokens, draft=True)
+    return pt, stages.analysis(f"{prefix}analysis", pt, options.target, options.head_reduction)
 
 
-def calibrate(
-    stages: Stages, validation: Sequence[Problem], options: Options, draft_rationales: bool = False
-) -> tuple[TriggerRule, pd.DataFrame]:
-    """The rule and the validation statistics it is calibrated on, with `corrupted_correct` where the criterion asks."""
-    pt = stages.runs("validation-pt", validation, stages.prompt, options.max_new_tokens, draft_rationales)
-    found = stages.analysis("validation-analysis", pt, options.target, options.head_reduction)
-    stats = trigger_statistics(found, **options.trigger)
+def statistics_of(analysis: Analysis, options: Options) -> pd.DataFrame:
+    """`trigger_statistics` with these options."""
+    return trigger_statistics(
+        analysis, deep=options.deep, shallow=options.shallow, beta=options.beta, exclude_sink=options.exclude_sink
+    )
+
+
+def calibrate(stages: Stages, validation: Sequence[Problem], options: Options) -> tuple[TriggerRule, pd.DataFrame]:
+    """The trigger rule, and the validation statistics that it is calibrated on.
+
+    The statistics have the column `corrupted_correct` where the criterion needs it.
+    """
+    pt, analysis = analyse_pt(stages, validation, options, "validation-")
+    stats = statistics_of(analysis, options)
     if options.criterion == "accuracy":
-        corrupted = stages.corrupted("validation", pt, options.plans("peak", found), options.max_new_tokens)
+        plans = plans_from_options(options, "peak", analysis)
+        corrupted = stages.corrupted("validation", pt, plans, options.max_new_tokens)
         stats = stats.assign(corrupted_correct=[corrupted[instance].correct for instance in stats["instance"]])
     rule = calibrate_trigger(stats, options.criterion, options.statistic)
     if options.alpha_offset:
-        told = f"{rule.criterion} {options.alpha_offset:+g}"
-        rule = replace(rule, threshold=rule.threshold + options.alpha_offset, criterion=told)
+        criterion = f"{rule.criterion} {options.alpha_offset:+g}"
+        rule = replace(rule, threshold=rule.threshold + options.alpha_offset, criterion=criterion)
     return rule, stats
 
 
@@ -108,49 +96,65 @@ def compare(
     rule: TriggerRule | None,
     options: Options,
     *,
-    name: str = "",
+    prefix: str = "",
     contexts: Contexts | None = None,
-    draft_rationales: bool = False,
 ) -> Comparison:
-    """Answer `problems` by each method; without a rule no method may need one. `name` begins those of the stages."""
-    pt = stages.runs(f"{name}pt", problems, stages.prompt, options.max_new_tokens, draft_rationales)
-    found = stages.analysis(f"{name}analysis", pt, options.target, options.head_reduction)
-    stats = trigger_statistics(found, **options.trigger)
-    by_rule = [] if rule is None else stats["instance"][rule.fires(stats)].tolist()
-    fired = _fired(pt, stats["instance"].tolist(), by_rule, options.seed)
+    """Answer `problems` by each method.
+
+    Args:
+        stages: where the work is done and stored.
+        problems: of one task.
+        methods: names from `METHODS`; `pt` is always among the results.
+        rule: the trigger; None: no method may need one.
+        options: what is computed.
+        prefix: starts the names of the stages.
+        contexts: further methods, see `evaluate`.
+    """
+    pt, analysis = analyse_pt(stages, problems, options, prefix)
+    stats = statistics_of(analysis, options)
+    fired_by_rule = [] if rule is None else stats["instance"][rule.fires(stats)].tolist()
+    fired = _where_each_fires(pt, stats["instance"].tolist(), fired_by_rule, options.seed)
     answers: dict[str, list[Transcript]] = {"pt": pt}
     if "base" in methods:
-        answers["base"] = stages.runs(f"{name}base", problems, None, options.max_new_tokens)
-    chosen = {method: METHODS[method] for method in methods if method not in ("base", "pt")}
-    for what in dict.fromkeys(what for _, what in chosen.values()):
-        users = {method: fired[where] for method, (where, used) in chosen.items() if used == what}
-        needed = [run for run, wanted in zip(pt, np.any(list(users.values()), axis=0), strict=True) if wanted]
-        corrupted = stages.corrupted(f"{name}{what}", needed, options.plans(what, found), options.max_new_tokens)
-        for method, where in users.items():
-            answers[method] = [corrupted[run.problem.id] if f else run for run, f in zip(pt, where, strict=True)]
-    order = {method: fired[METHODS[method][0]] for method in METHODS if method in answers}
+        answers["base"] = stages.runs(f"{prefix}base", problems, None, options.max_new_tokens)
+    corrupting = {method: METHODS[method] for method in methods if method not in ("base", "pt")}
+    for corrupts in dict.fromkeys(corrupts for _, corrupts in corrupting.values()):
+        users = {method: fired[fires] for method, (fires, used) in corrupting.items() if used == corrupts}
+        needed = [run for run, any_fires in zip(pt, np.any(list(users.values()), axis=0), strict=True) if any_fires]
+        plans = plans_from_options(options, corrupts, analysis)
+        corrupted = stages.corrupted(f"{prefix}{corrupts}", needed, plans, options.max_new_tokens)
+        for method, fires_at in users.items():
+            answers[method] = [
+                corrupted[run.problem.id] if fires else run for run, fires in zip(pt, fires_at, strict=True)
+            ]
+    fires_by_method = {method: fired[METHODS[method][0]] for method in METHODS if method in answers}
     for method, context in (contexts or {}).items():
-        changed = stages.corrupted(f"{name}{method}", pt, None, options.max_new_tokens, within=context)
+        changed = stages.corrupted(f"{prefix}{method}", pt, None, options.max_new_tokens, within=context)
         answers[method] = list(changed.values())
-        order[method] = np.ones(len(pt), dtype=bool)
+        fires_by_method[method] = np.ones(len(pt), dtype=bool)
     fixes = None
     if "always" in methods:
-        fixes = np.array([now.correct and not run.correct for now, run in zip(answers["always"], pt, strict=True)])
-    frames = [_instance_frame(stages.prompt.name, method, answers[method], where) for method, where in order.items()]
-    return Comparison(pd.concat(frames, ignore_index=True), stats, fixes, found, pt)
+        fixed = [after.correct and not before.correct for after, before in zip(answers["always"], pt, strict=True)]
+        fixes = pd.Series(fixed, index=[run.problem.id for run in pt])
+    frames = [
+        _instance_frame(stages.prompt.name, method, answers[method], fires) for method, fires in fires_by_method.items()
+    ]
+    return Comparison(pd.concat(frames, ignore_index=True), stats, fixes, analysis, pt)
 
 
-def _fired(pt: list[Transcript], usable: list[str], by_rule: list[str], seed: int) -> dict[str, np.ndarray]:
-    """Where each kind of trigger fires, one boolean a problem; never where there is no rationale to measure."""
+def _where_each_fires(
+    pt: list[Transcript], analysed: list[str], fired_by_rule: list[str], seed: int
+) -> dict[str, np.ndarray]:
+    """By kind of trigger, one boolean per problem; never True where there is no rationale to analyse."""
     names = [run.problem.id for run in pt]
-    measured, chosen = np.isin(names, usable), np.isin(names, by_rule)
-    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(measured))[: int(chosen.sum())]
+    can_fire, by_rule = np.isin(names, analysed), np.isin(names, fired_by_rule)
+    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(can_fire))[: int(by_rule.sum())]
     return {
         "never": np.zeros(len(pt), dtype=bool),
-        "rule": chosen,
-        "rate": np.isin(np.arange(len(pt)), drawn),
-        "always": measured,
-        "wrong": measured & np.array([not run.correct for run in pt]),
+        "rule": by_rule,
+        "matched_rate": np.isin(np.arange(len(pt)), drawn),
+        "always": can_fire,
+        "oracle": can_fire & np.array([not run.correct for run in pt]),
     }
 
 

@@ -1,47 +1,50 @@
-"""Cells of a grid, measured: settings (model, task, prompt) x cells (options, methods) -> tidy rows.
+"""A grid of evaluations: settings (model, task, prompt) times cells (options, methods) give tidy rows.
 
-Cells share a folder: a stage (answers, an analysis, one corrupted answer) is computed once, whatever number of cells
-needs it, and what was stopped goes on. All that is named is loaded and checked before the first cell.
+Cells share a folder, so a stage (answers, an analysis, one corrupted answer) is computed once, however many cells need
+it, and an interrupted grid resumes. Everything that is named is loaded and checked before the first cell.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
 
-from dpc_interp.analysis.accumulation import deep_layers, shallow_layers
+from dpc_interp.analysis.layers import deep_layers, layer_range, shallow_layers
+from dpc_interp.analysis.options import Options
 from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.evaluation.compare import Contexts, calibrate, check_methods, check_problems, compare, needs_rule
-from dpc_interp.evaluation.engine import Engine, check_engine, open_engine
-from dpc_interp.evaluation.methods import validation_of
-from dpc_interp.evaluation.options import Options
-from dpc_interp.evaluation.stages import SHARD_SIZE, Stages, check_sizes, model_digest, problem_digest, prompt_digest
-from dpc_interp.evaluation.statistics import summarise
-from dpc_interp.evaluation.store import SharedStore, digest
-from dpc_interp.lm.generation import questions_of
-from dpc_interp.lm.hooked import HookedModel
-from dpc_interp.lm.loading import load_model
-from dpc_interp.lm.soft_prompt import SoftPrompt, check_prompt, load_prompt
-from dpc_interp.tasks.problems import Problem, load_problems
+from dpc_interp.evaluation.compare import calibrate, check_problems, compare
+from dpc_interp.evaluation.evaluate import N_VALIDATION, validation_problems
+from dpc_interp.evaluation.methods import Contexts, check_methods, needs_rule
+from dpc_interp.evaluation.stages import Stages, problem_digest, prompt_digest
+from dpc_interp.evaluation.summary import summarise
+from dpc_interp.execution.digest import digest, model_digest
+from dpc_interp.execution.engine import Engine
+from dpc_interp.execution.run_config import RunConfig
+from dpc_interp.execution.store import SharedStore
+from dpc_interp.interventions.option_plans import check_options
+from dpc_interp.models.encoding import encode_questions
+from dpc_interp.models.hooked import HookedModel
+from dpc_interp.models.loading import load_model
+from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt, load_prompt
+from dpc_interp.tasks.problem import Problem
+from dpc_interp.tasks.registry import load_problems
 
 SPLITS = ("test", "validation")
 Models = str | HookedModel | Sequence[str | HookedModel]
 Tasks = str | Sequence[str] | Sequence[Problem] | Sequence[Sequence[Problem]]
 Prompts = str | SoftPrompt | Sequence[str | SoftPrompt]
-OPTIONS = tuple(option.name for option in fields(Options))
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One model, prompt and task: where every cell of a grid is measured. `problems`: by split."""
+    """One model, prompt and task, in which every cell of a grid is measured; `problems` by split."""
 
     model_name: str
     model: HookedModel
@@ -62,89 +65,46 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Which problems: `n` of the test and `n_validation` of the validation split, drawn with `problem_seed`.
+class ProblemSample:
+    """Which problems a grid draws.
 
-    `validation` gives, by task, the validation problems of tasks that have none of their own.
+    Attributes:
+        n: test problems of each named task.
+        n_validation: validation problems of each named task.
+        problem_seed: of both draws.
+        validation: by task, the validation problems of tasks that have no validation split.
     """
 
     n: int = 200
-    n_validation: int = 200
+    n_validation: int = N_VALIDATION
     problem_seed: int = 0
     validation: Mapping[str, Sequence[Problem]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class How:
-    """How a grid is computed; its rows do not depend on it. `out`: a folder that keeps what is finished."""
-
-    out: str | Path | None = None
-    batch_size: int = 128
-    draft_rationales: bool = True
-    progress: bool = True
-    shard_size: int = SHARD_SIZE
-    engine: str = "local"
-    n_workers: int | None = None
-
-    def __post_init__(self) -> None:
-        check_sizes(self.batch_size, self.shard_size)
-        check_engine(self.engine, self.n_workers)
-
-    def stages(self, setting: Setting, engine: Engine) -> Stages:
-        """The stages of a setting in the shared folder."""
-        return Stages(
-            setting.model,
-            SharedStore(self.out),
-            setting.prompt,
-            engine,
-            batch_size=self.batch_size,
-            shard_size=self.shard_size,
-            progress=False,
-            model_key=setting.model_key,
-        )
-
-
-def make_options(changes: Mapping[str, Any]) -> Options:
-    """`Options` of these values; an unknown name is refused, and layers may be any sequence."""
-    for name in changes:
-        if name not in OPTIONS:
-            raise UnknownNameError("option", name, OPTIONS)
-    layers = {name: tuple(changes[name]) for name in ("deep", "shallow") if changes.get(name) is not None}
-    return Options(**{**changes, **layers})
-
-
 def prepare(
-    models: Models, tasks: Tasks, prompts: Prompts, cells: Sequence[Cell], splits: Sequence[str], draw: Draw
+    models: Models, tasks: Tasks, prompts: Prompts, cells: Sequence[Cell], splits: Sequence[str], sample: ProblemSample
 ) -> list[Setting]:
-    """Load all that a grid names, and refuse what cannot be measured, before any work."""
+    """Load everything that a grid names, and raise `DPCInterpError` for what cannot be measured, before any work."""
     for split in splits:
         if split not in SPLITS:
             raise UnknownNameError("split", split, SPLITS)
     for cell in cells:
         check_methods(cell.methods, cell.contexts)
-    calibrated = "validation" in splits or any(needs_rule(cell.methods) for cell in cells)
-    problems = [_problems(task, draw, calibrated) for task in _several_tasks(tasks)]
-    loaded_prompts = [load_prompt(p) if isinstance(p, str) else p for p in _several(prompts)]
-    named = [(m, load_model(m)) if isinstance(m, str) else (str(m.cfg.model_name), m) for m in _several(models)]
-    kinds = {"model": [name for name, _ in named], "prompt": [p.name for p in loaded_prompts]}
-    kinds["task"] = [of_task["test"][0].task for of_task in problems]
-    for kind, names in kinds.items():
-        twice = [name for name in names if names.count(name) > 1]
-        if twice or not names:
-            reason = f"two of the {kind}s are named {twice[0]!r}" if twice else f"there is no {kind}"
-            raise DPCInterpError(f"{reason}; the rows need one name for each")
-    for (_, model), prompt in product(named, loaded_prompts):
-        check_prompt(model, prompt.vectors)
-        for cell, of_task in product(cells, problems):
-            cell.options.check(model, prompt, [p for of_split in of_task.values() for p in of_split])
-        longest = max((cell.options.max_new_tokens for cell in cells), default=0)
-        for of_split in (of_split for of_task in problems for of_split in of_task.values()):
-            questions_of(model, of_split, prompt.n_virtual, longest)
-    keys = {name: model_digest(model) for name, model in named}
+    calibrates = "validation" in splits or any(needs_rule(cell.methods) for cell in cells)
+    problems = [_problems_by_split(task, sample, calibrates) for task in _as_task_list(tasks)]
+    loaded_prompts = [load_prompt(p) if isinstance(p, str) else p for p in _as_list(prompts)]
+    loaded_models = [(m, load_model(m)) if isinstance(m, str) else (str(m.cfg.model_name), m) for m in _as_list(models)]
+    task_names = [by_split["test"][0].task for by_split in problems]
+    _check_names("model", [name for name, _ in loaded_models])
+    _check_names("prompt", [prompt.name for prompt in loaded_prompts])
+    _check_names("task", task_names)
+    for (_, model), prompt, by_split in product(loaded_models, loaded_prompts, problems):
+        _check_setting(model, prompt, by_split, cells)
+    keys = {name: model_digest(model) for name, model in loaded_models}
     return [
-        Setting(name, model, keys[name], prompt, task, of_task)
-        for (name, model), (task, of_task), prompt in product(
-            named, zip(kinds["task"], problems, strict=True), loaded_prompts
+        Setting(name, model, keys[name], prompt, task, by_split)
+        for (name, model), (task, by_split), prompt in product(
+            loaded_models, zip(task_names, problems, strict=True), loaded_prompts
         )
     ]
 
@@ -153,48 +113,54 @@ def measure(
     settings: Sequence[Setting],
     cells_of: Callable[[Setting, Stages], Sequence[Cell]],
     splits: Sequence[str],
-    how: How,
+    run: RunConfig,
 ) -> pd.DataFrame:
     """The rows of the cells of every setting."""
     frames = []
-    with open_engine(how.engine, how.n_workers) as engine:
+    if run.speculate_from_gold is None:  # a grid reports no timings
+        run = replace(run, speculate_from_gold=True)
+    with run.open_engine() as engine:
         for setting in settings:
-            stages = how.stages(setting, engine)
+            stages = _open_stages(setting, run, engine)
             cells = cells_of(setting, stages)
-            where = f"{setting.task} {setting.prompt.name}"
-            for cell in tqdm(cells, desc=where, unit="cell", disable=not how.progress):
+            desc = f"{setting.task} {setting.prompt.name}"
+            for cell in tqdm(cells, desc=desc, unit="cell", disable=not run.progress):
                 for split in splits:
-                    made_with = _made_with(setting, cell, split)
-                    name = f"cell-{digest(json.dumps(made_with, sort_keys=True).encode())}"
-                    rows = stages.store.stage(name, partial(_rows, setting, stages, cell, split, how))
-                    stages.store.describe(name, made_with)
-                    told = _columns(setting, cell, split)
-                    frames.append(pd.DataFrame([told] * len(rows), index=rows.index).join(rows))
+                    manifest = _cell_manifest(setting, cell, split)
+                    name = f"cell-{digest(json.dumps(manifest, sort_keys=True).encode())}"
+                    rows = stages.store.stage(name, partial(_cell_rows, setting, stages, cell, split))
+                    stages.store.write_manifest(name, manifest)
+                    columns = _cell_columns(setting, cell, split)
+                    frames.append(pd.DataFrame([columns] * len(rows), index=rows.index).join(rows))
     return pd.concat(frames, ignore_index=True)
 
 
-def _rows(setting: Setting, stages: Stages, cell: Cell, split: str, how: How) -> pd.DataFrame:
+def _open_stages(setting: Setting, run: RunConfig, engine: Engine) -> Stages:
+    quiet = replace(run, progress=False)  # the bar over cells is enough
+    return Stages(setting.model, SharedStore(run.out), setting.prompt, engine, quiet, model_key=setting.model_key)
+
+
+def _cell_rows(setting: Setting, stages: Stages, cell: Cell, split: str) -> pd.DataFrame:
     """`summarise` of one cell, and the threshold of its trigger."""
     rule = None
     if needs_rule(cell.methods):
-        rule, _ = calibrate(stages, setting.problems["validation"], cell.options, how.draft_rationales)
-    found = compare(
+        rule, _ = calibrate(stages, setting.problems["validation"], cell.options)
+    compared = compare(
         stages,
         setting.problems[split],
         cell.methods,
         rule,
         cell.options,
-        name="" if split == "test" else "validation-",  # the stages that calibrate
+        prefix="" if split == "test" else "validation-",  # the stages that calibrate
         contexts=cell.contexts,
-        draft_rationales=how.draft_rationales,
     )
-    rows = summarise(found.instances, seed=cell.options.seed)
+    rows = summarise(compared.instances, seed=cell.options.seed)
     rows.insert(0, "threshold", float("nan") if rule is None else rule.threshold)
     return rows[rows["method"].isin([*cell.methods, *cell.contexts])].reset_index(drop=True)
 
 
-def _made_with(setting: Setting, cell: Cell, split: str) -> dict[str, object]:
-    """All that the rows of a cell depend on, as its manifest tells it."""
+def _cell_manifest(setting: Setting, cell: Cell, split: str) -> dict[str, object]:
+    """Everything that the rows of a cell depend on."""
     return asdict(cell.options) | {
         "methods": list(cell.methods),
         "contexts": {name: repr(context) for name, context in cell.contexts.items()},
@@ -206,44 +172,62 @@ def _made_with(setting: Setting, cell: Cell, split: str) -> dict[str, object]:
     }
 
 
-def _columns(setting: Setting, cell: Cell, split: str) -> dict[str, object]:
+def _cell_columns(setting: Setting, cell: Cell, split: str) -> dict[str, object]:
     n_layers = setting.model.cfg.n_layers
     options = asdict(cell.options)
-    options["deep"] = layer_label(cell.options.deep or deep_layers(n_layers))
-    options["shallow"] = layer_label(cell.options.shallow or shallow_layers(n_layers))
+    options["deep"] = layer_range(cell.options.deep or deep_layers(n_layers))
+    options["shallow"] = layer_range(cell.options.shallow or shallow_layers(n_layers))
     options |= {
         "token": str(cell.options.token),
         "beta": float("nan") if cell.options.beta is None else options["beta"],
     }
-    where = {"model": setting.model_name, "task": setting.task, "prompt": setting.prompt.name, "split": split}
-    return {**cell.labels, **where, "n_validation": len(setting.problems.get("validation", ())), **options}
+    setting_columns = {
+        "model": setting.model_name,
+        "task": setting.task,
+        "prompt": setting.prompt.name,
+        "split": split,
+        "n_validation": len(setting.problems.get("validation", ())),
+    }
+    return {**cell.labels, **setting_columns, **options}
 
 
-def layer_label(layers: Sequence[int]) -> str:
-    """`4`, `4-5` or `0,2`."""
-    if len(layers) > 1 and list(layers) == list(range(layers[0], layers[-1] + 1)):
-        return f"{layers[0]}-{layers[-1]}"
-    return ",".join(map(str, layers))
+def _check_names(kind: str, names: list[str]) -> None:
+    duplicates = [name for name in names if names.count(name) > 1]
+    if duplicates or not names:
+        reason = f"two of the {kind}s are named {duplicates[0]!r}" if duplicates else f"there is no {kind}"
+        raise DPCInterpError(f"{reason}; give each {kind} its own name")
 
 
-def _problems(task: str | Sequence[Problem], draw: Draw, calibrated: bool) -> dict[str, Sequence[Problem]]:
-    """The problems of a task by split."""
-    test = load_problems(task, "test", draw.n, draw.problem_seed) if isinstance(task, str) else list(task)
+def _check_setting(
+    model: HookedModel, prompt: SoftPrompt, by_split: Mapping[str, Sequence[Problem]], cells: Sequence[Cell]
+) -> None:
+    check_prompt(model, prompt.vectors)
+    for cell in cells:
+        check_options(cell.options, model, prompt, [problem for split in by_split.values() for problem in split])
+    longest = max((cell.options.max_new_tokens for cell in cells), default=0)
+    for problems in by_split.values():
+        encode_questions(model, problems, prompt.n_virtual, longest)
+
+
+def _problems_by_split(
+    task: str | Sequence[Problem], sample: ProblemSample, calibrates: bool
+) -> dict[str, Sequence[Problem]]:
+    test = load_problems(task, "test", sample.n, sample.problem_seed) if isinstance(task, str) else list(task)
     check_problems(test, ())
-    if not calibrated:
+    if not calibrates:
         return {"test": test}
-    validation = draw.validation.get(test[0].task)
+    validation = sample.validation.get(test[0].task)
     if validation is None:
         name = task if isinstance(task, str) else test[0].task
-        validation = validation_of(name, draw.n_validation, draw.problem_seed)
+        validation = validation_problems(name, sample.n_validation, sample.problem_seed)
     check_problems(test, validation)
     return {"test": test, "validation": validation}
 
 
-def _several(given: Any) -> list[Any]:
-    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
-def _several_tasks(tasks: Tasks) -> list[Any]:
-    listed = _several(tasks)
+def _as_task_list(tasks: Tasks) -> list[Any]:
+    listed = _as_list(tasks)
     return [listed] if listed and all(isinstance(entry, Problem) for entry in listed) else listed

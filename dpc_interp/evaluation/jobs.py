@@ -1,4 +1,4 @@
-"""What a shard is made by: a job that can be sent to another process, which calls it with its model."""
+"""The jobs of an evaluation: each computes one shard, and can be sent to another process with its model."""
 
 from __future__ import annotations
 
@@ -9,52 +9,65 @@ from dataclasses import dataclass
 import pandas as pd
 from torch import Tensor
 
-from dpc_interp.analysis.analyse import Target, analyse
-from dpc_interp.analysis.saliency import HeadReduction
-from dpc_interp.evaluation.engine import Frames
-from dpc_interp.lm.generation import Transcript, generate
-from dpc_interp.lm.hooked import HookedModel
-from dpc_interp.lm.soft_prompt import PromptEdit, SoftPrompt
-from dpc_interp.tasks.problems import Problem
+from dpc_interp.analysis.analyse import analyse
+from dpc_interp.analysis.options import HeadReduction, Target
+from dpc_interp.execution.engine import Frames
+from dpc_interp.generation.generate import generate
+from dpc_interp.generation.transcript import Transcript
+from dpc_interp.models.hooked import HookedModel
+from dpc_interp.prompts.embed_hooks import PromptEdit
+from dpc_interp.prompts.soft_prompt import SoftPrompt
+from dpc_interp.tasks.problem import Problem
 
 Intervention = Callable[[HookedModel], AbstractContextManager[object]]
-"""Changes a model within a context; a frozen dataclass, so that its `repr` tells it from others (knock-out, ACT)."""
+"""Maps a model to a context in which it is changed (knock-out, ACT). A frozen dataclass: its repr identifies it."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """A shard of answers: rows of `columns` and generated_tokens."""
+class GenerateShard:
+    """Generates one shard of answers.
+
+    Attributes:
+        columns: further columns of the frame, one value per problem.
+        problems: that are answered.
+        prompt: in front of each question; None: the bare model.
+        plans: one corruption of the prompt per problem, or None.
+        draft_tokens: a likely answer for each problem, or None.
+        max_new_tokens, batch_size: see `generate`.
+        within: a change of the model during generation, or None.
+        progress: show a progress bar.
+    """
 
     columns: Mapping[str, list[str]]
     problems: list[Problem]
     prompt: SoftPrompt | None
     plans: list[PromptEdit] | None
-    drafts: list[Tensor] | None
+    draft_tokens: list[Tensor] | None
     max_new_tokens: int
     batch_size: int
     within: Intervention | None
     progress: bool
 
     def __call__(self, model: HookedModel) -> Frames:
-        """Generate them."""
+        """The frame `answers`: `columns`, and generated_tokens (a list of token ids)."""
         with nullcontext() if self.within is None else self.within(model):
-            made = generate(
+            runs = generate(
                 model,
                 self.problems,
                 self.prompt,
                 plans=self.plans,
-                drafts=self.drafts,
+                draft_tokens=self.draft_tokens,
                 max_new_tokens=self.max_new_tokens,
                 batch_size=self.batch_size,
                 progress=self.progress,
             )
-        tokens = [run.generated_tokens.tolist() for run in made]
+        tokens = [run.generated_tokens.tolist() for run in runs]
         return {"answers": pd.DataFrame({**self.columns, "generated_tokens": tokens})}
 
 
 @dataclass(frozen=True)
-class Analysed:
-    """A shard of an analysis: the frames of `Analysis`."""
+class AnalyseShard:
+    """Analyses one shard of transcripts; the attributes are arguments of `analyse`."""
 
     runs: list[Transcript]
     prompt: SoftPrompt
@@ -63,13 +76,12 @@ class Analysed:
     progress: bool
 
     def __call__(self, model: HookedModel) -> Frames:
-        """Analyse them."""
-        found = analyse(
+        """The frames of `Analysis`, by name."""
+        return analyse(
             model,
             self.runs,
             self.prompt,
             target=self.target,
             head_reduction=self.head_reduction,
             progress=self.progress,
-        )
-        return {name: getattr(found, name) for name in ("flow", "accumulation", "tokens", "instances")}
+        ).frames

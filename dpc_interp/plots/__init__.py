@@ -1,4 +1,16 @@
-"""Figures from tidy frames: data first, `ax` in and out, nothing shown or saved, no model in sight."""
+"""Figures from tidy frames.
+
+Every plot takes a frame first, draws into `ax` and returns it; no plot shows or saves a figure, or needs a model. The
+columns of the frames are those of `analysis/schema.py`.
+
+Example:
+    >>> import dpc_interp as dpc
+    >>> model, prompt = dpc.load_model("reasoner"), dpc.load_prompt("reasoner/story")
+    >>> runs = dpc.generate(model, dpc.load_problems("story", n=2), prompt, progress=False)
+    >>> analysis = dpc.analyse(model, runs, prompt, progress=False)
+    >>> dpc.plots.plot_accumulation(analysis.accumulation).get_ylabel()
+    'layer'
+"""
 
 from __future__ import annotations
 

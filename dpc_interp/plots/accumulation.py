@@ -1,4 +1,7 @@
-"""Where information gathers (METHOD 3): acc_l(j), mean over i in Q and R of I_l(i, j), by layer and virtual token j."""
+"""Where information accumulates (docs/method.md, section 3): acc_l(j), mean over i in Q and R of I_l(i, j).
+
+l is a layer, j a virtual token; Q and R are the question and the rationale.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.evaluation.intervals import mean_interval
 from dpc_interp.plots.colorbar import add_colorbar, log_norm
 from dpc_interp.plots.frames import by_instance, check_finite, check_frame, layer_span, matrix, select_layers
 from dpc_interp.plots.style import BLUE, GREY, drawing_axes
+from dpc_interp.plots.virtual_tokens import draw_token_bars, set_token_axis
+from dpc_interp.stats.bootstrap import mean_interval
 
 COLUMNS = ["instance", "layer", "virtual_token", "value"]
 
@@ -28,33 +33,44 @@ def plot_accumulation(
     colorbar: bool = True,
     **style: Any,
 ) -> Axes:
-    """Heat map, layer by virtual token, of the mean over instances of the `accumulation` frame.
+    """Heat map of the mean accumulation over instances, by layer and virtual token.
 
-    `vmax` ends the colour scale, which is logarithmic and spans `decades` powers of ten; `style` goes to `Axes.imshow`.
+    Args:
+        frame: `accumulation` frame.
+        ax: where to draw; None: a new figure.
+        vmax: accumulation at the upper end of the colour scale; None: the largest mean.
+        decades: powers of ten that the logarithmic colour scale spans below `vmax`.
+        colorbar: draw a colour bar; `add_colorbar` draws one for several maps.
+        style: keywords of `Axes.imshow`.
+
+    Returns:
+        The axes.
 
     Raises:
         DPCInterpError: a column is missing, there are no rows, a value is not finite, or none is above zero.
+
+    Example:
+        >>> import pandas as pd
+        >>> from dpc_interp import plots
+        >>> rows = {"instance": "a", "layer": [0, 0, 1, 1], "virtual_token": [0, 1, 0, 1], "value": [4.0, 1, 2, 1]}
+        >>> plots.plot_accumulation(pd.DataFrame(rows)).images[0].get_array().tolist()
+        [[4.0, 1.0], [2.0, 1.0]]
     """
     check_frame(frame, "accumulation", COLUMNS)
     check_finite(frame, "accumulation", ["value"])
     table = frame.pivot_table(index="layer", columns="virtual_token", values="value", aggfunc="mean", observed=True)
-    rows, columns = [int(layer) for layer in table.index], [int(token) for token in table.columns]
+    layers, tokens = [int(layer) for layer in table.index], [int(token) for token in table.columns]
     with drawing_axes(ax) as axes:
-        extent = (columns[0] - 0.5, columns[-1] + 0.5, rows[0] - 0.5, rows[-1] + 0.5)
-        axes.imshow(
-            matrix(table),
-            **{
-                "origin": "lower",
-                "aspect": "auto",
-                "extent": extent,
-                "cmap": "viridis",
-                "norm": log_norm(matrix(table), vmax, decades, "accumulation frame"),
-                **style,
-            },
-        )
-        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
+        keywords = {
+            "origin": "lower",
+            "aspect": "auto",
+            "extent": (tokens[0] - 0.5, tokens[-1] + 0.5, layers[0] - 0.5, layers[-1] + 0.5),
+            "cmap": "viridis",
+            "norm": log_norm(matrix(table), vmax, decades, "accumulation frame"),
+        }
+        axes.imshow(matrix(table), **{**keywords, **style})
+        set_token_axis(axes)
         axes.yaxis.set_major_locator(MaxNLocator(8, integer=True))
-        axes.set_xlabel("virtual token $j$")
         axes.set_ylabel("layer")
         if colorbar:
             add_colorbar(axes, label="mean flow received, acc$(j)$", extend="min")
@@ -72,48 +88,47 @@ def plot_accumulation_profile(
 ) -> Axes:
     """Mean accumulation over the shallow layers by virtual token, with its 95% band over instances.
 
-    The grey line is the mean over tokens; the bars, on the right-hand axis, are the share of instances whose largest
-    accumulation is at that token.
+    The dashed grey line is the mean over tokens. The bars, on the right-hand axis, are the share of instances whose
+    accumulation token it is: the token with the largest accumulation.
 
     Args:
         frame: `accumulation` frame.
-        shallow: the layers averaged over.
-        ax: where to draw; default a new figure. The right-hand axis is its twin.
-        exclude: virtual tokens left out of the argmax (an attention sink); they stay on the line.
-        seed: of the bootstrap.
-        style: to `Axes.plot`, the line.
+        shallow: the layers to average over.
+        ax: where to draw; None: a new figure. The right-hand axis is its twin.
+        exclude: virtual tokens that cannot be the accumulation token (an attention sink); the line still shows them.
+        seed: seed of the bootstrap.
+        style: keywords of `Axes.plot` for the line.
+
+    Returns:
+        The axes of the line.
 
     Raises:
-        DPCInterpError: a column is missing, there are no rows, a value is not finite, or no such layer.
+        DPCInterpError: a column is missing, there are no rows, a value is not finite, the frame lacks one of the
+            layers, or all tokens are excluded.
     """
     check_frame(frame, "accumulation", COLUMNS)
     check_finite(frame, "accumulation", ["value"])
-    chosen, layers = select_layers(frame, "accumulation", shallow)
-    table = by_instance(chosen, "virtual_token")
-    tokens = table.columns.to_numpy()
-    values = matrix(table)
-    candidates = ~np.isin(tokens, list(exclude))
-    if not candidates.any():
-        raise DPCInterpError("the accumulation frame's column 'virtual_token' holds no token that is not excluded")
-    peaks = np.nanargmax(np.where(candidates, values, -np.inf), axis=1)
-    share = 100 * np.bincount(peaks, minlength=len(tokens)) / len(values)
+    rows, layers = select_layers(frame, "accumulation", shallow)
+    table = by_instance(rows, "virtual_token")
+    tokens, values = table.columns.to_numpy(), matrix(table)
+    percent = _percent_peaking(values, ~np.isin(tokens, list(exclude)))
     mean, low, high = mean_interval(values, seed=seed)
 
     with drawing_axes(ax) as axes:
-        twin = axes.twinx()
-        twin.bar(tokens, share, width=0.7, color="0.85", label="share of instances peaking at $j$")
-        twin.set_ylim(0, 100)
-        twin.set_ylabel("instances peaking here (%)", color=GREY)
-        twin.tick_params(axis="y", colors=GREY)
-        twin.spines["right"].set(visible=True, color=GREY)
-        axes.set_zorder(twin.get_zorder() + 1)  # the line before the bars
-        axes.patch.set_visible(False)
+        draw_token_bars(axes, tokens, percent, top=100, ylabel="instances peaking here (%)")
         axes.fill_between(tokens, low, high, color=BLUE, alpha=0.25, linewidth=0)
         (line,) = axes.plot(tokens, mean, **{"color": BLUE, "marker": "o", "label": "mean, 95% band", **style})
         level = axes.axhline(float(mean.mean()), color=GREY, linestyle="--", linewidth=0.8, label="mean over tokens")
         axes.set_ylim(0, 1.25 * float(np.nanmax(high)))  # room for the legend
-        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
-        axes.set_xlabel("virtual token $j$")
+        set_token_axis(axes)
         axes.set_ylabel(f"acc$(j)$, {layer_span(layers)}")
         axes.legend(handles=[line, level], loc="upper center", ncols=2, handlelength=1.6)
     return axes
+
+
+def _percent_peaking(values: NDArray[np.float64], is_candidate: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Percent of instances [token] whose largest accumulation in `values` [instance, token] is at each candidate."""
+    if not is_candidate.any():
+        raise DPCInterpError("all virtual tokens of the accumulation frame are excluded; exclude fewer")
+    peaks = np.nanargmax(np.where(is_candidate, values, -np.inf), axis=1)
+    return 100 * np.bincount(peaks, minlength=values.shape[1]) / len(values)

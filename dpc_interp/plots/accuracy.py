@@ -1,4 +1,4 @@
-"""Who wins: accuracy of each method on each task, a dot with its 95% interval (METHOD 6)."""
+"""Accuracy of each method on each task, a dot with its 95% interval (docs/method.md, section 6)."""
 
 from __future__ import annotations
 
@@ -9,50 +9,57 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.plots.frames import check_finite, check_frame
-from dpc_interp.plots.style import COLUMN_WIDTH, MARKERS, PALETTE, drawing_axes
+from dpc_interp.plots.frames import check_finite, check_frame, matrix
+from dpc_interp.plots.intervals import draw_intervals, name_rows, separate_rows
+from dpc_interp.plots.style import COLUMN_WIDTH, drawing_axes, series_style
 
-SPREAD = 0.6
-"""Height, of 1 a method, over which its tasks are spread."""
+ROW_SPREAD = 0.6
+"""Height that the tasks of one method are spread over; rows are 1 apart."""
 
 
 def plot_accuracy(summary: pd.DataFrame, *, ax: Axes | None = None, **style: Any) -> Axes:
-    """Methods (rows, first on top) by tasks (colour and marker): accuracy in % with its interval.
+    """Accuracy with its interval in %, methods as rows (the first on top), tasks by colour and marker.
 
     Args:
-        summary: `results.summary` frame (task, method, accuracy, low, high; shares from 0 to 1), one row each.
-        ax: where to draw; default a new figure.
-        style: to `Axes.errorbar`, all tasks.
+        summary: `summary` frame of `Results` (task, method, accuracy, low, high; shares from 0 to 1), one row each.
+        ax: where to draw; None: a new figure.
+        style: keywords of `Axes.errorbar` for all tasks.
+
+    Returns:
+        The axes.
 
     Raises:
-        DPCInterpError: a column is missing, there are no rows, a value is not a share, or a task and method come twice.
+        DPCInterpError: a column is missing, there are no rows, a value is not a share, or a method has several rows
+            on one task.
+
+    Example:
+        >>> import pandas as pd
+        >>> from dpc_interp import plots
+        >>> rows = {"task": "story", "method": ["pt", "dpc"], "accuracy": [0.5, 0.75], "low": 0.4, "high": 0.9}
+        >>> plots.plot_accuracy(pd.DataFrame(rows)).containers[0].lines[0].get_xdata().tolist()
+        [50.0, 75.0]
     """
-    columns = ["task", "method", "accuracy", "low", "high"]
-    check_frame(summary, "summary", columns)
-    check_finite(summary, "summary", columns[2:])
-    for column in columns[2:]:
+    shares = ["accuracy", "low", "high"]
+    check_frame(summary, "summary", ["task", "method", *shares])
+    check_finite(summary, "summary", shares)
+    for column in shares:
         if not summary[column].between(0, 1).all():
             raise DPCInterpError(f"the summary frame's column {column!r} must hold shares from 0 to 1")
     if summary.duplicated(["task", "method"]).any():
         raise DPCInterpError("the summary frame's column 'method' names a method twice on one task; give one row each")
     methods = [str(method) for method in summary["method"].drop_duplicates()]
     tasks = list(summary["task"].drop_duplicates())
+    shifts = ROW_SPREAD * (np.arange(len(tasks)) / max(1, len(tasks) - 1) - 0.5) if len(tasks) > 1 else np.zeros(1)
 
     with drawing_axes(ax, (COLUMN_WIDTH, 0.7 + 0.36 * len(methods))) as axes:
-        shifts = SPREAD * (np.arange(len(tasks)) / max(1, len(tasks) - 1) - 0.5) if len(tasks) > 1 else np.zeros(1)
         for i, task in enumerate(tasks):
             rows = summary[summary["task"] == task]
-            middle = 100 * rows["accuracy"].to_numpy(dtype=np.float64)
-            below = middle - 100 * rows["low"].to_numpy(dtype=np.float64)
-            above = 100 * rows["high"].to_numpy(dtype=np.float64) - middle
             heights = [methods.index(str(method)) + float(shifts[i]) for method in rows["method"]]
-            look = {"color": PALETTE[i % len(PALETTE)], "fmt": MARKERS[i % len(MARKERS)], "elinewidth": 0.8}
-            axes.errorbar(middle, heights, xerr=np.maximum([below, above], 0.0), label=str(task), **{**look, **style})
-        for edge in range(1, len(methods)):
-            axes.axhline(edge - 0.5, color="0.9", linewidth=0.5, zorder=0)
-        axes.set_yticks(range(len(methods)), methods)
-        axes.set_ylim(len(methods) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
+            series = series_style(i)
+            keywords = {"color": series.color, "fmt": series.marker, "label": str(task), **style}
+            draw_intervals(axes, heights, *(100 * matrix(rows[shares]).T), horizontal=True, **keywords)
+        separate_rows(axes, len(methods))
+        name_rows(axes, methods)
         axes.set_xlabel("accuracy (%), 95% interval")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(4, len(tasks)), handlelength=1.2)
     return axes

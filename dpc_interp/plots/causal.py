@@ -1,11 +1,13 @@
-"""Does the saliency tell what matters? Knock-outs by layer, deletion and insertion curves, sanity checks (METHOD 7.3).
+"""Causal controls of the saliency: knockouts by layer, deletion and insertion curves, sanity checks.
 
-Lines are means over instances with 95% bands; repeated random draws of an instance are averaged first.
+See docs/method.md, section 7.3. Lines are means over instances with 95% bands; repeated random draws of one instance
+are averaged first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,23 +16,31 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.evaluation.intervals import mean_interval
-from dpc_interp.plots.frames import check_finite, check_frame, matrix
-from dpc_interp.plots.style import BLUE, DASHES, GREY, MARKERS, PALETTE, VERMILLION, drawing_axes
+from dpc_interp.plots.frames import by_instance, check_finite, check_frame, matrix
+from dpc_interp.plots.intervals import draw_intervals
+from dpc_interp.plots.style import BLUE, GREY, VERMILLION, SeriesStyle, drawing_axes, series_style
+from dpc_interp.stats.bootstrap import mean_interval
 
-DEEP = -1
-"""`layer` of the rows about the deep layers at once."""
-LABELS = {
-    "loss_change": "change in loss (nats)",
-    "answer_probability_change": "change in $p$(answer)",
-    "answer_changed": "answers changed (share)",
-}
-LOOKS = {
-    "top": ("highest saliency", VERMILLION, "-", "o"),
-    "random": ("random", GREY, "--", "^"),
-    "bottom": ("lowest saliency", BLUE, "-.", "s"),
-}
-ORDERS = {"saliency": "top", "random": "random", "reverse": "bottom"}
+LABELS: Mapping[str, str] = MappingProxyType(
+    {
+        "loss_change": "change in loss (nats)",
+        "answer_probability_change": "change in $p$(answer)",
+        "answer_changed": "answers changed (share)",
+    }
+)
+"""Column of the `knockouts` frame -> label of the y axis."""
+EDGE_STYLES: Mapping[str, SeriesStyle] = MappingProxyType(
+    {
+        "top": SeriesStyle("highest saliency", VERMILLION, "-", "o"),
+        "random": SeriesStyle("random", GREY, "--", "^"),
+        "bottom": SeriesStyle("lowest saliency", BLUE, "-.", "s"),
+    }
+)
+"""Value of the column `edges` -> how its line is drawn."""
+ORDERS: Mapping[str, str] = MappingProxyType({"saliency": "top", "random": "random", "reverse": "bottom"})
+"""Order of a curve -> the edges that come first in it."""
+KINDS: Mapping[str, str] = MappingProxyType({"deletion": "removed", "insertion": "put back"})
+"""Kind of a curve -> what happens to its edges."""
 
 
 def plot_knockout_by_layer(
@@ -42,19 +52,26 @@ def plot_knockout_by_layer(
     seed: int = 0,
     **style: Any,
 ) -> Axes:
-    """Effect of knocking out the edges of highest and lowest saliency, and random ones, by layer; the last: all deep.
+    """Effect of knocking out edges by layer, and in all deep layers at once as the last point.
+
+    There is one line each for the edges of highest saliency, the edges of lowest saliency and random edges.
 
     Args:
-        frame: `knockouts` of `causal_edges`.
+        frame: `knockouts` frame of `causal_edges`.
         value: `loss_change`, `answer_probability_change` or `answer_changed`.
-        absolute: draw its size, on a logarithmic axis where anything changed: a saliency without a sign tells no more,
-            and the effects span many powers of ten. A mean of exactly 0 has no point there.
-        ax: where to draw; default a new figure.
-        seed: of the bootstrap.
-        style: to `Axes.plot`, all lines.
+        absolute: draw the size of the effect, since saliency has no sign; on a logarithmic axis where any effect is
+            above zero, since effects span many powers of ten. A mean of exactly 0 then has no point.
+            `answer_changed` is always drawn on a linear axis.
+        ax: where to draw; None: a new figure.
+        seed: seed of the bootstrap.
+        style: keywords of `Axes.plot` for all lines.
+
+    Returns:
+        The axes.
 
     Raises:
-        DPCInterpError: a column is missing, no rows, or nothing finite in `value`.
+        UnknownNameError: an unknown `value`.
+        DPCInterpError: a column is missing, or no row has a finite `value`.
     """
     if value not in LABELS:
         raise UnknownNameError("value", value, list(LABELS))
@@ -62,23 +79,20 @@ def plot_knockout_by_layer(
     rows = frame[frame[value].notna()]
     check_finite(rows, "knockouts", [value])
     rows = rows.assign(value=rows[value].abs() if absolute else rows[value])
-    layers = sorted(int(layer) for layer in rows["layer"].unique() if layer != DEEP)
+    layers = sorted(int(layer) for layer in rows["layer"].dropna().unique())
     last = max(layers, default=0)
-    size = absolute and value != "answer_changed"
+    is_size = absolute and value != "answer_changed"
     with drawing_axes(ax) as axes:
-        if size and (rows["value"] > 0).any():
+        if is_size and (rows["value"] > 0).any():
             axes.set_yscale("log")
-        for edges in (name for name in LOOKS if (rows["edges"] == name).any()):
+        for edges, series in EDGE_STYLES.items():
             of_edges = rows[rows["edges"] == edges]
-            _line(axes, _table(of_edges[of_edges["layer"] != DEEP], "layer"), edges, seed, style)
-            deep = _table(of_edges[of_edges["layer"] == DEEP].assign(layer=_beyond(last)), "layer")
-            if len(deep):
-                _point(axes, deep, edges, seed)
-        ticks = MaxNLocator(8, integer=True).tick_values(0, last)
-        shown = [int(tick) for tick in ticks if tick in layers]
-        axes.set_xticks([*shown, _beyond(last)], [*map(str, shown), "deep"])
+            in_deep_layers = of_edges[of_edges["layer"].isna()].assign(layer=_separate_position(last))
+            _draw_line(axes, by_instance(of_edges[of_edges["layer"].notna()], "layer"), series, seed, style)
+            _draw_point(axes, by_instance(in_deep_layers, "layer"), series, seed)
+        _name_ticks(axes, [tick for tick in _integer_ticks(8, last) if tick in layers], last, "deep")
         axes.set_xlabel("layer")
-        axes.set_ylabel(LABELS[value].replace("change in", "size of change in") if size else LABELS[value])
+        axes.set_ylabel(LABELS[value].replace("change in", "size of change in") if is_size else LABELS[value])
         axes.legend(title="edges knocked out")
     return axes
 
@@ -92,34 +106,41 @@ def plot_deletion_curves(
     seed: int = 0,
     **style: Any,
 ) -> Axes:
-    """Change in loss against the share of prompt-to-late edges removed (`deletion`) or put back (`insertion`).
+    """Change in loss against the share of edges, from the prompt to the late half, that are removed or put back.
 
     Args:
-        frame: `curves` of `causal_edges`.
-        kind: `deletion` or `insertion`.
+        frame: `curves` frame of `causal_edges`.
+        kind: `deletion` (edges are removed) or `insertion` (edges are put back).
         absolute: draw the size of the change.
-        ax, seed, style: as in `plot_knockout_by_layer`.
+        ax: where to draw; None: a new figure.
+        seed: seed of the bootstrap.
+        style: keywords of `Axes.plot` for all lines.
+
+    Returns:
+        The axes.
 
     Raises:
-        DPCInterpError: a column is missing, no rows of this kind, or a value not finite.
+        UnknownNameError: an unknown `kind`.
+        DPCInterpError: a column is missing, there are no rows of this kind, or a value is not finite.
     """
     check_frame(frame, "curves", ["instance", "kind", "order", "fraction", "loss_change"])
-    if kind not in ("deletion", "insertion"):
-        raise UnknownNameError("kind", kind, ["deletion", "insertion"])
+    if kind not in KINDS:
+        raise UnknownNameError("kind", kind, list(KINDS))
     rows = frame[frame["kind"] == kind]
     if rows.empty:
         raise DPCInterpError(f"the curves frame has no rows of kind {kind!r}")
     check_finite(rows, "curves", ["loss_change"])
     rows = rows.assign(value=rows["loss_change"].abs() if absolute else rows["loss_change"])
     with drawing_axes(ax) as axes:
-        for order in (name for name in ORDERS if (rows["order"] == name).any()):
-            _line(axes, _table(rows[rows["order"] == order], "fraction"), ORDERS[order], seed, style)
+        for order, edges in ORDERS.items():
+            table = by_instance(rows[rows["order"] == order], "fraction")
+            _draw_line(axes, table, EDGE_STYLES[edges], seed, style)
         if not absolute:
             axes.axhline(0, color=GREY, linewidth=0.6)
-        axes.set_xlabel(f"share of edges {'removed' if kind == 'deletion' else 'put back'}")
+        axes.set_xlabel(f"share of edges {KINDS[kind]}")
         axes.set_ylabel("size of change in loss (nats)" if absolute else "change in loss (nats)")
         axes.ticklabel_format(axis="y", scilimits=(-2, 3))
-        axes.legend(title=f"first {'removed' if kind == 'deletion' else 'put back'}")
+        axes.legend(title=f"first {KINDS[kind]}")
     return axes
 
 
@@ -132,16 +153,23 @@ def plot_sanity(
     seed: int = 0,
     **style: Any,
 ) -> Axes:
-    """Correlation with the true saliency by number of randomised layers, a line a layer; at `answers` the other check.
+    """Correlation with the true saliency by number of randomised layers, one line per layer.
+
+    The last point of each layer is the other check, shuffled answers.
 
     Args:
-        frame: of `saliency_sanity`.
-        source: `prompt` or `all`: where the compared edges come from.
-        layers: whose saliency is drawn; None: the first, the middle and the last.
-        ax, seed, style: as in `plot_knockout_by_layer`.
+        frame: frame of `saliency_sanity`.
+        source: the compared edges: `prompt` (from virtual tokens) or `all` (from every earlier position).
+        layers: layers whose saliency is drawn; None: the first, the middle and the last.
+        ax: where to draw; None: a new figure.
+        seed: seed of the bootstrap.
+        style: keywords of `Axes.plot` for all lines.
+
+    Returns:
+        The axes.
 
     Raises:
-        DPCInterpError: a column is missing, or no rows of this source and these layers.
+        DPCInterpError: a column is missing, or there are no rows of this source and these layers.
     """
     check_frame(frame, "sanity", ["instance", "test", "n_randomised", "layer", "source", "value"])
     known = sorted({int(layer) for layer in frame["layer"]})
@@ -149,72 +177,61 @@ def plot_sanity(
     rows = frame[(frame["source"] == source) & frame["layer"].isin(layers)]
     if rows.empty:
         raise DPCInterpError(f"the sanity frame has no rows with 'source' {source!r} and 'layer' in {layers}")
-    intact = rows[rows["test"] == "weights"].drop_duplicates(["instance", "layer"])
-    intact = intact.assign(n_randomised=0, value=1.0)  # the model as it is, against itself
+    last = int(rows["n_randomised"].max())
     with drawing_axes(ax) as axes:
-        looks = {
-            str(layer): (
-                f"layer {layer}",
-                PALETTE[i % len(PALETTE)],
-                DASHES[i % len(DASHES)],
-                MARKERS[i % len(MARKERS)],
-            )
-            for i, layer in enumerate(layers)
-        }
-        last = int(rows["n_randomised"].max())
-        for layer in layers:
+        for i, layer in enumerate(layers):
+            series = series_style(i, f"layer {layer}")
             of_layer = rows[rows["layer"] == layer]
-            weights = pd.concat([intact[intact["layer"] == layer], of_layer[of_layer["test"] == "weights"]])
-            _line(axes, _table(weights, "n_randomised"), str(layer), seed, style, looks)
-            answers = of_layer[of_layer["test"] == "answers"].assign(n_randomised=_beyond(last))
-            if len(answers):
-                _point(axes, _table(answers, "n_randomised"), str(layer), seed, looks)
+            weights = _with_intact_model(of_layer[of_layer["test"] == "weights"])
+            answers = of_layer[of_layer["test"] == "answers"].assign(n_randomised=_separate_position(last))
+            _draw_line(axes, by_instance(weights, "n_randomised"), series, seed, style)
+            _draw_point(axes, by_instance(answers, "n_randomised"), series, seed)
         axes.axhline(0, color=GREY, linewidth=0.6)
-        shown = [int(tick) for tick in MaxNLocator(6, integer=True).tick_values(0, last) if 0 <= tick <= last]
-        axes.set_xticks([*shown, _beyond(last)], [*map(str, shown), "answers\nshuffled"])
+        _name_ticks(axes, _integer_ticks(6, last), last, "answers\nshuffled")
         axes.set_xlabel("layers randomised, from the top")
         axes.set_ylabel("Spearman correlation")
         axes.legend(title="saliency of")
     return axes
 
 
-def _beyond(last: int) -> float:
-    """Where what belongs to no layer stands, its name clear of the last layer's."""
+def _with_intact_model(weights: pd.DataFrame) -> pd.DataFrame:
+    """Add the intact model, whose saliency correlates with itself at 1, to the rows of one layer."""
+    intact = weights.drop_duplicates("instance").assign(n_randomised=0, value=1.0)
+    return pd.concat([intact, weights])
+
+
+def _separate_position(last: int) -> float:
+    """Where a point that belongs to no layer is drawn, far enough right that its name is clear of the last layer's."""
     return last + max(1.5, last / 6)
 
 
-def _table(rows: pd.DataFrame, x: str) -> pd.DataFrame:
-    return rows.pivot_table(index="instance", columns=x, values="value", aggfunc="mean", observed=True)
+def _integer_ticks(n: int, last: int) -> list[int]:
+    """About `n` whole numbers from 0 to `last`."""
+    return [int(tick) for tick in MaxNLocator(n, integer=True).tick_values(0, last) if 0 <= tick <= last]
 
 
-def _line(
-    axes: Axes,
-    table: pd.DataFrame,
-    name: str,
-    seed: int,
-    style: Mapping[str, Any],
-    looks: Mapping[str, tuple[str, str, Any, str]] = LOOKS,
-) -> None:
-    if table.empty:
+def _name_ticks(axes: Axes, ticks: Sequence[int], last: int, separate_name: str) -> None:
+    """Name the ticks by their numbers, and the separate position."""
+    axes.set_xticks([*ticks, _separate_position(last)], [*map(str, ticks), separate_name])
+
+
+def _draw_line(axes: Axes, table: pd.DataFrame, series: SeriesStyle, seed: int, style: Mapping[str, Any]) -> None:
+    """Draw the mean over instances (rows) against the columns of `table`, with its 95% band; nothing if it is empty."""
+    if table.empty:  # a kind of edges or a check that was not run, or whose values are all NaN
         return
-    label, color, dash, marker = looks[name]
     mean, low, high = mean_interval(matrix(table), seed=seed)
     if axes.get_yscale() == "log":
         mean, high = np.where(mean > 0, mean, np.nan), np.where(mean > 0, high, np.nan)
     x = table.columns.to_numpy(dtype=float)
-    axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
-    line = {"color": color, "linestyle": dash, "marker": marker, **style}
-    axes.plot(x, mean, label=label, **line)
+    axes.fill_between(x, low, high, color=series.color, alpha=0.2, linewidth=0)
+    axes.plot(x, mean, label=series.label, **{**series.line(), **style})
 
 
-def _point(
-    axes: Axes,
-    table: pd.DataFrame,
-    name: str,
-    seed: int,
-    looks: Mapping[str, tuple[str, str, Any, str]] = LOOKS,
-) -> None:
-    _, color, _, marker = looks[name]
-    mean, low, high = mean_interval(matrix(table), seed=seed)
+def _draw_point(axes: Axes, table: pd.DataFrame, series: SeriesStyle, seed: int) -> None:
+    """Draw the mean over instances with its 95% interval at the single column of `table`; nothing if it is empty."""
+    if table.empty:
+        return
     x = table.columns.to_numpy(dtype=float)
-    axes.errorbar(x, mean, [mean - low, high - mean], color=color, marker=marker, linestyle="none", capsize=2)
+    # Thicker than elsewhere: `elinewidth=None` is the width of the lines that the point belongs to.
+    keywords: dict[str, Any] = {"color": series.color, "fmt": series.marker, "capsize": 2, "elinewidth": None}
+    draw_intervals(axes, x, *mean_interval(matrix(table), seed=seed), **keywords)

@@ -1,30 +1,43 @@
-"""What every plot asks of its frame: it has its columns, it has rows, and its outcome is known."""
+"""Checks and selections that the plots share: required columns, finite values, outcomes, layers and axis labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dpc_interp.analysis.layers import deep_layers, layer_range
 from dpc_interp.errors import DPCInterpError
 
-LABELS = {
+LABELS: Mapping[str, str] = {
     "late_share": "late share $R$",
     "deep_flow": "deep flow $P→R$",
     "shallow_flow": "shallow flow $P→Q$",
+    "peak_ratio": "peak ratio",
+    "nll": "mean token NLL",
+    "length": "length (tokens)",
+    "answer_nll": "answer-token NLL",
 }
-LABELS |= {"peak_ratio": "peak ratio", "nll": "mean token NLL", "length": "length (tokens)"}
-LABELS |= {"answer_nll": "answer-token NLL"}
+"""Column -> its label on an axis. `label` derives the label of any other column from its name."""
 
 
 def check_frame(frame: pd.DataFrame, name: str, columns: Sequence[str]) -> None:
-    """Raise `DPCInterpError` unless `frame` has all `columns` and at least one row; `name` stands in the message."""
+    """Check that a frame has the required columns and at least one row.
+
+    Args:
+        frame: the frame that is plotted.
+        name: what the error message calls it.
+        columns: the required columns.
+
+    Raises:
+        DPCInterpError: a column is missing, or there are no rows.
+    """
     for column in columns:
         if column not in frame.columns:
-            has = ", ".join(map(str, frame.columns)) or "none"
-            raise DPCInterpError(f"the {name} frame lacks the column {column!r}; it has: {has}")
+            present = ", ".join(map(str, frame.columns)) or "none"
+            raise DPCInterpError(f"the {name} frame lacks the column {column!r}; it has: {present}")
     if frame.empty:
         raise DPCInterpError(
             f"the {name} frame is empty; it needs rows with the columns {', '.join(map(repr, columns))}"
@@ -32,7 +45,16 @@ def check_frame(frame: pd.DataFrame, name: str, columns: Sequence[str]) -> None:
 
 
 def check_outcome(frame: pd.DataFrame, name: str, *, both: bool = False) -> None:
-    """Raise unless the column `correct` is boolean; with `both`, unless it holds right and wrong instances."""
+    """Check that the column `correct` is boolean.
+
+    Args:
+        frame: the frame that is plotted.
+        name: what the error message calls it.
+        both: also require at least one right and one wrong instance.
+
+    Raises:
+        DPCInterpError: `correct` is missing, is not boolean, or holds one outcome only where both are required.
+    """
     check_frame(frame, name, ["correct"])
     if not pd.api.types.is_bool_dtype(frame["correct"]) or frame["correct"].isna().any():
         raise DPCInterpError(f"the {name} frame's column 'correct' must hold True or False in every row")
@@ -42,45 +64,65 @@ def check_outcome(frame: pd.DataFrame, name: str, *, both: bool = False) -> None
 
 
 def check_finite(frame: pd.DataFrame, name: str, columns: Sequence[str]) -> None:
-    """Raise unless every value of `columns` is a finite number."""
+    """Check that columns hold finite numbers only.
+
+    Args:
+        frame: the frame that is plotted.
+        name: what the error message calls it.
+        columns: the columns to check.
+
+    Raises:
+        DPCInterpError: a column is missing, there are no rows, or a value is not finite.
+    """
     check_frame(frame, name, columns)
     for column in columns:
-        bad = int((~np.isfinite(frame[column].to_numpy(dtype=float))).sum())
-        if bad:
-            raise DPCInterpError(f"the {name} frame's column {column!r} holds {bad} values that are not finite")
+        n_bad = int((~np.isfinite(frame[column].to_numpy(dtype=float))).sum())
+        if n_bad:
+            raise DPCInterpError(f"the {name} frame's column {column!r} holds {n_bad} values that are not finite")
 
 
 def select_layers(frame: pd.DataFrame, name: str, layers: Sequence[int] | None) -> tuple[pd.DataFrame, list[int]]:
-    """The rows of `layers` and those layers; default the deep ones, the last third (at least one)."""
+    """Select the rows of some layers.
+
+    Args:
+        frame: a frame with the column `layer`.
+        name: what the error message calls it.
+        layers: the layers to select; None: the last third of the layers in the frame, at least one.
+
+    Returns:
+        The selected rows and the sorted layers.
+
+    Raises:
+        DPCInterpError: `layers` is empty, or the frame has no rows of one of them.
+    """
     known = sorted({int(layer) for layer in frame["layer"]})
-    chosen = known[-max(1, len(known) // 3) :] if layers is None else sorted({int(layer) for layer in layers})
+    if layers is None:
+        chosen = [known[i] for i in deep_layers(len(known))]
+    else:
+        chosen = sorted({int(layer) for layer in layers})
     unknown = [layer for layer in chosen if layer not in known]
-    if unknown or not chosen:
-        raise DPCInterpError(
-            f"the {name} frame's column 'layer' lacks {unknown or 'any layer asked for'}; it has: {known}"
-        )
+    if unknown:
+        raise DPCInterpError(f"the {name} frame's column 'layer' lacks {unknown}; it has: {known}")
+    if not chosen:
+        raise DPCInterpError(f"no layers to plot; name at least one layer of the {name} frame: {known}")
     return frame[frame["layer"].isin(chosen)], chosen
 
 
 def layer_span(layers: Sequence[int]) -> str:
-    """`layer 5`, `layers 4–7` or `layers 1, 4, 6`."""
-    if len(layers) == 1:
-        return f"layer {layers[0]}"
-    if list(layers) == list(range(layers[0], layers[-1] + 1)):
-        return f"layers {layers[0]}–{layers[-1]}"
-    return f"layers {', '.join(map(str, layers))}"
+    """Write sorted layers as `layer 5`, `layers 4–7` or `layers 1, 4, 6`."""
+    return f"layer{'s' if len(layers) > 1 else ''} {layer_range(layers, dash='–', comma=', ')}"
 
 
 def by_instance(frame: pd.DataFrame, columns: str) -> pd.DataFrame:
-    """Mean `value` of each instance (rows, sorted) at each value of `columns`; NaN where an instance has none."""
+    """Mean `value` of each instance (rows, sorted) at each value of the column `columns`; NaN where it has none."""
     return frame.pivot_table(index="instance", columns=columns, values="value", aggfunc="mean", observed=True)
 
 
 def matrix(table: pd.DataFrame) -> NDArray[np.float64]:
-    """A table's numbers as float64."""
-    return table.to_numpy(dtype=np.float64)
+    """The numbers of a table as float64."""
+    return table.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def label(column: str) -> str:
-    """How a column is named on an axis."""
+    """The label of a column on an axis."""
     return LABELS.get(column, column.replace("_", " "))

@@ -1,29 +1,43 @@
-"""How much the options matter (METHOD 7.4): accuracy minus that of pt, by the value of each option.
+"""Accuracy minus that of pt by the value of each option (docs/method.md, section 7.4).
 
-Hollow marks are of the validation split, which selects; filled ones of the test split, which reports. The band marks
-the selected value, bold type the default.
+Hollow marks show the validation split, which selects a value; filled marks show the test split, which reports it. The
+band marks the selected value, bold type the default.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.plots.frames import check_finite, check_frame, label
+from dpc_interp.plots.frames import check_finite, check_frame, label, matrix
+from dpc_interp.plots.intervals import draw_intervals
 from dpc_interp.plots.style import BLUE, COLUMN_WIDTH, GREY, VERMILLION, drawing_axes, style_context
 
-COLUMNS = ["option", "value", "split", "default", "selected", "difference", "difference_low", "difference_high"]
-SPLIT_LOOKS = MappingProxyType({"validation": (-0.14, VERMILLION, "s", "white"), "test": (0.14, BLUE, "o", BLUE)})
-"""Split -> shift of its marks, colour, marker, fill."""
-NAMES = MappingProxyType(
+NUMBERS = ["difference", "difference_low", "difference_high"]
+COLUMNS = ["option", "value", "split", "default", "selected", *NUMBERS]
+
+
+class SplitStyle(NamedTuple):
+    """How the marks of a split are drawn; `shift` is their distance from the tick of the value."""
+
+    shift: float
+    color: str
+    marker: str
+    fill: str
+
+
+SPLIT_STYLES: Mapping[str, SplitStyle] = MappingProxyType(
+    {"validation": SplitStyle(-0.14, VERMILLION, "s", "white"), "test": SplitStyle(0.14, BLUE, "o", BLUE)}
+)
+"""Split -> how its marks are drawn."""
+OPTION_LABELS: Mapping[str, str] = MappingProxyType(
     {
         "alpha_offset": r"$\alpha$ minus calibrated",
         "beta": r"$\beta$ / mean deep flow",
@@ -32,50 +46,67 @@ NAMES = MappingProxyType(
         "deep": "deep layers",
     }
 )
-PANEL_HEIGHT, PANELS_A_ROW, LABEL_WIDTH = 1.45, 4, 7
-"""Inches; and characters in a line of a tick label."""
+"""Option -> label of the x axis, where its name alone would not do."""
+PANEL_HEIGHT = 1.45
+"""Height of a panel in inches."""
+PANELS_PER_ROW = 4
+TICK_LABEL_WIDTH = 7
+"""Characters of a tick label before it is broken."""
 
 
 def plot_sensitivity(frame: pd.DataFrame, *, axes: Sequence[Axes] | None = None, **style: Any) -> list[Axes]:
-    """A panel an option, in the order of the frame, on one scale; a new figure is two columns wide.
+    """One panel per option, in the order of the frame and on one scale.
 
     Args:
-        frame: rows of `sensitivity` of one model, task, prompt and method.
-        axes: where to draw, one for each option.
-        style: to `Axes.errorbar`, all panels.
+        frame: rows of `option_sensitivity` of one model, task, prompt and method.
+        axes: where to draw, one for each option; None: a new figure two columns wide.
+        style: keywords of `Axes.errorbar` for all panels.
+
+    Returns:
+        The axes of each option.
 
     Raises:
-        DPCInterpError: as `plot_sensitivity_panel`, or another number of axes than options.
+        DPCInterpError: as `plot_sensitivity_panel`, or the number of axes is not the number of options.
     """
     check_frame(frame, "sensitivity", COLUMNS)
     options = [str(option) for option in frame["option"].drop_duplicates()]
     if axes is not None:
         if len(axes) != len(options):
-            raise DPCInterpError(f"there are {len(axes)} axes for {len(options)} options; give one for each")
+            raise DPCInterpError(f"{len(axes)} axes for {len(options)} options; give one for each")
         return [plot_sensitivity_panel(frame, option=o, ax=ax, **style) for o, ax in zip(options, axes, strict=True)]
     _check(frame)
     with style_context():
-        columns = min(PANELS_A_ROW, len(options))
-        rows = -(-len(options) // columns)
-        size = (2 * COLUMN_WIDTH, 0.3 + PANEL_HEIGHT * rows)
-        figure, grid = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
+        n_columns = min(PANELS_PER_ROW, len(options))
+        n_rows = -(-len(options) // n_columns)
+        size = (2 * COLUMN_WIDTH, 0.3 + PANEL_HEIGHT * n_rows)
+        figure, grid = plt.subplots(n_rows, n_columns, figsize=size, sharey=True, squeeze=False)
         panels = list(grid.flat)
         for ax in panels[len(options) :]:
             ax.remove()
-        drawn = plot_sensitivity(frame, axes=panels[: len(options)], **style)
-        for i, ax in enumerate(drawn):
-            if i % columns:
+        panels = plot_sensitivity(frame, axes=panels[: len(options)], **style)
+        for i, ax in enumerate(panels):
+            if i % n_columns:
                 ax.set_ylabel("")
-        figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    return drawn
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return panels
 
 
 def plot_sensitivity_panel(frame: pd.DataFrame, *, option: str, ax: Axes | None = None, **style: Any) -> Axes:
-    """Accuracy minus pt, in points with its 95% interval, by the value of one option.
+    """Accuracy minus that of pt, in percentage points with its 95% interval, by the value of one option.
+
+    Args:
+        frame: rows of `option_sensitivity` of one model, task, prompt and method.
+        option: the option.
+        ax: where to draw; None: a new figure.
+        style: keywords of `Axes.errorbar` for both splits.
+
+    Returns:
+        The axes.
 
     Raises:
-        DPCInterpError: a column is missing, there are no rows, a number is not finite, no such option, or rows of
-            several models, tasks, prompts or methods.
+        UnknownNameError: the frame has no such option.
+        DPCInterpError: a column is missing, there are no rows, a number is not finite, or the rows are of several
+            models, tasks, prompts or methods.
     """
     _check(frame)
     known = [str(name) for name in frame["option"].drop_duplicates()]
@@ -85,35 +116,37 @@ def plot_sensitivity_panel(frame: pd.DataFrame, *, option: str, ax: Axes | None 
     values = [str(value) for value in rows["value"].drop_duplicates()]
     with drawing_axes(ax, (COLUMN_WIDTH, 1.8)) as axes:
         for value in rows.loc[rows["selected"], "value"].drop_duplicates():
-            at = values.index(str(value))
-            axes.axvspan(at - 0.4, at + 0.4, color="0.9", linewidth=0, zorder=0, label="selected on validation")
+            tick = values.index(str(value))
+            axes.axvspan(tick - 0.4, tick + 0.4, color="0.9", linewidth=0, zorder=0, label="selected on validation")
         axes.axhline(0, color=GREY, linewidth=0.6)
-        for split, (shift, color, marker, fill) in SPLIT_LOOKS.items():
-            group = rows[rows["split"] == split]
-            if group.empty:
+        for split, split_style in SPLIT_STYLES.items():
+            of_split = rows[rows["split"] == split]
+            if of_split.empty:
                 continue
-            middle = 100 * group["difference"].to_numpy(dtype=np.float64)
-            below = middle - 100 * group["difference_low"].to_numpy(dtype=np.float64)
-            above = 100 * group["difference_high"].to_numpy(dtype=np.float64) - middle
-            at_values = [values.index(str(value)) + shift for value in group["value"]]
-            look = {"color": color, "fmt": marker, "markerfacecolor": fill, "elinewidth": 0.8}
-            axes.errorbar(at_values, middle, np.maximum([below, above], 0.0), label=split, **{**look, **style})
-        axes.set_xticks(
-            range(len(values)),
-            [textwrap.fill(v.replace("_", " "), LABEL_WIDTH, break_long_words=False) for v in values],
-        )
-        axes.set_xlim(-0.6, len(values) - 0.4)
-        defaults = {str(value) for value in rows.loc[rows["default"], "value"]}
-        for tick, value in zip(axes.get_xticklabels(), values, strict=True):
-            tick.set_fontweight("bold" if value in defaults else "normal")
-        axes.set_xlabel(NAMES.get(option, label(option)))
+            positions = [values.index(str(value)) + split_style.shift for value in of_split["value"]]
+            keywords = {"color": split_style.color, "fmt": split_style.marker, "markerfacecolor": split_style.fill}
+            points = 100 * matrix(of_split[NUMBERS]).T
+            draw_intervals(axes, positions, *points, **{**keywords, "label": split, **style})
+        _name_values(axes, values, defaults={str(value) for value in rows.loc[rows["default"], "value"]})
+        axes.set_xlabel(OPTION_LABELS.get(option, label(option)))
         axes.set_ylabel("minus pt (points)")
     return axes
 
 
+def _name_values(axes: Axes, values: Sequence[str], defaults: set[str]) -> None:
+    """Name the values on the x axis, the default in bold."""
+    axes.set_xticks(
+        range(len(values)),
+        [textwrap.fill(value.replace("_", " "), TICK_LABEL_WIDTH, break_long_words=False) for value in values],
+    )
+    axes.set_xlim(-0.6, len(values) - 0.4)
+    for tick, value in zip(axes.get_xticklabels(), values, strict=True):
+        tick.set_fontweight("bold" if value in defaults else "normal")
+
+
 def _check(frame: pd.DataFrame) -> None:
     check_frame(frame, "sensitivity", COLUMNS)
-    check_finite(frame, "sensitivity", COLUMNS[-3:])
+    check_finite(frame, "sensitivity", NUMBERS)
     if frame.duplicated(["option", "value", "split"]).any():
         raise DPCInterpError(
             "the sensitivity frame's column 'value' holds a value twice; give the rows of one model, task, prompt and "

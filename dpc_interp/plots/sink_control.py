@@ -1,4 +1,7 @@
-"""What of C1 is the prompt's own: accumulation behind the trained prompt and its controls (METHOD 7.1)."""
+"""How much of claim C1 was learned: accumulation under the trained prompt and under control prompts.
+
+See docs/method.md, section 7.1, and `analysis/controls.py` for the conditions.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +11,42 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.evaluation.intervals import mean_interval
 from dpc_interp.plots.frames import by_instance, check_finite, check_frame, layer_span, matrix, select_layers
-from dpc_interp.plots.style import COLUMN_WIDTH, DASHES, GREY, MARKERS, PALETTE, drawing_axes
+from dpc_interp.plots.intervals import draw_intervals, name_rows
+from dpc_interp.plots.style import COLUMN_WIDTH, GREY, drawing_axes, series_style
+from dpc_interp.plots.virtual_tokens import set_token_axis
+from dpc_interp.stats.bootstrap import mean_interval
 
 COLUMNS = ["condition", "instance", "layer", "virtual_token", "value"]
-NULL = 2.0
-"""C1's null: the peak draws twice the mean."""
+NULL_RATIO = 2.0
+"""Null hypothesis of claim C1: the peak draws twice the mean."""
+ROW_SPREAD = 0.5
+"""Height that the prompts of one condition are spread over; rows are 1 apart."""
 
 
 def plot_sink_control(
     frame: pd.DataFrame, *, shallow: Sequence[int], ax: Axes | None = None, seed: int = 0, **style: Any
 ) -> Axes:
-    """Accumulation by virtual token, a line with its 95% band a condition, each instance as multiples of its mean.
+    """Accumulation by virtual token, one line with its 95% band a condition, in multiples of each instance's mean.
 
-    Strengths under different prompts cannot be compared; divided by the instance's mean over tokens they can, and 1 is
-    what a token draws that is like all others.
+    Accumulation is not comparable between prompts in absolute terms. Divided by the mean over tokens of the instance it
+    is comparable, and a token that receives as much as the average has the value 1.
 
     Args:
         frame: `sink_controls` frame of one prompt.
-        shallow: the layers averaged over.
-        ax: where to draw; default a new figure.
-        seed: of the bootstrap.
-        style: to `Axes.plot`, all lines.
+        shallow: the layers to average over.
+        ax: where to draw; None: a new figure.
+        seed: seed of the bootstrap.
+        style: keywords of `Axes.plot` for all lines.
+
+    Returns:
+        The axes.
 
     Raises:
-        DPCInterpError: a column is missing, there are no rows, a value is not finite, no such layer, or
-            several prompts.
+        DPCInterpError: a column is missing, there are no rows, a value is not finite, the frame lacks one of the
+            layers, or the rows are of several prompts.
     """
     check_frame(frame, "sink control", COLUMNS)
     check_finite(frame, "sink control", ["value"])
@@ -49,54 +58,54 @@ def plot_sink_control(
             table = by_instance(rows, "virtual_token")
             values = matrix(table)
             mean, low, high = mean_interval(values / values.mean(axis=1, keepdims=True), seed=seed)
-            color = PALETTE[i % len(PALETTE)]
-            look: dict[str, Any] = {"color": color, "marker": MARKERS[i % len(MARKERS)], "markersize": 2.5}
-            look["linestyle"] = DASHES[i % len(DASHES)]
-            axes.fill_between(table.columns, low, high, color=color, alpha=0.15, linewidth=0)
-            axes.plot(table.columns, mean, label=str(condition), **{**look, **style})
+            series = series_style(i, str(condition))
+            axes.fill_between(table.columns, low, high, color=series.color, alpha=0.15, linewidth=0)
+            axes.plot(table.columns, mean, label=series.label, **{**series.line(), "markersize": 2.5, **style})
         axes.axhline(1.0, color=GREY, linestyle="--", linewidth=0.8, zorder=0)
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
-        axes.set_xlabel("virtual token $j$")
+        set_token_axis(axes)
         axes.set_ylabel(f"acc$(j)$ / mean, {layer_span(layers)}")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handlelength=2.4)
     return axes
 
 
 def plot_sink_ratios(summary: pd.DataFrame, *, ax: Axes | None = None, **style: Any) -> Axes:
-    """Mean peak ratio with its 95% interval, conditions as rows, a mark a prompt; the dashed line is C1's null, 2.
+    """Mean peak ratio with its 95% interval, conditions as rows, prompts by colour and marker.
+
+    The dashed line is the null hypothesis of claim C1, a ratio of 2.
 
     Args:
         summary: `sink_summary` frame of one task.
-        ax: where to draw; default a new figure.
-        style: to `Axes.errorbar`, all prompts.
+        ax: where to draw; None: a new figure.
+        style: keywords of `Axes.errorbar` for all prompts.
+
+    Returns:
+        The axes.
 
     Raises:
-        DPCInterpError: a column is missing, there are no rows, a value is not finite, or a prompt's condition is there
-            twice.
+        DPCInterpError: a column is missing, there are no rows, a value is not finite, or a condition has several rows
+            of one prompt.
     """
-    columns = ["prompt", "condition", "peak_ratio", "low", "high"]
-    check_frame(summary, "sink summary", columns)
-    check_finite(summary, "sink summary", columns[2:])
-    if summary.duplicated(columns[:2]).any():
+    numbers = ["peak_ratio", "low", "high"]
+    check_frame(summary, "sink summary", ["prompt", "condition", *numbers])
+    check_finite(summary, "sink summary", numbers)
+    if summary.duplicated(["prompt", "condition"]).any():
         raise DPCInterpError("the sink summary frame holds a prompt's condition twice; give the rows of one task")
     conditions = list(summary["condition"].drop_duplicates())
     prompts = list(summary["prompt"].drop_duplicates())
-    shifts = 0.5 * (np.arange(len(prompts)) - (len(prompts) - 1) / 2) / max(1, len(prompts))
+    shifts = ROW_SPREAD * (np.arange(len(prompts)) - (len(prompts) - 1) / 2) / max(1, len(prompts))
     with drawing_axes(ax, (COLUMN_WIDTH, 0.9 + 0.32 * len(conditions))) as axes:
         for i, prompt in enumerate(prompts):
             rows = summary[summary["prompt"] == prompt]
-            middle, low, high = (rows[column].to_numpy(dtype=np.float64) for column in columns[2:])
             heights = [conditions.index(condition) + float(shifts[i]) for condition in rows["condition"]]
-            look = {"color": PALETTE[i % len(PALETTE)], "fmt": MARKERS[i % len(MARKERS)], "elinewidth": 0.8}
-            around = np.maximum([middle - low, high - middle], 0.0)
-            axes.errorbar(middle, heights, xerr=around, label=str(prompt), **{**look, **style})
-        axes.axvline(NULL, color=GREY, linestyle="--", linewidth=0.8, zorder=0)
-        axes.set_yticks(range(len(conditions)), conditions)
-        axes.set_ylim(len(conditions) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
+            series = series_style(i, str(prompt))
+            keywords = {"color": series.color, "fmt": series.marker, "label": series.label, **style}
+            draw_intervals(axes, heights, *matrix(rows[numbers]).T, horizontal=True, **keywords)
+        axes.axvline(NULL_RATIO, color=GREY, linestyle="--", linewidth=0.8, zorder=0)
+        name_rows(axes, conditions)
         axes.set_xlim(left=0)
         axes.set_xlabel("peak ratio, mean and 95% interval")
-        n_columns = min(3, len(prompts))  # to the right: over the names of the conditions is room
+        n_columns = min(3, len(prompts))
+        # Aligned to the right, so that a wide legend extends over the names of the conditions.
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=n_columns, handlelength=1.2)
     return axes

@@ -1,17 +1,21 @@
-"""Flow into each step of the rationale, from prompt, question and earlier steps, right against wrong (METHOD 2)."""
+"""Flow into each step of the rationale from prompt, question and earlier steps (docs/method.md, section 2).
+
+Lines are means over right (solid) and over wrong (dashed) instances with 95% bands.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.evaluation.intervals import mean_interval
 from dpc_interp.plots.frames import (
     by_instance,
     check_finite,
@@ -21,15 +25,18 @@ from dpc_interp.plots.frames import (
     matrix,
     select_layers,
 )
-from dpc_interp.plots.style import GREEN, GREY, ORANGE, OUTCOMES, PURPLE, drawing_axes
+from dpc_interp.plots.style import GREEN, GREY, ORANGE, OUTCOMES, PURPLE, SeriesStyle, drawing_axes
+from dpc_interp.stats.bootstrap import mean_interval
 
 COLUMNS = ["instance", "layer", "source", "source_step", "destination", "step", "value", "correct"]
-LOOKS = {
-    "prompt": ("prompt", PURPLE, "o"),
-    "question": ("question", GREEN, "^"),
-    "rationale": ("earlier steps", ORANGE, "D"),
-}
-"""By source: its name in the legend, colour and marker."""
+SOURCE_STYLES: Mapping[str, SeriesStyle] = MappingProxyType(
+    {
+        "prompt": SeriesStyle("prompt", PURPLE, "-", "o"),
+        "question": SeriesStyle("question", GREEN, "-", "^"),
+        "rationale": SeriesStyle("earlier steps", ORANGE, "-", "D"),
+    }
+)
+"""Source -> its name in the legend, colour and marker. The dash shows the outcome."""
 
 
 def plot_step_flow(
@@ -37,7 +44,7 @@ def plot_step_flow(
     *,
     ax: Axes | None = None,
     layers: Sequence[int] | None = None,
-    sources: Sequence[str] = ("prompt", "question", "rationale"),
+    sources: Sequence[str] = tuple(SOURCE_STYLES),
     min_instances: int = 5,
     log: bool = True,
     seed: int = 0,
@@ -45,70 +52,83 @@ def plot_step_flow(
 ) -> Axes:
     """Mean flow into each step from each source: right solid, wrong dashed, with 95% bands over instances.
 
-    From earlier steps is the mean over steps m < k of the flow into step k; flow within a step is left out.
+    The flow from earlier steps into step k is the mean over steps m < k; flow within a step is left out. Steps are
+    counted from 1 on the axis.
 
     Args:
         frame: `flow` frame joined with the column `correct` of the instances.
-        ax: where to draw; default a new figure.
-        layers: averaged over these; default the last third.
-        sources: any of prompt, question, rationale.
-        min_instances: a step reached by fewer instances of an outcome is not drawn for it.
-        log: logarithmic flow axis, as the sources differ in scale.
-        seed: of the bootstrap.
-        style: to `Axes.plot`, all lines.
+        ax: where to draw; None: a new figure.
+        layers: the layers to average over; None: the last third.
+        sources: any of `prompt`, `question` and `rationale` (earlier steps).
+        min_instances: smallest number of instances of an outcome whose mean is drawn at a step.
+        log: use a logarithmic axis, since the sources differ in scale.
+        seed: seed of the bootstrap.
+        style: keywords of `Axes.plot` for all lines.
+
+    Returns:
+        The axes.
 
     Raises:
-        DPCInterpError: a column is missing, no step has enough rows, a value is not finite, no such layer or source.
+        UnknownNameError: an unknown source.
+        DPCInterpError: a column is missing, too few instances reach any step, a value is not finite, or the frame
+            lacks one of the layers.
     """
     check_frame(frame, "flow", COLUMNS)
     check_outcome(frame, "flow")
     for source in sources:
-        if source not in LOOKS:
-            raise UnknownNameError("source", source, list(LOOKS))
+        if source not in SOURCE_STYLES:
+            raise UnknownNameError("source", source, list(SOURCE_STYLES))
     chosen, layers = select_layers(frame, "flow", layers)
-    rows = chosen[
-        (chosen["destination"] == "rationale") & (chosen["step"] >= 0) & (chosen["source_step"] < chosen["step"])
-    ]
-    rows = rows[(rows["source"] != "rationale") | (rows["source_step"] >= 0)]
-    if rows.empty:
-        raise DPCInterpError("the flow frame has no rows with 'step' from 0 on; only whole segments")
-    check_finite(rows, "flow", ["value"])
-    lines = {
-        (source, correct): _steps(rows[(rows["source"] == source) & (rows["correct"] == correct)], min_instances)
+    rows = _rows_into_steps(chosen)
+    tables = {
+        (source, correct): _flow_by_step(rows[(rows["source"] == source) & (rows["correct"] == correct)], min_instances)
         for source in sources
         for correct in OUTCOMES
     }
-    if all(table.empty for table in lines.values()):
+    if all(table.empty for table in tables.values()):
         raise DPCInterpError(f"no 'step' of the flow frame is reached by {min_instances} instances of one outcome")
 
     with drawing_axes(ax) as axes:
-        for (source, correct), table in lines.items():
+        for (source, correct), table in tables.items():
             if table.empty:
                 continue
-            _, color, marker = LOOKS[source]
-            steps = table.columns.to_numpy() + 1
+            outcome, series = OUTCOMES[correct], SOURCE_STYLES[source]
+            steps = table.columns.to_numpy(dtype=np.int64) + 1
             mean, low, high = mean_interval(matrix(table), seed=seed)
-            axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
-            line = {"color": color, "linestyle": OUTCOMES[correct].dash, "marker": marker, **style}
-            axes.plot(steps, mean, label=f"{source}, {OUTCOMES[correct].label}", **line)
+            axes.fill_between(steps, low, high, color=series.color, alpha=0.2, linewidth=0)
+            line = {**series.line(), "linestyle": outcome.dash, **style}
+            axes.plot(steps, mean, label=f"{source}, {outcome.label}", **line)
         if log:
             axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         axes.set_xlabel("step")
         axes.set_ylabel(f"flow into step, {layer_span(layers)}")
-        _legend(axes, sources)
+        _draw_legend(axes, sources)
     return axes
 
 
-def _steps(rows: pd.DataFrame, min_instances: int) -> pd.DataFrame:
+def _rows_into_steps(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of flow into single rationale steps, from whole prompt and question or from strictly earlier steps."""
+    rows = frame[(frame["destination"] == "rationale") & frame["step"].notna()]
+    is_earlier_step = (rows["source_step"] < rows["step"]).fillna(False)  # NA: the source is a whole segment
+    rows = rows[(rows["source"] != "rationale") | is_earlier_step]
+    if rows.empty:
+        raise DPCInterpError("the flow frame has no rows of single steps; 'step' is missing in all of them")
+    check_finite(rows, "flow", ["value"])
+    return rows
+
+
+def _flow_by_step(rows: pd.DataFrame, min_instances: int) -> pd.DataFrame:
     """Flow of each instance (rows) into each step (columns) that enough instances reach."""
     table = by_instance(rows, "step")
     return table.loc[:, table.notna().sum() >= min_instances]
 
 
-def _legend(ax: Axes, sources: Sequence[str]) -> None:
-    """Above the axes, sources by colour and marker; outcomes by dash."""
-    looks = [LOOKS[source] for source in sources]
-    handles = [Line2D([], [], color=color, marker=marker, label=name) for name, color, marker in looks]
-    handles += [Line2D([], [], color=GREY, linestyle=look.dash, label=look.label) for look in OUTCOMES.values()]
-    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+def _draw_legend(axes: Axes, sources: Sequence[str]) -> None:
+    """Draw the legend above the axes: sources by colour and marker, outcomes by dash."""
+    of_sources = [SOURCE_STYLES[source] for source in sources]
+    handles = [Line2D([], [], label=series.label, **series.line()) for series in of_sources]
+    handles += [
+        Line2D([], [], color=GREY, linestyle=outcome.dash, label=outcome.label) for outcome in OUTCOMES.values()
+    ]
+    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)

@@ -1,17 +1,17 @@
-"""One style for all figures: a colour-blind safe palette (Okabe-Ito), a style sheet, and how files keep the same bytes.
+"""One style for all figures: a colour-blind safe palette (Okabe and Ito), a style sheet and byte-identical files.
 
-Colour is never alone: what differs in colour differs in marker, dash or hatch too. A plot made without `ax` is drawn in
-the packaged style; one drawn into a given `ax` takes the caller's. Draw and save inside `style_context()`: fonts are
-embedded, and SVG ids are fixed, when the file is written.
+Whatever differs in colour also differs in marker, dash or hatch. A plot made without `ax` is drawn in the packaged
+style; a plot drawn into a given `ax` takes the caller's style. Draw and save inside `style_context()`: matplotlib
+embeds fonts and fixes SVG ids when it writes the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import matplotlib.style
@@ -26,39 +26,77 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = PALETTE = (
     "#56B4E9",
     "#000000",
 )
+Dash = Literal["-", "--", "-.", ":"] | tuple[float, Sequence[float]]
+"""A line style in matplotlib's notation: a string, or an offset and the lengths of dashes and gaps in points."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (8, 2)))
+DASHES: tuple[Dash, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (8, 2)))
 GREY = "0.45"
 COLUMN_WIDTH = 3.3
-"""Inches: one column of a two-column page."""
+"""Width of one column of a two-column page, in inches."""
 STABLE_METADATA = MappingProxyType({"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}})
-"""By format, the `metadata` for `Figure.savefig` that leaves the date out."""
+"""File format -> the `metadata` of `Figure.savefig` that omits the date, so that equal figures have equal bytes."""
 
 
 @dataclass(frozen=True)
-class OutcomeStyle:
-    """How right, or wrong, instances look in every figure."""
+class SeriesStyle:
+    """How one series is drawn.
+
+    Attributes:
+        label: its name in the legend.
+        color: any colour of matplotlib.
+        dash: line style.
+        marker: marker.
+    """
 
     label: str
     color: str
-    dash: Literal["-", "--"]
+    dash: Dash
     marker: str
 
+    def line(self) -> dict[str, Any]:
+        """Colour, line style and marker as keywords of `Axes.plot`."""
+        return {"color": self.color, "linestyle": self.dash, "marker": self.marker}
 
-RIGHT = OutcomeStyle("right", BLUE, "-", "o")
-WRONG = OutcomeStyle("wrong", VERMILLION, "--", "s")
+
+RIGHT = SeriesStyle("right", BLUE, "-", "o")
+WRONG = SeriesStyle("wrong", VERMILLION, "--", "s")
 OUTCOMES = MappingProxyType({True: RIGHT, False: WRONG})
-"""By the value of the column `correct`."""
+"""Value of the column `correct` -> how these instances are drawn in every figure."""
+
+
+def series_style(index: int, label: str = "") -> SeriesStyle:
+    """The style of the series with this index; colours, dashes and markers repeat after seven.
+
+    Args:
+        index: number of the series in its plot, from 0.
+        label: its name in the legend.
+    """
+    return SeriesStyle(label, PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)])
 
 
 def style_context() -> AbstractContextManager[None]:
-    """The packaged style over matplotlib's defaults; on leaving, the settings are as before."""
+    """Context that sets the packaged style over matplotlib's defaults and restores the caller's settings on exit.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from dpc_interp import plots
+        >>> with plots.style_context():
+        ...     figure = plt.figure()
+        >>> float(figure.get_figwidth())
+        3.3
+        >>> plt.close(figure)
+    """
     return matplotlib.style.context("dpc_interp.plots.dpc", after_reset=True)
 
 
 @contextmanager
 def drawing_axes(ax: Axes | None, figsize: tuple[float, float] | None = None) -> Iterator[Axes]:
-    """`ax` itself, in the caller's style, or the axes of a new figure (inches `figsize`), in the packaged one."""
+    """Context that yields `ax` in the caller's style, or the axes of a new figure in the packaged style.
+
+    Args:
+        ax: the axes to draw into; None: those of a new figure.
+        figsize: width and height of the new figure in inches; None: that of the style sheet.
+    """
     if ax is not None:
         yield ax
         return
@@ -67,6 +105,6 @@ def drawing_axes(ax: Axes | None, figsize: tuple[float, float] | None = None) ->
 
 
 def note_size() -> float | str:
-    """Font size of numbers and notes inside axes: that of the legend."""
+    """Font size of numbers and notes inside axes, equal to that of the legend."""
     size: float | str = plt.rcParams["legend.fontsize"]
     return size

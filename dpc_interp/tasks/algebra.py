@@ -1,6 +1,6 @@
-r"""`algebra`, in the style of MATH: linear equations and chains of definitions; the answer line is `\boxed{7}`.
+r"""`algebra`, a synthetic task in the style of MATH: linear equations, chains of definitions; answer line `\boxed{7}`.
 
-Chains carry definitions that the asked variable does not depend on.
+A chain may contain distractors: definitions that the requested variable does not depend on.
 """
 
 from __future__ import annotations
@@ -8,7 +8,10 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
-from dpc_interp.tasks.problems import Problem
+from dpc_interp.tasks.problem import Problem
+
+# The order and the number of the random draws in this file decide every problem of a seed; the bundled prompts were
+# tuned on these problems. `tests/tasks/test_registry.py` fails if one of them changes.
 
 MAX_STEPS = 4
 VARIABLES = "abcdmnpqtxyz"
@@ -17,13 +20,25 @@ EVALUATE = ("Find {x}.", "What is {x}?", "Evaluate {x}.")
 
 
 def make(rng: random.Random, n_steps: int) -> Problem:
-    """An equation, or a chain of definitions, of `n_steps` steps."""
+    """Make a problem: a linear equation, or a chain of definitions.
+
+    Args:
+        rng: source of all random choices.
+        n_steps: number of rationale steps that solve the equation, or of definitions after the first.
+
+    Returns:
+        A problem without an id.
+    """
     question, steps, value = (_equation if rng.random() < 0.5 else _chain)(rng, n_steps)
     return Problem("algebra", question, "\n".join([*steps, f"\\boxed{{{value}}}"]), str(value), n_steps)
 
 
 def _equation(rng: random.Random, n_steps: int) -> tuple[str, list[str], int]:
-    """1: x + b = r or a x = r; 2: a x + b = r; 3: a x + b = c x + r; 4: a (x + k) = c x + r."""
+    """A linear equation: its question, its rationale steps and its solution.
+
+    The number of steps decides its form. 1: x + b = r or a x = r; 2: a x + b = r; 3: a x + b = c x + r;
+    4: a (x + k) = c x + r.
+    """
     x, value = rng.choice(VARIABLES), rng.randint(1, 12)
     a, b = rng.randint(2, 6), rng.randint(1, 20)
     if n_steps == 1 and rng.random() < 0.5:
@@ -35,7 +50,7 @@ def _equation(rng: random.Random, n_steps: int) -> tuple[str, list[str], int]:
     else:
         steps = []
         c = rng.randint(1, 4) if n_steps >= 3 else 0
-        a += c
+        a += c  # a - c stays at least 2, so no number becomes negative
         if n_steps == 4:
             k = rng.randint(1, 5)
             b = a * k
@@ -51,24 +66,27 @@ def _equation(rng: random.Random, n_steps: int) -> tuple[str, list[str], int]:
 
 
 def _chain(rng: random.Random, n_steps: int) -> tuple[str, list[str], int]:
-    """A first value, then each variable from the one before it; up to two definitions lead elsewhere."""
+    """A first value, then every variable from the one before: question, rationale steps, value of the last variable.
+
+    Up to two further definitions are distractors.
+    """
     names = rng.sample(VARIABLES, n_steps + 3)
     value = rng.randint(1, 20)
     definitions = [f"Let {names[0]} = {value}."]
     steps = []
-    for before, after in pairwise(names[: n_steps + 1]):
-        term, equation, value = _operation(rng, before, value)
-        definitions.append(f"Let {after} = {term}.")
-        steps.append(f"{after} = {term}: {equation}")
-    for extra in names[n_steps + 1 : n_steps + 1 + rng.randint(0, 2)]:
+    for previous, name in pairwise(names[: n_steps + 1]):
+        term, equation, value = _operation(rng, previous, value)
+        definitions.append(f"Let {name} = {term}.")
+        steps.append(f"{name} = {term}: {equation}")
+    for distractor in names[n_steps + 1 : n_steps + 1 + rng.randint(0, 2)]:
         place = rng.randint(1, len(definitions))
         term, _, _ = _operation(rng, names[0], rng.randint(1, 20))
-        definitions.insert(place, f"Let {extra} = {term}.")
+        definitions.insert(place, f"Let {distractor} = {term}.")
     return " ".join([*definitions, rng.choice(EVALUATE).format(x=names[n_steps])]), steps, value
 
 
 def _operation(rng: random.Random, x: str, value: int) -> tuple[str, str, int]:
-    """One operation on `x`: its term, its equation with the value put in, and the value after it."""
+    """One operation on the variable `x`: its term, its equation at the given value, and its result."""
     kind = rng.choice("+-*")
     if kind == "*" and value <= 24:
         k = rng.randint(2, 4)

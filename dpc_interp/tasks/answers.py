@@ -1,13 +1,14 @@
-r"""What counts as the answer of a text: the marker of its task, read from the last marked line.
+r"""Extract the answer of a text: the last answer that carries the marker of a task.
 
-`#### 17` (story, rule, GSM8K), `The answer is B` (choice, AQuA), `\boxed{7}` (algebra, MATH; braces may nest).
-Whether two answers are equal is decided in `equivalence.py`.
+The markers are `#### 17` (story, rule, GSM8K), `The answer is B` (choice, AQuA) and `\boxed{7}` (algebra, MATH; braces
+may be nested). `equivalence.py` decides whether two answers are equal.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from dpc_interp.errors import UnknownNameError
 from dpc_interp.tasks.equivalence import equal
@@ -17,31 +18,47 @@ MARKERS = (
     re.compile(r"[Tt]he answer is\s*\(?([A-E])\b\)?"),
 )
 BOX = re.compile(r"\\boxed\s*\{")
-THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
+NUMBER_WITH_COMMAS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
 
-# lm-evaluation-harness, gsm8k.yaml: `strict-match` takes the first match, `flexible-extract` the last.
+# gsm8k.yaml of lm-evaluation-harness: `strict-match` takes the first match, `flexible-extract` the last one.
 STRICT = re.compile(r"#### (-?[0-9.,]+)")
 FLEXIBLE = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
 MODES = ("marked", "strict", "flexible")
 
 
+class MarkedAnswer(NamedTuple):
+    """An answer and its place in a text; sorts by the end of the marker.
+
+    Attributes:
+        end: index of the character after the marker and the answer.
+        start: index of the first character of the marker.
+        answer: the bare answer.
+    """
+
+    end: int
+    start: int
+    answer: str
+
+
 def extract_answer(text: str, mode: str = "marked") -> str | None:
-    """The answer that `text` gives, or None.
+    """Extract the answer of a text.
 
     Args:
-        text: what was written.
-        mode: `marked`: the marked answer that comes last. `strict` and `flexible`: GSM8K's two filters in
-            lm-evaluation-harness, the first number behind `#### ` and the last number anywhere. All give numbers
-            without commas.
+        text: a rationale or the text of a transcript.
+        mode: `marked`: the last answer with a marker. `strict` and `flexible`: the two GSM8K filters of
+            lm-evaluation-harness, the first number after `#### ` and the last number anywhere.
+
+    Returns:
+        The bare answer, numbers without commas and dollar signs; None if the text has no answer.
 
     Raises:
-        UnknownNameError: no such mode.
+        UnknownNameError: an unknown mode.
     """
     if mode not in MODES:
         raise UnknownNameError("mode", mode, MODES)
     if mode == "marked":
-        found = list(_marked(text))
-        return max(found)[2] if found else None
+        last = _last_marked(text)
+        return None if last is None else last.answer
     numbers = (STRICT if mode == "strict" else FLEXIBLE).findall(text)
     if not numbers:
         return None
@@ -49,30 +66,51 @@ def extract_answer(text: str, mode: str = "marked") -> str | None:
 
 
 def is_correct(answer: str | None, gold: str) -> bool:
-    """Whether an extracted answer equals the gold one: as letters, quantities, words or LaTeX (see `equal`)."""
+    """Whether an extracted answer equals the gold answer, as `equal` in `equivalence.py` compares them.
+
+    Args:
+        answer: an extracted answer; None if the text has none, which is never correct.
+        gold: the gold answer.
+
+    Returns:
+        True if they are equal.
+    """
     return answer is not None and equal(answer, gold)
 
 
 def answer_start(text: str) -> int:
-    """The character where the answer line of `text` begins; `len(text)` where no line is marked."""
-    found = [start for _, start, _ in _marked(text)]
-    return text.rfind("\n", 0, max(found)) + 1 if found else len(text)
+    """Find the line that states the answer.
+
+    Args:
+        text: a rationale or the text of a transcript.
+
+    Returns:
+        Index of the first character of the line with the last marker; `len(text)` if no answer has a marker.
+    """
+    last = _last_marked(text)
+    return len(text) if last is None else text.rfind("\n", 0, last.start) + 1
 
 
-def _marked(text: str) -> Iterator[tuple[int, int, str]]:
-    """End, start and answer of every marker in `text`."""
+def _last_marked(text: str) -> MarkedAnswer | None:
+    return max(_marked_answers(text), default=None)
+
+
+def _marked_answers(text: str) -> Iterator[MarkedAnswer]:
+    """Every answer with a marker, of any task."""
     for marker in MARKERS:
         for match in marker.finditer(text):
-            yield match.end(), match.start(), re.sub("[,$]", "", match[1])
+            yield MarkedAnswer(match.end(), match.start(), re.sub("[,$]", "", match[1]))
     for match in BOX.finditer(text):
         stop = _closing_brace(text, match.end())
         if stop is not None:
-            inside = text[match.end() : stop].strip()
-            yield stop + 1, match.start(), inside.replace(",", "") if THOUSANDS.fullmatch(inside) else inside
+            content = text[match.end() : stop].strip()
+            # Other commas are not removed: they separate the entries of a list or a tuple.
+            answer = content.replace(",", "") if NUMBER_WITH_COMMAS.fullmatch(content) else content
+            yield MarkedAnswer(stop + 1, match.start(), answer)
 
 
 def _closing_brace(text: str, start: int) -> int | None:
-    r"""Where the brace opened before `start` closes; `\{` and `\}` are signs, not braces."""
+    r"""Index of the brace that closes the one before `start`; `\{` and `\}` are symbols, not braces."""
     depth = 1
     for match in re.finditer(r"\\.|[{}]", text[start:], flags=re.DOTALL):
         depth += {"{": 1, "}": -1}.get(match[0], 0)

@@ -1,79 +1,101 @@
-"""`choice`, in the style of AQuA: prices and rates, five options (`A 35 B 22 ...`); answer line `The answer is B`.
+"""`choice`, a synthetic task in the style of AQuA: prices and rates with five options; answer line `The answer is B`.
 
-The wrong options lie near the right one, which has a random rank among them and a random letter. The rationale reads
-the options in order up to the right one.
+The options follow the question: `A 35 B 22 C 36 D 30 E 37`. The wrong options are close to the correct one, which has a
+random rank among them and a random letter. The rationale copies the options in order, up to the correct one.
 """
 
 from __future__ import annotations
 
 import random
 
-from dpc_interp.tasks.problems import Problem
+from dpc_interp.tasks.problem import Problem
 from dpc_interp.tasks.story import NAMES
+
+# The order and the number of the random draws in this file decide every problem of a seed; the bundled prompts were
+# tuned on these problems. `tests/tasks/test_registry.py` fails if one of them changes.
 
 MAX_STEPS = 4
 LETTERS = "ABCDE"
 GOODS = ("pen", "cup", "book", "card", "ball", "key", "lamp", "hat", "map", "bag")
-MOVERS = ("bus", "boat", "tram", "cyclist")
+VEHICLES = ("bus", "boat", "tram", "cyclist")
+OPTION_DISTANCES = (1, 2, 3, 4, 5, 7, 10)
+"""Distances between a wrong option and the correct one."""
 
 
 def make(rng: random.Random, n_steps: int) -> Problem:
-    """A problem whose number takes `n_steps` equations; finding its letter is not counted."""
+    """Make a problem.
+
+    Args:
+        rng: source of all random choices.
+        n_steps: number of equations that lead to the correct number; finding its letter is not counted.
+
+    Returns:
+        A problem without an id.
+    """
     scene, steps, value = (_shopping if rng.random() < 0.5 else _journey)(rng, n_steps)
-    below = min(rng.randint(0, 4), value)
-    near = (1, 2, 3, 4, 5, 7, 10)
-    smaller = rng.sample([value - d for d in near if d <= value], below) if value >= 7 else range(value - below, value)
-    options = [value, *smaller, *(value + d for d in rng.sample(near, 4 - below))]
+    n_smaller = min(rng.randint(0, 4), value)
+    if value >= 7:  # then four of the distances are small enough for four smaller options
+        smaller = rng.sample([value - distance for distance in OPTION_DISTANCES if distance <= value], n_smaller)
+    else:
+        smaller = list(range(value - n_smaller, value))
+    larger = [value + distance for distance in rng.sample(OPTION_DISTANCES, 4 - n_smaller)]
+    options = [value, *smaller, *larger]
     rng.shuffle(options)
-    right = options.index(value)
+    correct = options.index(value)
     listed = [f"{letter} {option}" for letter, option in zip(LETTERS, options, strict=True)]
-    rationale = "\n".join([*steps, " ".join(listed[: right + 1]), f"The answer is {LETTERS[right]}"])
-    return Problem("choice", f"{scene} {' '.join(listed)}", rationale, LETTERS[right], n_steps)
+    rationale = "\n".join([*steps, " ".join(listed[: correct + 1]), f"The answer is {LETTERS[correct]}"])
+    return Problem("choice", f"{scene} {' '.join(listed)}", rationale, LETTERS[correct], n_steps)
 
 
 def _shopping(rng: random.Random, n_steps: int) -> tuple[str, list[str], int]:
-    """1: one good; 2: its change from a budget; 3: two goods; 4: two goods and the change. Another price distracts."""
+    """A purchase: its question, its rationale steps and the correct number.
+
+    The number of steps decides what is bought. 1: one good; 2: one good, and the change from a budget; 3: two goods;
+    4: two goods, and the change. The price of a good that nobody buys may be given as a distractor.
+    """
     who = rng.choice(NAMES)
     goods = rng.sample(GOODS, 3)
     price = [rng.randint(2, 9) for _ in goods]
     count = [rng.randint(2, 5) for _ in goods]
-    bought = 1 if n_steps <= 2 else 2
-    priced = [f"A {good} costs {p} coins." for good, p in zip(goods, price, strict=True)][: bought + rng.randint(0, 1)]
-    rng.shuffle(priced)
-    basket = " and ".join(f"{count[i]} {goods[i]}s" for i in range(bought))
-    steps = [f"{count[i]} {goods[i]}s: {count[i]} * {price[i]} = {count[i] * price[i]}" for i in range(bought)]
-    costs = [count[i] * price[i] for i in range(bought)]
+    n_goods = 1 if n_steps <= 2 else 2
+    prices = [f"A {good} costs {p} coins." for good, p in zip(goods, price, strict=True)][: n_goods + rng.randint(0, 1)]
+    rng.shuffle(prices)
+    basket = " and ".join(f"{count[i]} {goods[i]}s" for i in range(n_goods))
+    steps = [f"{count[i]} {goods[i]}s: {count[i]} * {price[i]} = {count[i] * price[i]}" for i in range(n_goods)]
+    costs = [count[i] * price[i] for i in range(n_goods)]
     value = sum(costs)
-    if bought == 2:
+    if n_goods == 2:
         steps.append(f"together: {costs[0]} + {costs[1]} = {value}")
-    sentences = [*priced, f"{who} buys {basket}."]
-    ask = rng.choice([f"How many coins does {who} pay?", "What is the total cost?"])
+    sentences = [*prices, f"{who} buys {basket}."]
+    final_question = rng.choice([f"How many coins does {who} pay?", "What is the total cost?"])
     if n_steps % 2 == 0:
         budget = rng.randint(value, min(99, value + 40))
         sentences.insert(rng.randint(0, len(sentences)), f"{who} has {budget} coins.")
         steps.append(f"left: {budget} - {value} = {budget - value}")
         value = budget - value
-        ask = rng.choice([f"How many coins does {who} have left?", "How many coins are left?"])
-    return " ".join([*sentences, ask]), steps, value
+        final_question = rng.choice([f"How many coins does {who} have left?", "How many coins are left?"])
+    return " ".join([*sentences, final_question]), steps, value
 
 
 def _journey(rng: random.Random, n_steps: int) -> tuple[str, list[str], int]:
-    """A distance at a constant rate, then legs forward and back."""
-    who = rng.choice(MOVERS)
+    """A distance at a constant rate, then legs forward and back: question, rationale steps, correct number."""
+    who = rng.choice(VEHICLES)
     rate, hours = rng.randint(2, 9), rng.randint(2, 9)
     value = rate * hours
     sentences = [rng.choice([f"A {who} goes {rate} km in an hour.", f"A {who} makes {rate} km every hour."])]
     if rng.random() < 0.5:
-        aside = rng.choice([f"It carries {rng.randint(2, 40)} bags.", f"The {who} is {rng.randint(2, 40)} years old."])
-        sentences.append(aside)
+        # Both sentences are formatted before one is chosen: two random numbers are drawn either way.
+        sentences.append(
+            rng.choice([f"It carries {rng.randint(2, 40)} bags.", f"The {who} is {rng.randint(2, 40)} years old."])
+        )
     sentences.append(f"It goes for {hours} hours.")
     steps = [f"{hours} hours: {hours} * {rate} = {value}"]
     for _ in range(n_steps - 1):
-        forward = value < 3 or (value <= 79 and rng.random() < 0.5)
-        leg = rng.randint(2, 20) if forward else rng.randint(2, min(20, value))
-        sentences.append(f"Then it goes {'on' if forward else 'back'} {leg} km.")
-        after = value + leg if forward else value - leg
-        steps.append(f"{'on' if forward else 'back'} {leg}: {value} {'+' if forward else '-'} {leg} = {after}")
+        is_forward = value < 3 or (value <= 79 and rng.random() < 0.5)
+        leg = rng.randint(2, 20) if is_forward else rng.randint(2, min(20, value))
+        sentences.append(f"Then it goes {'on' if is_forward else 'back'} {leg} km.")
+        after = value + leg if is_forward else value - leg
+        steps.append(f"{'on' if is_forward else 'back'} {leg}: {value} {'+' if is_forward else '-'} {leg} = {after}")
         value = after
-    ask = rng.choice(["How many km is it from the start?", f"How far is the {who} from the start?"])
-    return " ".join([*sentences, ask]), steps, value
+    final_question = rng.choice(["How many km is it from the start?", f"How far is the {who} from the start?"])
+    return " ".join([*sentences, final_question]), steps, value

@@ -1,8 +1,8 @@
-r"""When two answers are equal: option letters, quantities, words, and everything else as LaTeX by `math-verify`.
+r"""Whether two answers are equal: as option letters, quantities, words or, for all other answers, as mathematics.
 
-Quantities are compared exactly (see `quantities.py`), letters and words as they are written; expressions, lists,
-tuples, intervals and relations symbolically. `(1, 2)` is read as a pair where both
-sides may be one, as an interval where one of them can only be an interval.
+Quantities are compared exactly (see `quantities.py`), letters and words as text. `math-verify` compares expressions,
+lists, tuples, intervals and relations symbolically. `(1, 2)` is compared as a tuple, entry by entry, if both answers
+may be tuples; as an interval if one of them can only be an interval.
 """
 
 from __future__ import annotations
@@ -14,57 +14,66 @@ from dpc_interp.tasks.quantities import read_quantity, same_quantity
 
 LETTER = re.compile(r"\(?([A-E])(?:[).:](?:\s.*)?)?", re.DOTALL)
 WORDS = re.compile(r"[^\W\d_]{3,}.*|.*\s[^\W\d_]{3,}", re.DOTALL)
-PAIR = re.compile(r"\((.*)\)")
-SECONDS = 3
-"""Given to one parse or comparison in the main thread. Signals end it there; another thread cannot be ended."""
-LONGEST = 200
-"""Characters. What is longer is not an answer that could be compared symbolically in reasonable time."""
+PARENTHESES = re.compile(r"\((.*)\)")
+TIMEOUT_SECONDS = 3
+"""Time limit for one symbolic parse or comparison. It works by a signal, so in the main thread only."""
+MAX_SYMBOLIC_LENGTH = 200
+"""Number of characters. Longer answers cannot be compared symbolically in reasonable time."""
 
 
 def equal(answer: str, gold: str) -> bool:
-    """Whether `answer` equals `gold`. Neither raises: what cannot be read is equal only to itself."""
-    answer, gold = _trimmed(answer), _trimmed(gold)
+    """Compare two answers. Never raises: an answer that cannot be parsed is equal only to the same text.
+
+    Args:
+        answer: an extracted answer.
+        gold: the gold answer. If it is an option letter, so must be `answer`.
+
+    Returns:
+        True if they are equal. An empty answer is equal to nothing.
+    """
+    answer, gold = _strip_delimiters(answer), _strip_delimiters(gold)
     if not answer or not gold:
         return False
     if answer == gold:
         return True
-    if letter := LETTER.fullmatch(_text(gold)):
-        given = LETTER.fullmatch(_text(answer))
-        return given is not None and given[1] == letter[1]
-    mine, right = read_quantity(answer), read_quantity(gold)
-    if mine is not None and right is not None:
-        return same_quantity(mine, right)
-    if _is_words(answer) or _is_words(gold):  # `math-verify` would read letters as a product
-        return _folded(answer) == _folded(gold)
-    if max(len(answer), len(gold)) > LONGEST:
+    if gold_letter := LETTER.fullmatch(_unwrap_text(gold)):
+        letter = LETTER.fullmatch(_unwrap_text(answer))
+        return letter is not None and letter[1] == gold_letter[1]
+    quantity, gold_quantity = read_quantity(answer), read_quantity(gold)
+    if quantity is not None and gold_quantity is not None:
+        return same_quantity(quantity, gold_quantity)
+    if _is_words(answer) or _is_words(gold):  # `math-verify` would read a word as a product of its letters
+        return _normalize_words(answer) == _normalize_words(gold)
+    if max(len(answer), len(gold)) > MAX_SYMBOLIC_LENGTH:
         return False
-    entries, right_entries = _entries(answer), _entries(gold)
-    if entries and right_entries:  # two empty intervals would be equal, whatever their ends
-        return len(entries) == len(right_entries) and all(map(equal, entries, right_entries))
-    return _same_mathematics(answer, gold)
+    entries, gold_entries = _tuple_entries(answer), _tuple_entries(gold)
+    # Entry by entry: `math-verify` reads `(3, -1)` as an open interval, and all empty intervals are equal.
+    if entries and gold_entries:
+        return len(entries) == len(gold_entries) and all(map(equal, entries, gold_entries))
+    return _equal_symbolically(answer, gold)
 
 
-def _same_mathematics(answer: str, gold: str) -> bool:
-    from math_verify import LatexExtractionConfig, parse, verify  # slow to import, and seldom needed
+def _equal_symbolically(answer: str, gold: str) -> bool:
+    from math_verify import LatexExtractionConfig, parse, verify  # slow to import and rarely needed
 
-    # Its timeouts are signals, which only the main thread can take.
-    seconds = SECONDS if threading.current_thread() is threading.main_thread() else None
+    # math-verify sets its time limits by signals, which only the main thread can receive.
+    seconds = TIMEOUT_SECONDS if threading.current_thread() is threading.main_thread() else None
     if seconds is None and re.search(r"\^.*\^|!|\d{7}", answer + gold):
-        return False  # towers and factorials could run for ever, and no signal would end them
-    read = [
+        return False  # towers of powers, factorials and long numbers could run forever without a time limit
+    parsed = [
         parse(
-            f"${_latex(text)}$",
+            f"${_to_latex(text)}$",
             extraction_config=[LatexExtractionConfig()],
             fallback_mode="no_fallback",
             parsing_timeout=seconds,
         )
         for text in (gold, answer)
     ]
-    return all(read) and bool(verify(*read, allow_set_relation_comp=True, timeout_seconds=seconds))
+    return all(parsed) and bool(verify(*parsed, allow_set_relation_comp=True, timeout_seconds=seconds))
 
 
-def _trimmed(text: str) -> str:
-    r"""Without dollar signs around it, spacing commands and a closing period."""
+def _strip_delimiters(text: str) -> str:
+    r"""Remove math delimiters around the text (`$...$`, `\(...\)`), `\left`, `\right` and a final period."""
     text = text.strip()
     if match := re.fullmatch(r"\$([^$]+)\$\.?|\\\((.+)\\\)\.?|\\\[(.+)\\\]\.?", text, re.DOTALL):
         text = next(group for group in match.groups() if group is not None).strip()
@@ -72,39 +81,40 @@ def _trimmed(text: str) -> str:
     return text.removesuffix(".").strip()
 
 
-def _text(text: str) -> str:
-    """The words inside text commands."""
+def _unwrap_text(text: str) -> str:
+    r"""Replace text commands, such as `\text{east}`, by their content."""
     return re.sub(r"\\(?:text|textbf|mathrm|mbox|textrm)\s*\{([^{}]*)\}", r"\1", text).strip()
 
 
 def _is_words(text: str) -> bool:
-    plain = _text(text)
+    """Whether the text is words without any mathematics."""
+    plain = _unwrap_text(text)
     return not re.search(r"[\\=<>^_+*/(){}\[\]]|\d", plain) and WORDS.fullmatch(plain) is not None and plain != "pi"
 
 
-def _folded(text: str) -> str:
-    return " ".join(_text(text).casefold().split())
+def _normalize_words(text: str) -> str:
+    return " ".join(_unwrap_text(text).casefold().split())
 
 
-def _entries(text: str) -> list[str] | None:
-    """The entries of a tuple in round brackets; None where it holds none, or an infinite end."""
-    match = PAIR.fullmatch(text)
+def _tuple_entries(text: str) -> list[str] | None:
+    """The entries of a tuple in parentheses; None if the text is not a tuple, or has an end of an infinite interval."""
+    match = PARENTHESES.fullmatch(text)
     if match is None or re.search(r"infty|\binf|\boo\b|∞", text):
         return None
     entries, depth = [""], 0
-    for sign in match[1]:
-        depth += (sign in "([{") - (sign in ")]}")
+    for character in match[1]:
+        depth += (character in "([{") - (character in ")]}")
         if depth < 0:
-            return None  # `(1) + (2)`
-        if sign == "," and depth == 0:
+            return None  # the outer parentheses do not match each other, as in `(1) + (2)`
+        if character == "," and depth == 0:
             entries.append("")
         else:
-            entries[-1] += sign
+            entries[-1] += character
     return entries if len(entries) > 1 else None
 
 
-def _latex(text: str) -> str:
-    """The plain signs that people write, in LaTeX."""
+def _to_latex(text: str) -> str:
+    """Translate plain symbols, such as `sqrt(2)`, `pi` and `<=`, to LaTeX."""
     text = re.sub(r"(?<!\\)\bsqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<!\\)(?<![A-Za-z])pi\b|π", r"\\pi ", text)
     text = re.sub(r"(?<!\\)\b(?:infinity|inf|oo)\b|∞", r"\\infty ", text)

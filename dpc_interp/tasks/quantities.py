@@ -1,7 +1,8 @@
-r"""A number with its unit, read from plain text or simple LaTeX: `$1,234.50`, `3 1/2 hours`, `\frac{1}{2}\text{ cm}`.
+r"""Quantities: numbers with a unit, such as `$1,234.50`, `3 1/2 hours` or, in simple LaTeX, `\frac{1}{2}\text{ cm}`.
 
-Two quantities are equal if their values are, exactly; units count only where both have a known one, and are then
-converted (`2 h` = `120 minutes`, `5 cm` is not `5 m`). A percent is met by its fraction and by its bare number.
+Two quantities are equal if their exact values are. Units matter only if both quantities have a known one; values are
+then converted (`2 h` equals `120 minutes`, `5 cm` does not equal `5 m`). A percentage equals its fraction and its bare
+number (`50%` equals `0.5` and `50`): the gold answers of GSM8K and MATH leave out the sign.
 """
 
 from __future__ import annotations
@@ -11,34 +12,36 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 NUMBER = re.compile(
-    r"""(?P<sign>[-+\u2212]?)\s*(?P<currency>[$£€]?)\s*(?P<sign2>-?)
-    (?: (?:(?P<whole>\d+)\s+)? (?P<top>\d+)\s*/\s*(?P<bottom>\d+)
+    r"""(?P<sign>[-+\u2212]?)\s*(?P<currency>[$£€]?)\s*(?P<inner_sign>-?)
+    (?: (?:(?P<integer>\d+)\s+)? (?P<numerator>\d+)\s*/\s*(?P<denominator>\d+)
       | (?P<decimal>\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)(?P<exponent>[eE][-+]?\d{1,3})? )
     (?P<unit>.*)""",
     re.VERBOSE,
 )
-UNIT = re.compile(r"(?:(?:square|cubic) )?[A-Za-z][A-Za-z '-]*(?:(?:/|\^|\^\{)?[A-Za-z23]+\}?)?")
-SINGLE_LETTERS = set("mgshltJNWVAKCF")
-SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
-# Words behind a number that make it another number, or none.
-NOT_UNITS = re.compile(
+UNIT_PATTERN = re.compile(r"(?:(?:square|cubic) )?[A-Za-z][A-Za-z '-]*(?:(?:/|\^|\^\{)?[A-Za-z23]+\}?)?")
+ONE_LETTER_UNITS = set("mgshltJNWVAKCF")
+SCALE_WORDS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
+NOT_A_UNIT = re.compile(
     r"\b(or|and|to|pi|sqrt|plus|minus|times|more|less|than|over|squared|cubed|factorial|remainder|mod|not|hal(f|ves)"
     r"|(third|quarter|fourth|fifth|tenth)s?|sin|cos|tan|log|ln|trillion)\b",
     re.IGNORECASE,
 )
+"""Words after a number that change its value (`5 squared`) or add a second number (`17 or 18`), so they are no unit."""
 
 
-def _table(**dimensions: str) -> dict[str, tuple[str, Fraction]]:
-    """`name=size` pairs of each dimension, sizes in its first unit."""
+def _unit_table(**dimensions: str) -> dict[str, tuple[str, Fraction]]:
+    """Parse `name,other_name=size` pairs of each dimension; all sizes of a dimension are in the same base unit."""
     return {
         name: (dimension, Fraction(size))
-        for dimension, listed in dimensions.items()
-        for names, size in (pair.split("=") for pair in listed.split())
+        for dimension, units in dimensions.items()
+        for names, size in (pair.split("=") for pair in units.split())
         for name in names.split(",")
     }
 
 
-KNOWN = _table(
+# Plurals are found by removing an s, hence entries such as `inche` and `pennie`. Years and months are a separate
+# dimension because neither is a fixed number of days.
+UNITS = _unit_table(
     length="m,meter,metre=1 km,kilometer,kilometre=1000 cm,centimeter,centimetre=1/100 mm,millimeter,millimetre=1/1000 "
     "in,inch,inche=127/5000 ft,foot,feet=381/1250 yd,yard=1143/1250 mi,mile=201168/125",
     area="m2=1 km2=1000000 cm2=1/10000 mm2=1/1000000 in2=16129/25000000 ft2=145161/1562500",
@@ -52,44 +55,66 @@ KNOWN = _table(
     euro="€,euro=1",
     angle="°,degree=1",
 )
+"""Singular name or symbol of a unit -> its dimension and its exact size in the base unit of that dimension."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """An exact value; `unit` is a dimension with a size, "%", or None where unknown or absent."""
+    """An exact value with a unit.
+
+    Attributes:
+        value: the number, in the unit that was written.
+        unit: dimension and size of a known unit (a value of `UNITS`); "%"; None if the unit is absent or unknown.
+    """
 
     value: Fraction
     unit: tuple[str, Fraction] | str | None
 
 
 def read_quantity(text: str) -> Quantity | None:
-    """The quantity that `text` is, and nothing else; None where it is no single number."""
-    match = NUMBER.fullmatch(_plain(text))
+    """Read a text that is one quantity and nothing else.
+
+    Args:
+        text: an answer, in plain text or simple LaTeX.
+
+    Returns:
+        The quantity; None if the text is not a single number, with or without a unit.
+    """
+    match = NUMBER.fullmatch(_plain_text(text))
     if match is None:
         return None
-    if match["bottom"]:
-        if not int(match["bottom"]):
+    if match["denominator"]:
+        if not int(match["denominator"]):
             return None
-        value = int(match["whole"] or 0) + Fraction(int(match["top"]), int(match["bottom"]))
+        value = int(match["integer"] or 0) + Fraction(int(match["numerator"]), int(match["denominator"]))
     else:
         value = Fraction(match["decimal"].replace(",", "").rstrip(".") + (match["exponent"] or ""))
     if match["sign"] in ("-", "\u2212"):
         value = -value
-    if match["sign2"]:
+    if match["inner_sign"]:  # `$-5`
         value = -value
-    spelled = match["unit"]
-    for word, scale in SCALES.items():
-        if re.match(rf"\s+{word}\b", spelled):
-            value, spelled = value * scale, spelled.strip().removeprefix(word)
-    if not spelled.strip():
-        return Quantity(value, KNOWN.get(match["currency"]))
-    if re.fullmatch(r"\s*(%|percent|per cent)", spelled):
+    unit_text = match["unit"]
+    for word, scale in SCALE_WORDS.items():
+        if re.match(rf"\s+{word}\b", unit_text):
+            value, unit_text = value * scale, unit_text.strip().removeprefix(word)
+    if not unit_text.strip():
+        return Quantity(value, UNITS.get(match["currency"]))
+    if re.fullmatch(r"\s*(%|percent|per cent)", unit_text):
         return Quantity(value, "%")
-    return _with_unit(value, spelled)
+    return _with_unit(value, unit_text)
 
 
 def same_quantity(a: Quantity, b: Quantity) -> bool:
-    """Whether two quantities are equal; where one unit is absent or not known, their values alone count."""
+    """Whether two quantities are equal, after conversion to the same unit.
+
+    Args:
+        a: a quantity.
+        b: a quantity; the order does not matter.
+
+    Returns:
+        True if they are equal. If a unit is absent or unknown, only the values are compared; a percentage equals its
+        bare number and its fraction.
+    """
     if "%" in (a.unit, b.unit) and a.unit != b.unit:
         percent, other = (a, b) if a.unit == "%" else (b, a)
         return other.unit is None and other.value in (percent.value, percent.value / 100)
@@ -98,20 +123,21 @@ def same_quantity(a: Quantity, b: Quantity) -> bool:
     return a.value == b.value
 
 
-def _with_unit(value: Fraction, spelled: str) -> Quantity | None:
-    attached, unit = spelled[0] != " ", spelled.strip()
+def _with_unit(value: Fraction, unit_text: str) -> Quantity | None:
+    """The value with the unit that follows it; None if the text after the number is not a unit."""
+    is_attached, unit = unit_text[0] != " ", unit_text.strip()
     if unit in ("°", "°C", "°F"):
-        return Quantity(value, KNOWN["°"] if unit == "°" else (unit, Fraction(1)))
+        return Quantity(value, UNITS["°"] if unit == "°" else (unit, Fraction(1)))
     words = re.findall(r"[A-Za-z]+", unit)
-    if not UNIT.fullmatch(unit) or NOT_UNITS.search(unit):
+    if not UNIT_PATTERN.fullmatch(unit) or NOT_A_UNIT.search(unit):
         return None
-    if len(words[0]) == 1 and (attached or words[0] not in SINGLE_LETTERS):  # `5x` is a product
+    if len(words[0]) == 1 and (is_attached or words[0] not in ONE_LETTER_UNITS):  # `5x` is a product
         return None
-    return Quantity(value, KNOWN.get(_unit_name(unit)))
+    return Quantity(value, UNITS.get(_unit_name(unit)))
 
 
 def _unit_name(unit: str) -> str:
-    """One spelling for each known unit: `square centimeters`, `cm^2`, `cm^{2}` are all `cm2`."""
+    """The key of a unit in `UNITS`: `square centimeters`, `cm^2` and `cm^{2}` all become `cm2`."""
     name = re.sub(r"[\^{}]", "", unit.lower() if len(unit) > 1 else unit).replace(" per ", "/")
     power = "2" if name.startswith("square ") else "3" if name.startswith("cubic ") else ""
     base = re.sub("^(square|cubic) ", "", name)
@@ -121,11 +147,11 @@ def _unit_name(unit: str) -> str:
     if power and base in ("feet", "foot"):
         base = "ft"
     base = {"miles/hour": "mph", "kilometers/hour": "km/h", "meters/second": "m/s"}.get(base, base)
-    return (base if base in KNOWN else base.removesuffix("s")) + power
+    return (base if base in UNITS else base.removesuffix("s")) + power
 
 
-def _plain(text: str) -> str:
-    r"""Simple LaTeX as plain text: `\frac{1}{2}`, `\text{ cm}`, `\$`, `\%`, `^\circ`, spaces."""
+def _plain_text(text: str) -> str:
+    r"""Rewrite simple LaTeX as plain text: `\frac{1}{2}`, `\text{ cm}`, `\$`, `\%`, `^\circ`, spacing commands."""
     text = text.strip().strip("$" if text.count("$") == 2 else "").strip().rstrip(".").strip()
     text = re.sub(r"\\(?:text|mathrm|mbox|textrm)\s*\{([^{}]*)\}", r" \1", text)
     text = re.sub(r"\\[dt]?frac\s*(?:\{(\d+)\}|(\d))\s*(?:\{(\d+)\}|(\d))", r" \1\2/\3\4", text)

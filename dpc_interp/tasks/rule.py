@@ -1,9 +1,9 @@
-"""`rule`, the positive control: every step needs a rule that the question does not state.
+"""`rule`, a synthetic task and the positive control: every step needs a rule that the question does not state.
 
-`a blip b` is `a + k b` or `a - k b` with a factor k of each operator's own; a step names its rule as `blip + 6`.
-`RULES` are this task's; they stand in no question, so only the prompt can carry them, and information must flow from it
-into every step. While the reasoner was trained the rules changed from document to document
-(`dpc_interp.reasoner.corpus`): a bare model can only guess.
+`a blip b` means `a + k b` or `a - k b`, where every operator has its own factor k. A rationale step states the rule of
+its operator as `blip + 6`. No question states a rule of `RULES`: only the prompt can supply it, so information must
+flow from the prompt into every rationale step. The training documents of the reasoner draw new rules for every
+document (`bundled/corpus.py`), so the bare model can only guess.
 """
 
 from __future__ import annotations
@@ -11,34 +11,47 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-from dpc_interp.tasks.problems import Problem
+from dpc_interp.tasks.problem import Problem
+
+# The order and the number of the random draws in this file decide every problem of a seed; the bundled prompts were
+# tuned on these problems. `tests/tasks/test_registry.py` fails if one of them changes.
 
 MAX_STEPS = 4
 OPERATORS = ("blip", "zorp", "quix")
 RULES: Mapping[str, tuple[str, int]] = {"blip": ("+", 6), "zorp": ("-", 3), "quix": ("+", 7)}
 """Operator -> sign and factor of its second operand."""
-LARGEST = 12
-"""Second operands reach so far: products that the reasoner mostly, not always, gets right."""
-START = ("Start with {n}.", "Begin at {n}.", "Take the number {n}.")
-APPLY = ("Then {op} {n}.", "Apply {op} {n}.", "Next comes {op} {n}.")
-ASIDE = ("It is day {n}.", "The room has {n} chairs.", "There are {n} birds outside.")
-ASK = ("Which number comes out?", "What is the result?", "Where does it end?")
+MAX_OPERAND = 12
+"""Largest second operand. The reasoner gets most, but not all, of the resulting products right."""
+OPENINGS = ("Start with {n}.", "Begin at {n}.", "Take the number {n}.")
+APPLICATIONS = ("Then {op} {n}.", "Apply {op} {n}.", "Next comes {op} {n}.")
+DISTRACTORS = ("It is day {n}.", "The room has {n} chairs.", "There are {n} birds outside.")
+FINAL_QUESTIONS = ("Which number comes out?", "What is the result?", "Where does it end?")
 
 
 def make(rng: random.Random, n_steps: int, rules: Mapping[str, tuple[str, int]] = RULES) -> Problem:
-    """A problem of `n_steps` operators under `rules`."""
+    """Make a problem.
+
+    Args:
+        rng: source of all random choices.
+        n_steps: number of operators that are applied, each of them one rationale step.
+        rules: operator -> sign ("+" or "-") and factor of its second operand.
+
+    Returns:
+        A problem without an id.
+    """
     value = rng.randint(20, 60)
-    sentences = [rng.choice(START).format(n=value)]
+    sentences = [rng.choice(OPENINGS).format(n=value)]
     steps = []
     for _ in range(n_steps):
         op = rng.choice(OPERATORS)
         sign, factor = rules[op]
-        n = rng.randint(1, LARGEST) if sign == "+" else rng.randint(0, min(LARGEST, value // factor))
+        # A subtraction never goes below zero.
+        n = rng.randint(1, MAX_OPERAND) if sign == "+" else rng.randint(0, min(MAX_OPERAND, value // factor))
         after = value + factor * n if sign == "+" else value - factor * n
-        sentences.append(rng.choice(APPLY).format(op=op, n=n))
+        sentences.append(rng.choice(APPLICATIONS).format(op=op, n=n))
         steps.append(f"{op} {sign} {factor} with {n}: {value} {sign} {factor} * {n} = {after}")
         value = after
     for _ in range(rng.randint(0, 2)):
-        sentences.insert(rng.randint(0, len(sentences)), rng.choice(ASIDE).format(n=rng.randint(2, 40)))
-    question = " ".join([*sentences, rng.choice(ASK)])
+        sentences.insert(rng.randint(0, len(sentences)), rng.choice(DISTRACTORS).format(n=rng.randint(2, 40)))
+    question = " ".join([*sentences, rng.choice(FINAL_QUESTIONS)])
     return Problem("rule", question, "\n".join([*steps, f"#### {value}"]), str(value), n_steps)

@@ -10,18 +10,19 @@ import torch
 
 from dpc_interp import (
     CorruptionPlan,
+    DPCInterpError,
     Problem,
     SoftPrompt,
     Transcript,
+    accumulation_peaks,
     analyse,
+    drop_empty_rationales,
     generate,
-    peaks,
     plan_corruption,
     trigger_statistics,
-    with_rationale,
 )
-from dpc_interp.analysis.accumulation import deep_layers, shallow_layers
-from dpc_interp.lm.lens import HookedTransformer
+from dpc_interp.analysis.accumulation import accumulation_frame
+from dpc_interp.models.lens import HookedTransformer
 
 
 @pytest.fixture
@@ -41,39 +42,40 @@ def accumulation() -> pd.DataFrame:
 
 
 def test_peaks_by_hand(accumulation: pd.DataFrame) -> None:
-    """Shallow means: b (6, 2, 1), mean 3; a (1, 2, 3), mean 2. Without the sink b peaks at 1 with 2 / 3, a at 2 with 3
-    / 2.
+    """Shallow means: b (6, 2, 1), mean 3; a (1, 2, 3), mean 2. Without the sink, b peaks at 1 with a ratio of 2 / 3 and
+    a peaks at 2 with 3 / 2.
     """
-    found = peaks(accumulation)
-    assert found.index.tolist() == ["b", "a"]
-    assert found["peak_token"].tolist() == [1, 2]
-    assert found["peak_ratio"].tolist() == pytest.approx([2 / 3, 3 / 2])
-    with_sink = peaks(accumulation, exclude_sink=False)
+    peaks = accumulation_peaks(accumulation)
+    assert peaks.index.tolist() == ["b", "a"]
+    assert peaks["peak_token"].tolist() == [1, 2]
+    assert peaks["peak_ratio"].tolist() == pytest.approx([2 / 3, 3 / 2])
+    with_sink = accumulation_peaks(accumulation, exclude_sink=False)
     assert with_sink["peak_token"].tolist() == [0, 2]
     assert with_sink["peak_ratio"].tolist() == pytest.approx([2, 3 / 2])
-    deep = peaks(accumulation, layers=(4, 5))
+    deep = accumulation_peaks(accumulation, layers=(4, 5))
     assert deep["peak_token"].tolist() == [1, 1]
 
 
-@pytest.mark.parametrize(
-    ("n_layers", "shallow", "deep"),
-    [
-        (1, (0,), (0,)),
-        (2, (0,), (1,)),
-        (3, (0,), (2,)),
-        (6, (0, 1), (4, 5)),
-        (8, (0, 1), (6, 7)),
-        (32, range(10), range(22, 32)),
-    ],
-)
-def test_layers_are_the_first_and_the_last_third(n_layers: int, shallow, deep) -> None:
-    assert shallow_layers(n_layers) == tuple(shallow)
-    assert deep_layers(n_layers) == tuple(deep)
+def test_unknown_layers_and_a_prompt_of_the_sink_alone_raise(accumulation: pd.DataFrame) -> None:
+    with pytest.raises(DPCInterpError, match="there is no layer 6"):
+        accumulation_peaks(accumulation, layers=(0, 6))
+    sink = accumulation[accumulation["virtual_token"] == 0]
+    with pytest.raises(DPCInterpError, match="no virtual token is left to be the peak"):
+        accumulation_peaks(sink)
+    assert accumulation_peaks(sink, exclude_sink=False)["peak_token"].tolist() == [0, 0]
+
+
+def test_frame_by_hand() -> None:
+    """Values [batch, layer, virtual token] in the order of their instances, layers and tokens."""
+    frame = accumulation_frame(torch.arange(8.0).view(2, 2, 2), ["b", "a"])
+    assert frame.columns.tolist() == ["instance", "layer", "virtual_token", "value"]
+    assert frame.to_numpy().tolist()[:3] == [["b", 0, 0, 0.0], ["b", 0, 1, 1.0], ["b", 1, 0, 2.0]]
+    assert frame.to_numpy().tolist()[-1] == ["a", 1, 1, 7.0]
 
 
 @pytest.fixture
-def drawn(build: Callable[..., HookedTransformer]) -> HookedTransformer:
-    """Every query is the same vector q; keys read the residual's direction u into q. What carries u is looked at."""
+def attracting(build: Callable[..., HookedTransformer]) -> HookedTransformer:
+    """A model that attends to whatever carries the direction u: all queries are one vector, which keys match by u."""
     model = build("learned", seed=4)
     u = torch.zeros(16)
     u[3], u[7] = 1.0, -1.0  # LayerNorm keeps a direction of mean zero
@@ -89,34 +91,36 @@ def drawn(build: Callable[..., HookedTransformer]) -> HookedTransformer:
     return model
 
 
-def planted(at: int) -> SoftPrompt:
+def planted(token: int) -> SoftPrompt:
+    """A prompt in which one virtual token carries u."""
     vectors = 0.3 * torch.randn(6, 16, generator=torch.Generator().manual_seed(2))
     vectors[:, [3, 7]] = 0.0
-    vectors[at, 3], vectors[at, 7] = 2.0, -2.0
-    return SoftPrompt(vectors, f"planted-{at}")
+    vectors[token, 3], vectors[token, 7] = 2.0, -2.0
+    return SoftPrompt(vectors, f"planted-{token}")
 
 
 @pytest.fixture
-def runs(drawn: HookedTransformer, problems: list[Problem]) -> list[Transcript]:
-    return with_rationale(generate(drawn, problems[:6], planted(1), max_new_tokens=12, progress=False), drawn)
+def runs(attracting: HookedTransformer, problems: list[Problem]) -> list[Transcript]:
+    transcripts = generate(attracting, problems[:6], planted(1), max_new_tokens=12, progress=False)
+    return drop_empty_rationales(attracting, transcripts)
 
 
-@pytest.mark.parametrize("at", [1, 2, 5])
-def test_planted_token_is_found(drawn: HookedTransformer, runs: list[Transcript], at: int) -> None:
-    found = analyse(drawn, runs, planted(at), progress=False)
-    top = peaks(found.accumulation)
-    assert len(top) == len(runs) > 3
-    assert (top["peak_token"] == at).all()
-    assert (top["peak_ratio"] > 3).all()
-    assert plan_corruption(found) == [CorruptionPlan((at,), 0.0, 10)] * len(runs)
-    stats = trigger_statistics(found)
-    assert stats["peak_token"].tolist() == [at] * len(runs)
-    assert stats["peak_ratio"].tolist() == pytest.approx(top["peak_ratio"].tolist())
+@pytest.mark.parametrize("token", [1, 2, 5])
+def test_planted_token_is_the_peak(attracting: HookedTransformer, runs: list[Transcript], token: int) -> None:
+    analysis = analyse(attracting, runs, planted(token), progress=False)
+    peaks = accumulation_peaks(analysis.accumulation)
+    assert len(peaks) == len(runs) > 3
+    assert (peaks["peak_token"] == token).all()
+    assert (peaks["peak_ratio"] > 3).all()
+    assert plan_corruption(analysis) == [CorruptionPlan((token,), 0.0, 10)] * len(runs)
+    stats = trigger_statistics(analysis)
+    assert stats["peak_token"].tolist() == [token] * len(runs)
+    assert stats["peak_ratio"].tolist() == pytest.approx(peaks["peak_ratio"].tolist())
 
 
-def test_planted_first_token_counts_as_the_sink(drawn: HookedTransformer, runs: list[Transcript]) -> None:
-    found = analyse(drawn, runs, planted(0), progress=False)
-    assert (peaks(found.accumulation, exclude_sink=False)["peak_token"] == 0).all()
-    assert (peaks(found.accumulation)["peak_token"] != 0).all()
-    assert (peaks(found.accumulation)["peak_ratio"] < 1).all()
-    assert {plan.tokens for plan in plan_corruption(found, exclude_sink=False)} == {(0,)}
+def test_planted_first_token_counts_as_the_sink(attracting: HookedTransformer, runs: list[Transcript]) -> None:
+    analysis = analyse(attracting, runs, planted(0), progress=False)
+    assert (accumulation_peaks(analysis.accumulation, exclude_sink=False)["peak_token"] == 0).all()
+    assert (accumulation_peaks(analysis.accumulation)["peak_token"] != 0).all()
+    assert (accumulation_peaks(analysis.accumulation)["peak_ratio"] < 1).all()
+    assert {plan.tokens for plan in plan_corruption(analysis, exclude_sink=False)} == {(0,)}

@@ -1,4 +1,4 @@
-"""The frames of `analyse` against plain loops over the saliency of each transcript alone."""
+"""The frames of `analyse` against plain loops over the saliency map of each transcript."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from dpc_interp import (
     SoftPrompt,
     Transcript,
     analyse,
+    drop_empty_rationales,
     generate,
     prompted,
     saliency,
     saliency_map,
-    with_rationale,
 )
-from dpc_interp.lm.lens import HookedTransformer
+from dpc_interp.models.lens import HookedTransformer
 
 KEYS = {
     "flow": ["instance", "layer", "source", "source_step", "destination", "step"],
@@ -33,9 +33,14 @@ KEYS = {
 }
 
 
+def with_minus_one(flow: pd.DataFrame) -> pd.DataFrame:
+    """The flow frame with -1 instead of NA, so that it can be indexed."""
+    return flow.assign(**{name: flow[name].fillna(-1).astype(int) for name in ("source_step", "step")})
+
+
 @pytest.fixture(scope="module")
 def runs(model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt, written) -> list[Transcript]:
-    """Texts of a model and of a hand: several steps, an answer or none, a stop token or none, one token alone."""
+    """Texts of a model, and five by hand: of one or more steps, with and without an answer and a stop token."""
     texts = [
         ("one", "buys 8: 9 + 8 = 17\nloses 2: 17 - 2 = 15\n#### 15", True),
         ("two", "Tom has 9. Tom buys 8.\n", False),
@@ -43,12 +48,15 @@ def runs(model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt, 
         ("four", "\n\n9\n#### 1", True),
         ("five", "buys", True),
     ]
-    by_hand = [written(text, name=name, gold="15", stopped=stopped) for name, text, stopped in texts]
-    return [*by_hand, *with_rationale(generate(model, problems[:8], prompt, max_new_tokens=20, progress=False), model)]
+    handwritten = [written(text, name=name, gold="15", stopped=stopped) for name, text, stopped in texts]
+    return [
+        *handwritten,
+        *drop_empty_rationales(model, generate(model, problems[:8], prompt, max_new_tokens=20, progress=False)),
+    ]
 
 
 @pytest.fixture(scope="module")
-def found(model: HookedTransformer, runs: list[Transcript], prompt: SoftPrompt) -> Analysis:
+def analysis(model: HookedTransformer, runs: list[Transcript], prompt: SoftPrompt) -> Analysis:
     return analyse(model, runs, prompt, batch_size=8, progress=False)
 
 
@@ -58,13 +66,13 @@ def maps(model: HookedTransformer, runs: list[Transcript], prompt: SoftPrompt) -
 
 
 def mean_of_pairs(flow: torch.Tensor, rows: range, columns: range) -> float | None:
-    """The mean over causal pairs, one by one; None where there is none."""
+    """The mean over causal pairs, one by one; None without any."""
     values = [flow[i, j].item() for i in rows for j in columns if j < i]
     return sum(values) / len(values) if values else None
 
 
 def expected_flow(name: str, map_: SaliencyMap) -> Iterator[tuple[object, ...]]:
-    spans = {key: range(*span) for key, span in map_.segments.borders().items()}
+    spans = {key: range(*span) for key, span in map_.segments.spans().items()}
     steps = [range(*span) for span in map_.segments.steps]
     for layer, flow in enumerate(map_.values):
         pairs = [
@@ -81,26 +89,27 @@ def expected_flow(name: str, map_: SaliencyMap) -> Iterator[tuple[object, ...]]:
                 yield (name, layer, *key, value)
 
 
-def test_flow_is_the_mean_over_causal_pairs(found: Analysis, maps: dict[str, SaliencyMap]) -> None:
+def test_flow_is_the_mean_over_causal_pairs(analysis: Analysis, maps: dict[str, SaliencyMap]) -> None:
     rows = [row for name, map_ in maps.items() for row in expected_flow(name, map_)]
     expected = pd.DataFrame(rows, columns=[*KEYS["flow"], "value"]).set_index(KEYS["flow"])["value"]
-    given = found.flow.set_index(KEYS["flow"])["value"]
-    assert given.index.is_unique
-    assert set(given.index) == set(expected.index)
-    pd.testing.assert_series_equal(given.loc[expected.index].astype(float), expected, rtol=1e-4, atol=1e-8)
-    assert set(found.flow["step"]) == {-1, 0, 1, 2}
+    actual = with_minus_one(analysis.flow).set_index(KEYS["flow"])["value"]
+    assert actual.index.is_unique
+    assert set(actual.index) == set(expected.index)
+    pd.testing.assert_series_equal(actual.loc[expected.index].astype(float), expected, rtol=1e-4, atol=1e-8)
+    assert analysis.flow["step"].dtype == "Int64"
+    assert set(analysis.flow["step"].dropna()) == {0, 1, 2}
 
 
-def test_accumulation_is_the_mean_over_question_and_rationale(found: Analysis, maps: dict[str, SaliencyMap]) -> None:
+def test_accumulation_is_the_mean_over_question_and_rationale(analysis: Analysis, maps: dict[str, SaliencyMap]) -> None:
     rows = []
     for name, map_ in maps.items():
-        readers = range(map_.segments.question[0], map_.segments.rationale[1])
+        destinations = range(map_.segments.question[0], map_.segments.rationale[1])
         for layer, token in product(range(len(map_.values)), range(map_.segments.prompt[1])):
-            value = sum(map_.values[layer, i, token].item() for i in readers) / len(readers)
+            value = sum(map_.values[layer, i, token].item() for i in destinations) / len(destinations)
             rows.append((name, layer, token, value))
     expected = pd.DataFrame(rows, columns=[*KEYS["accumulation"], "value"])
     pd.testing.assert_frame_equal(
-        found.accumulation.astype({"value": float, "instance": object}),
+        analysis.accumulation.astype({"value": float, "instance": object}),
         expected.astype({"instance": object}),
         rtol=1e-4,
         atol=1e-8,
@@ -108,10 +117,10 @@ def test_accumulation_is_the_mean_over_question_and_rationale(found: Analysis, m
     )
 
 
-def test_each_rationale_token_by_loops(found: Analysis, maps: dict[str, SaliencyMap], model: HookedTransformer) -> None:
+def test_each_rationale_token_by_loops(analysis: Analysis, maps: dict[str, SaliencyMap]) -> None:
     for name, map_ in maps.items():
         start, stop = map_.segments.rationale
-        table = found.tokens[found.tokens["instance"] == name]
+        table = analysis.tokens[analysis.tokens["instance"] == name]
         assert len(table) == len(map_.values) * (stop - start)
         for row in table.itertuples():
             i = start + row.position
@@ -125,23 +134,26 @@ def test_each_rationale_token_by_loops(found: Analysis, maps: dict[str, Saliency
             assert [a <= i < b for a, b in map_.segments.steps].index(True) == row.step
 
 
-def test_nll_is_that_of_the_prompted_model(found: Analysis, runs: list[Transcript], model, prompt: SoftPrompt) -> None:
-    table = found.instances.set_index("instance")
+def test_nll_is_that_of_the_prompted_model(
+    analysis: Analysis, runs: list[Transcript], model, prompt: SoftPrompt
+) -> None:
+    table = analysis.instances.set_index("instance")
     for run in runs:
         with prompted(model, prompt) as forward:
             logits = forward(torch.cat([run.question_tokens, run.generated_tokens])[None])[0]
         first = prompt.n_virtual + len(run.question_tokens)
         nll = [-logits[first + k - 1].log_softmax(-1)[t].item() for k, t in enumerate(run.generated_tokens.tolist())]
         assert table.loc[run.problem.id, "nll"] == pytest.approx(sum(nll) / len(nll), rel=1e-4)
-        tokens = found.tokens[(found.tokens["instance"] == run.problem.id) & (found.tokens["layer"] == 1)]
+        of_run = analysis.tokens["instance"] == run.problem.id
+        tokens = analysis.tokens[of_run & (analysis.tokens["layer"] == 1)]
         assert tokens["nll"].tolist() == pytest.approx(nll[: len(tokens)], rel=1e-3, abs=1e-5)
         stopped = run.generated_tokens[-1] == model.tokenizer.eos_token_id
         last = len(nll) - (2 if stopped else 1)
         assert table.loc[run.problem.id, "answer_nll"] == pytest.approx(nll[last], rel=1e-3, abs=1e-5)
 
 
-def test_instances(found: Analysis, runs: list[Transcript]) -> None:
-    table = found.instances
+def test_instances(analysis: Analysis, runs: list[Transcript]) -> None:
+    table = analysis.instances
     assert table["instance"].tolist() == [run.problem.id for run in runs]
     assert table["correct"].tolist()[:5] == [True, False, False, False, False]
     assert table["n_rationale_tokens"].tolist()[:5] == [21, 9, 20, 4, 1]
@@ -149,28 +161,28 @@ def test_instances(found: Analysis, runs: list[Transcript]) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_batched_is_unbatched(
-    found: Analysis, runs: list[Transcript], model: HookedTransformer, prompt: SoftPrompt, batch_size: int
+def test_values_do_not_depend_on_the_batch_size(
+    analysis: Analysis, runs: list[Transcript], model: HookedTransformer, prompt: SoftPrompt, batch_size: int
 ) -> None:
-    alone = analyse(model, runs, prompt, batch_size=batch_size, progress=False)
+    other = analyse(model, runs, prompt, batch_size=batch_size, progress=False)
     for name in KEYS:
-        pd.testing.assert_frame_equal(getattr(alone, name), getattr(found, name), rtol=1e-4, atol=1e-7)
-    assert found.flow["value"].max() > 1e-3, "the absolute tolerance must not decide"
+        pd.testing.assert_frame_equal(getattr(other, name), getattr(analysis, name), rtol=1e-4, atol=1e-7)
+    assert analysis.flow["value"].max() > 1e-3, "values must be large against the absolute tolerance"
 
 
-@pytest.mark.parametrize("how", ["sum_of_abs", "mean_of_abs"])
-def test_head_reductions_reach_the_frames(runs: list[Transcript], model, prompt: SoftPrompt, how: str) -> None:
+@pytest.mark.parametrize("reduction", ["sum_of_abs", "mean_of_abs"])
+def test_head_reductions_reach_the_frames(runs: list[Transcript], model, prompt: SoftPrompt, reduction: str) -> None:
     run = runs[0]
     tokens = torch.cat([run.question_tokens, run.generated_tokens])
-    values = saliency(model, tokens, prompt, len(run.question_tokens), head_reduction=how)
-    made = analyse(model, runs[:3], prompt, head_reduction=how, progress=False)
-    map_ = saliency_map(model, run, prompt, head_reduction=how)
+    values = saliency(model, tokens, prompt, len(run.question_tokens), head_reduction=reduction)
+    analysis = analyse(model, runs[:3], prompt, head_reduction=reduction, progress=False)
+    map_ = saliency_map(model, run, prompt, head_reduction=reduction)
     assert torch.equal(map_.values, values)
     start, stop = map_.segments.rationale
-    table = made.flow.set_index(KEYS["flow"])["value"]
+    table = with_minus_one(analysis.flow).set_index(KEYS["flow"])["value"]
     expected = values[2, start:stop, : prompt.n_virtual].mean().item()
     assert table["one", 2, "prompt", -1, "rationale", -1] == pytest.approx(expected, rel=1e-4)
-    assert made.options["head_reduction"] == how
+    assert analysis.options["head_reduction"] == reduction
 
 
 def test_gold_target_reads_the_written_rationale(model, prompt: SoftPrompt, written: Callable[..., Transcript]) -> None:
@@ -178,11 +190,11 @@ def test_gold_target_reads_the_written_rationale(model, prompt: SoftPrompt, writ
     run = Transcript(
         gold.problem, gold.question_tokens, written("Tom has 9.").generated_tokens, "Tom has 9.", None, False
     )
-    found = analyse(model, [run], prompt, target="gold", progress=False)
+    analysis = analyse(model, [run], prompt, target="gold", progress=False)
     expected = analyse(model, [gold], prompt, progress=False)
     for name in ("flow", "accumulation", "tokens"):
-        pd.testing.assert_frame_equal(getattr(found, name), getattr(expected, name))
-    assert found.instances["correct"].tolist() == [False], "correct stays that of the run"
+        pd.testing.assert_frame_equal(getattr(analysis, name), getattr(expected, name))
+    assert analysis.instances["correct"].tolist() == [False], "whether the answer is correct is a fact about the run"
 
 
 def test_map_of_a_transcript(maps: dict[str, SaliencyMap], runs: list[Transcript], prompt: SoftPrompt) -> None:
@@ -192,24 +204,24 @@ def test_map_of_a_transcript(maps: dict[str, SaliencyMap], runs: list[Transcript
     assert map_.values.shape == (3, len(map_.tokens), len(map_.tokens)) == (3, *[map_.segments.length] * 2)
 
 
-def test_with_rationale_drops_bare_answers(model, written: Callable[..., Transcript]) -> None:
-    kept, dropped = written("9 + 8 = 17\n#### 17"), written("#### 17")
-    assert with_rationale([dropped, kept], model) == [kept]
+def test_transcripts_without_a_rationale_are_dropped(model, written: Callable[..., Transcript]) -> None:
+    with_rationale, without_rationale = written("9 + 8 = 17\n#### 17"), written("#### 17")
+    assert drop_empty_rationales(model, [without_rationale, with_rationale]) == [with_rationale]
 
 
-def test_same_ids_are_refused(model, prompt: SoftPrompt, written: Callable[..., Transcript]) -> None:
-    """Their rows could not be told apart, and every statistic would average over both."""
+def test_equal_ids_raise(model, prompt: SoftPrompt, written: Callable[..., Transcript]) -> None:
+    """Their rows could not be distinguished, and every statistic would average over both."""
     with pytest.raises(DPCInterpError, match="two problems have the id"):
         analyse(model, [written("buys 8", name=""), written("buys 9", name="")], prompt, progress=False)
 
 
-def test_leaves_nothing_behind(model, runs: list[Transcript], prompt: SoftPrompt, unchanged, monkeypatch) -> None:
+def test_the_model_is_left_unchanged(model, runs: list[Transcript], prompt: SoftPrompt, unchanged, monkeypatch) -> None:
     with unchanged(model):
         analyse(model, runs[:3], prompt, progress=False)
 
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dpc_interp.analysis.flow.Groups.reduce", fail)
+    monkeypatch.setattr("dpc_interp.analysis.flow.PositionGroups.reduce", fail)
     with unchanged(model), pytest.raises(KeyboardInterrupt):
         analyse(model, runs[:3], prompt, progress=False)

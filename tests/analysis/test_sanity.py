@@ -1,4 +1,4 @@
-"""Sanity checks of the saliency: what they change, what they leave, and that a copy is what they randomise."""
+"""Sanity checks of the saliency: their correlations, and that only a copy of the model is randomised."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from scipy.stats import spearmanr
 
 from dpc_interp import SoftPrompt, Transcript, prompted, saliency_map
-from dpc_interp.analysis.saliency import flow_pass
+from dpc_interp.analysis.saliency import saliency_pass
 from dpc_interp.analysis.sanity import saliency_sanity
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.lm.lens import HookedTransformer
+from dpc_interp.models.lens import HookedTransformer
 
 TEXTS = ("buys 8: 9 + 8 = 17\nloses 2: 17 - 2 = 15\n#### 15", "buys 8: 9 + 8 = 17\n#### 17")
 
@@ -40,8 +40,8 @@ def test_a_row_for_every_instance_layer_source_and_change(model: HookedTransform
     assert frame["value"].between(-1, 1).all()
 
 
-def test_all_layers_randomised_leave_little(frame: pd.DataFrame) -> None:
-    """A random model's other weights make another random model."""
+def test_randomising_all_layers_destroys_the_saliency(frame: pd.DataFrame) -> None:
+    """With its weights shuffled, the random model is another random model."""
     last = frame[(frame["test"] == "weights") & (frame["n_randomised"] == 3)]
     assert last["value"].abs().mean() < 0.35
     assert last["value"].max() < 0.8
@@ -50,53 +50,52 @@ def test_all_layers_randomised_leave_little(frame: pd.DataFrame) -> None:
 def test_values_are_spearmans_of_the_maps(
     model: HookedTransformer, prompt: SoftPrompt, runs: list[Transcript], frame: pd.DataFrame
 ) -> None:
-    """The shuffled answers again by hand: only what the loss looks for changes, so that all patterns stay."""
+    """Shuffled answers recomputed: only the labels of the loss change, so that all patterns stay."""
     run = runs[1]
     true = saliency_map(model, run, prompt)
     shuffled = run.generated_tokens.tolist()
     random.Random(f"0/{run.problem.id}").shuffle(shuffled)
     assert shuffled != run.generated_tokens.tolist()
-    maps: dict[int, torch.Tensor] = {}
-    read = torch.cat([run.question_tokens, run.generated_tokens])
-    told = torch.cat([run.question_tokens, torch.tensor(shuffled)])
+    targets = torch.cat([run.question_tokens, torch.tensor(shuffled)])
     n_question = len(run.question_tokens)
-    flow_pass(model, [read], [n_question], prompt.vectors, maps.__setitem__, targets=[told])
+    maps = saliency_pass(model, [run.tokens], [n_question], prompt.vectors, lambda flow: flow, targets=[targets]).layers
     first, stop = true.segments.rationale
-    found = frame[(frame["instance"] == run.problem.id) & (frame["test"] == "answers")]
-    for layer, row in found[found["source"] == "all"].set_index("layer")["value"].items():
+    rows = frame[(frame["instance"] == run.problem.id) & (frame["test"] == "answers")]
+    for layer, value in rows[rows["source"] == "all"].set_index("layer")["value"].items():
         pairs = [(i, j) for i in range(first, stop) for j in range(i)]
         i, j = (list(column) for column in zip(*pairs, strict=True))
         expected = spearmanr(true.values[layer, i, j], maps[layer][0, i, j]).statistic
-        assert row == pytest.approx(expected, abs=1e-4)
-    for layer, row in found[found["source"] == "prompt"].set_index("layer")["value"].items():
+        assert value == pytest.approx(expected, abs=1e-4)
+    for layer, value in rows[rows["source"] == "prompt"].set_index("layer")["value"].items():
         block = slice(first, stop), slice(0, prompt.n_virtual)
         expected = spearmanr(true.values[layer][block].flatten(), maps[layer][0][block].flatten()).statistic
-        assert row == pytest.approx(expected, abs=1e-4)
+        assert value == pytest.approx(expected, abs=1e-4)
 
 
-def test_targets_change_the_loss_alone(model: HookedTransformer, prompt: SoftPrompt, runs: list[Transcript]) -> None:
-    """The same targets give the same saliency; others the loss of those tokens behind the true text."""
+def test_targets_change_only_the_loss(model: HookedTransformer, prompt: SoftPrompt, runs: list[Transcript]) -> None:
+    """The same targets give the same saliency; others give the loss of those tokens after the true text."""
     run = runs[0]
-    read = torch.cat([run.question_tokens, run.generated_tokens])
+    tokens = run.tokens
     n_question = len(run.question_tokens)
-    kept: list[torch.Tensor] = []
-    for told in (None, [read]):
-        flow_pass(model, [read], [n_question], prompt.vectors, lambda layer, flow: kept.append(flow), targets=told)
-    for plain, same in zip(kept[:3], kept[3:], strict=True):
+    without_targets, same_targets = (
+        saliency_pass(model, [tokens], [n_question], prompt.vectors, lambda flow: flow, targets=targets).layers
+        for targets in (None, [tokens])
+    )
+    for plain, same in zip(without_targets, same_targets, strict=True):
         assert torch.equal(plain, same)
-    other = read.clone()
+    other = tokens.clone()
     other[n_question:] = 7
     with prompted(model, prompt) as forward:
-        logits = forward(read[None])[0].log_softmax(-1)
-    nll = flow_pass(model, [read], [n_question], prompt.vectors, lambda layer, flow: None, targets=[other])[0]
+        logits = forward(tokens[None])[0].log_softmax(-1)
+    nll = saliency_pass(model, [tokens], [n_question], prompt.vectors, lambda flow: None, targets=[other]).nll[0]
     first = prompt.n_virtual + n_question
     torch.testing.assert_close(nll[first:], -logits[first - 1 : -1, 7], rtol=1e-4, atol=1e-5)
 
 
-def test_only_randomised_layers_and_those_read_by_them_change(
+def test_layers_below_change_only_through_the_output_of_the_randomised_ones(
     needs_hooked: None, build: Callable[..., HookedTransformer], prompt: SoftPrompt, runs: list[Transcript]
 ) -> None:
-    """Where the last layer adds nothing to what is read, its weights say nothing of the layers below."""
+    """The last layer adds nothing to the residual stream, so its weights have no influence on the layer below."""
     model = build("plain")
     for block in model.blocks[1:]:
         block.attn.W_O.data.zero_()
@@ -109,13 +108,13 @@ def test_only_randomised_layers_and_those_read_by_them_change(
     assert first.get_group(1).isna().all(), "a saliency that is 0 everywhere ranks nothing"
 
 
-def test_the_model_is_not_touched_batches_do_not_matter_and_the_seed_does(
+def test_the_model_is_left_unchanged_and_values_depend_on_the_seed_but_not_on_batches(
     model: HookedTransformer, prompt: SoftPrompt, runs: list[Transcript], frame: pd.DataFrame, unchanged
 ) -> None:
     with unchanged(model):
-        alone = saliency_sanity(model, runs, prompt, batch_size=1, progress=False)
+        unbatched = saliency_sanity(model, runs, prompt, batch_size=1, progress=False)
     keys = ["instance", "test", "n_randomised", "layer", "source"]
-    pair = [f.sort_values(keys, ignore_index=True) for f in (frame, alone)]
+    pair = [f.sort_values(keys, ignore_index=True) for f in (frame, unbatched)]
     pd.testing.assert_frame_equal(*pair, atol=1e-3)
     other = saliency_sanity(model, runs, prompt, seed=1, progress=False)
     assert not np.allclose(other["value"], frame["value"], atol=1e-2)
@@ -128,7 +127,7 @@ def test_works_on_a_bridge(hugging_face: Callable, bridge: Callable, prompt: Sof
     assert frame[frame["n_randomised"] == 2]["value"].mean() < 0.5
 
 
-def test_runs_without_a_rationale_are_refused(model: HookedTransformer, prompt: SoftPrompt, written: Callable) -> None:
+def test_runs_without_a_rationale_raise(model: HookedTransformer, prompt: SoftPrompt, written: Callable) -> None:
     for runs in ([], [written("#### 17")]):
         with pytest.raises(DPCInterpError, match="with a rationale"):
             saliency_sanity(model, runs, prompt)

@@ -1,4 +1,4 @@
-"""Segments of texts written by hand, and what holds for every text."""
+"""Segments of handwritten texts, and properties of the segments of any text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from dpc_interp import Problem, Segments, Transcript
-from dpc_interp.analysis.segments import segment, step_cuts
+from dpc_interp.analysis.segments import segment, step_ends
 
 N_VIRTUAL = 3
 TWO_STEPS = "buys 8: 9 + 8 = 17\nloses 2: 17 - 2 = 15\n#### 15"
@@ -32,7 +32,7 @@ def pieces(written: Callable[..., Transcript], tokenizer) -> Callable[..., dict[
         layout = segment(run, tokenizer, N_VIRTUAL)
         tokens = torch.cat([torch.full((N_VIRTUAL,), 0), run.question_tokens, run.generated_tokens])
         assert layout.length == len(tokens)
-        shown = {name: tokenizer.decode(tokens[a:b]) for name, (a, b) in layout.borders().items()}
+        shown = {name: tokenizer.decode(tokens[a:b]) for name, (a, b) in layout.spans().items()}
         assert shown.pop("prompt") == "<pad>" * N_VIRTUAL
         assert shown.pop("question") == tokenizer.decode(run.question_tokens)
         return shown | {"steps": [tokenizer.decode(tokens[a:b]) for a, b in layout.steps]}
@@ -71,7 +71,7 @@ def test_by_hand(pieces, text: str, rationale: str, answer: str, steps: list[str
 
 
 def test_positions_by_hand(written: Callable[..., Transcript], tokenizer) -> None:
-    """3 virtual tokens, the question, 10 and 11 tokens of rationale (with line breaks), 3 of answer, the stop token."""
+    """3 virtual tokens, the question, steps of 10 and 11 tokens (with line breaks), 3 answer tokens, the stop token."""
     run = written(TWO_STEPS)
     n_question = len(run.question_tokens)
     first = N_VIRTUAL + n_question
@@ -89,7 +89,7 @@ def test_positions_by_hand(written: Callable[..., Transcript], tokenizer) -> Non
 
 
 def test_a_character_of_several_tokens_counts_once(written: Callable[..., Transcript]) -> None:
-    """Of a tokenizer whose tokens are bytes: a token by itself says nothing of the text's characters."""
+    """With a tokenizer whose tokens are bytes, a single token may be no character."""
     model = BPE({character: i for i, character in enumerate(sorted(ByteLevel.alphabet()))}, [])
     by_bytes = Tokenizer(model)
     by_bytes.pre_tokenizer, by_bytes.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
@@ -110,7 +110,7 @@ def test_step_of(written: Callable[..., Transcript], tokenizer) -> None:
 
 def test_cuts_of_one_line_do_not_fall_within_numbers() -> None:
     text = "It is 3.5 km. Is it far? No."
-    assert [text[a:b] for a, b in pairwise([0, *step_cuts(text)])] == [
+    assert [text[a:b] for a, b in pairwise([0, *step_ends(text)])] == [
         "It is 3.5 km. ",
         "Is it far? ",
         "No.",
@@ -135,7 +135,7 @@ def test_segments_and_steps_divide_every_text(tokenizer, ids: list[int], breaks:
         Problem("story", "", "", "", 1, "x"), question, torch.tensor(ids, dtype=torch.long), "", None, False
     )
     layout = segment(run, tokenizer, N_VIRTUAL)
-    spans = list(layout.borders().values())
+    spans = list(layout.spans().values())
     assert spans[0][0] == 0
     assert all(a[1] == b[0] for a, b in pairwise(spans))
     assert spans[-1][1] == layout.length - stopped == N_VIRTUAL + 3 + len(ids) - stopped
@@ -147,8 +147,8 @@ def test_segments_and_steps_divide_every_text(tokenizer, ids: list[int], breaks:
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.text(alphabet="a1.?! \n", max_size=60))
 def test_cuts_fall_between_characters_that_belong_to_steps(text: str) -> None:
-    """Cuts rise to the end; each step but the last ends in white space; a text of several lines is its lines."""
-    *inner, end = step_cuts(text)
+    """Cuts are sorted; each step but the last ends in white space; in a text of several lines, each line is a step."""
+    *inner, end = step_ends(text)
     assert end == len(text)
     assert inner == sorted(set(inner))
     assert all(0 < cut < end for cut in inner)

@@ -1,4 +1,4 @@
-"""The trigger's statistics on a frame worked by hand, and thresholds whose best value is known."""
+"""The statistics of the trigger on frames worked by hand, and thresholds whose best value is known."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpc_interp import Analysis, DPCInterpError, TriggerRule, calibrate_trigger, trigger_statistics
-from dpc_interp.analysis.trigger import STATISTICS
+from dpc_interp.analysis.schema import TRIGGER_STATISTICS
 
 NAMES = ["b", "a"]
 
 
 @pytest.fixture
-def found() -> Analysis:
+def analysis() -> Analysis:
     """Six layers (deep: 4 and 5, shallow: 0 and 1). Instance b has 4 rationale tokens, a has 5, so 2 early ones each.
 
     f, the mean over the deep layers:  b  1 3 | 5 1;  a  2 2 | 2 9 1.   The early mean is 2 in both.
@@ -29,8 +29,8 @@ def found() -> Analysis:
         for layer in range(6):
             values = deep[layer - 4] if layer >= 4 else [100.0 * k for k in range(n)]
             tokens += [(name, layer, k, "x", 0, k >= 2, float(values[k]), 0.5) for k in range(n)]
-            flow.append((name, layer, "prompt", -1, "question", -1, {0: 1.0, 1: 2.0}.get(layer, 50.0)))
-            flow.append((name, layer, "prompt", -1, "rationale", -1, 70.0))
+            flow.append((name, layer, "prompt", pd.NA, "question", pd.NA, {0: 1.0, 1: 2.0}.get(layer, 50.0)))
+            flow.append((name, layer, "prompt", pd.NA, "rationale", pd.NA, 70.0))
             accumulation += [
                 (name, layer, j, float(value)) for j, value in enumerate([4, 1, 7] if layer < 2 else [0, 9, 0])
             ]
@@ -53,8 +53,8 @@ def found() -> Analysis:
     )
 
 
-def test_statistics_by_hand(found: Analysis) -> None:
-    stats = trigger_statistics(found)
+def test_statistics_by_hand(analysis: Analysis) -> None:
+    stats = trigger_statistics(analysis)
     assert stats["instance"].tolist() == NAMES
     assert stats["late_share"].tolist() == pytest.approx([1 / 2, 1 / 3]), (
         "strictly above the early mean: 2 is not affected"
@@ -66,31 +66,31 @@ def test_statistics_by_hand(found: Analysis) -> None:
     assert stats["length"].tolist() == [4, 5]
     assert stats["nll"].tolist() == [0.5, 0.25]
     assert stats["answer_nll"].tolist() == [0.125, 2.0]
-    assert set(STATISTICS) < set(stats)
+    assert set(TRIGGER_STATISTICS) < set(stats)
     assert stats["correct"].tolist() == [True, False]
     assert stats["task"].tolist() == ["story", "story"]
 
 
-def test_options_by_hand(found: Analysis) -> None:
-    """beta = 1.5: b 5 of (5, 1), a (2, 9) of (2, 9, 1). Layer 5 alone: b 2 4 | 6 1, mean 3; a 3 2 | 2 10 2, 2.5."""
-    assert trigger_statistics(found, beta=1.5)["late_share"].tolist() == pytest.approx([1 / 2, 2 / 3])
-    assert trigger_statistics(found, deep=(5,))["deep_flow"].tolist() == pytest.approx([3.5, 14 / 3])
-    assert trigger_statistics(found, deep=(5,))["late_share"].tolist() == pytest.approx([1 / 2, 1 / 3])
-    assert trigger_statistics(found, shallow=(1, 2))["shallow_flow"].tolist() == pytest.approx([26, 26])
-    assert trigger_statistics(found, shallow=(3,))["peak_token"].tolist() == [1, 1]
+def test_options_by_hand(analysis: Analysis) -> None:
+    """beta = 1.5: b 5 of (5, 1), a (2, 9) of (2, 9, 1). Only layer 5: b 2 4 | 6 1, mean 3; a 3 2 | 2 10 2, 2.5."""
+    assert trigger_statistics(analysis, beta=1.5)["late_share"].tolist() == pytest.approx([1 / 2, 2 / 3])
+    assert trigger_statistics(analysis, deep=(5,))["deep_flow"].tolist() == pytest.approx([3.5, 14 / 3])
+    assert trigger_statistics(analysis, deep=(5,))["late_share"].tolist() == pytest.approx([1 / 2, 1 / 3])
+    assert trigger_statistics(analysis, shallow=(1, 2))["shallow_flow"].tolist() == pytest.approx([26, 26])
+    assert trigger_statistics(analysis, shallow=(3,))["peak_token"].tolist() == [1, 1]
     for layers in ({"deep": (6,)}, {"shallow": (0, -1)}):
         with pytest.raises(DPCInterpError, match="there is no layer"):
-            trigger_statistics(found, **layers)
+            trigger_statistics(analysis, **layers)
 
 
-def test_an_analysis_stored_without_the_answer_s_nll_is_refused(found: Analysis) -> None:
-    old = replace(found, instances=found.instances.drop(columns="answer_nll"))
-    with pytest.raises(DPCInterpError, match="stored without answer_nll"):
-        trigger_statistics(old)
+def test_an_analysis_without_the_nll_of_the_answer_raises(analysis: Analysis) -> None:
+    incomplete = replace(analysis, instances=analysis.instances.drop(columns="answer_nll"))
+    with pytest.raises(DPCInterpError, match="lacks the column 'answer_nll'"):
+        trigger_statistics(incomplete)
 
 
 def statistics(values: list[float], wrong: list[int], fixed: list[int] | None = None) -> pd.DataFrame:
-    """`fixed`: whether the answer under corruption is right."""
+    """Statistics of instances; `fixed` says whether the answer under corruption is correct."""
     frame = pd.DataFrame({"late_share": values, "correct": [not w for w in wrong]})
     return frame if fixed is None else frame.assign(corrupted_correct=[bool(f) for f in fixed])
 
@@ -100,7 +100,7 @@ def test_fires_strictly_above() -> None:
     assert rule.fires(statistics([0.4, 0.5, 0.6, float("nan")], [0, 0, 0, 0])).tolist() == [False, False, True, False]
 
 
-def test_youden_separates_where_it_can() -> None:
+def test_youden_separates_separable_outcomes() -> None:
     stats = statistics([0.1, 0.2, 0.3, 0.7, 0.8], [0, 0, 0, 1, 1])
     rule = calibrate_trigger(stats, criterion="youden")
     assert 0.3 <= rule.threshold < 0.7
@@ -109,8 +109,8 @@ def test_youden_separates_where_it_can() -> None:
 
 
 def test_youden_with_overlap_by_hand() -> None:
-    """Hits - false alarms above 0.15: 3/3 - 2/3 = 1/3; above 0.25: 2/3 - 2/3; above 0.45: 2/3 - 1/3; above 0.55: 2/3 -
-    0. Best: 0.5.
+    """Hits - false alarms above 0.15: 3/3 - 2/3 = 1/3; above 0.25: 2/3 - 2/3; above 0.45: 2/3 - 1/3; above 0.55:
+    2/3 - 0. Best: 0.5.
     """
     stats = statistics([0.1, 0.2, 0.3, 0.5, 0.6, 0.9], [0, 1, 0, 0, 1, 1])
     rule = calibrate_trigger(stats, criterion="youden")
@@ -127,12 +127,12 @@ def test_accuracy_by_hand() -> None:
     assert rule.fires(stats).tolist() == [True, True, True, True, False]
 
 
-def test_accuracy_fires_nowhere_where_corruption_only_hurts() -> None:
+def test_accuracy_never_fires_if_corruption_only_hurts() -> None:
     stats = statistics([0.9, 0.7, 0.5], [0, 1, 0], [0, 0, 0])
     assert not calibrate_trigger(stats, criterion="accuracy").fires(stats).any()
 
 
-def test_accuracy_fires_everywhere_where_corruption_only_helps() -> None:
+def test_accuracy_always_fires_if_corruption_only_helps() -> None:
     stats = statistics([0.9, 0.7, 0.5], [1, 1, 1], [1, 1, 1])
     assert calibrate_trigger(stats, criterion="accuracy").fires(stats).all()
 
@@ -150,13 +150,13 @@ CASES = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans()), min
 def test_no_other_threshold_is_better(cases: list[tuple[int, bool, bool]]) -> None:
     values, wrong, fixed = (list(column) for column in zip(*cases, strict=True))
     stats = statistics([v / 5 for v in values], wrong, fixed)
-    every = [-np.inf, *stats["late_share"], np.inf]
+    thresholds = [-np.inf, *stats["late_share"], np.inf]
 
-    def right_answers(threshold: float) -> int:
+    def n_correct(threshold: float) -> int:
         return int(np.where(stats["late_share"] > threshold, stats["corrupted_correct"], stats["correct"]).sum())
 
     chosen = calibrate_trigger(stats, criterion="accuracy").threshold
-    assert right_answers(chosen) == max(map(right_answers, every))
+    assert n_correct(chosen) == max(map(n_correct, thresholds))
     if 0 < sum(wrong) < len(wrong):
 
         def balance(threshold: float) -> float:
@@ -164,7 +164,7 @@ def test_no_other_threshold_is_better(cases: list[tuple[int, bool, bool]]) -> No
             return fired[~stats["correct"]].mean() - fired[stats["correct"]].mean()
 
         chosen = calibrate_trigger(stats, criterion="youden").threshold
-        assert balance(chosen) == pytest.approx(max(map(balance, every)))
+        assert balance(chosen) == pytest.approx(max(map(balance, thresholds)))
 
 
 @pytest.mark.parametrize("wrong", [[0, 0], [1, 1]])
@@ -178,7 +178,7 @@ def test_accuracy_needs_the_corrupted_answers() -> None:
         calibrate_trigger(statistics([0.1, 0.2], [0, 1]), criterion="accuracy")
 
 
-def test_youden_that_no_threshold_improves_fires_nowhere() -> None:
+def test_youden_never_fires_if_no_threshold_helps() -> None:
     stats = pd.DataFrame({"late_share": [0.1, 0.2, 0.3, 0.4], "correct": [False, False, True, True]})
     rule = calibrate_trigger(stats, "youden")
     assert rule.threshold == 0.4

@@ -1,97 +1,110 @@
-"""Evaluations drawn from a known process, true or false by construction; and what a run has written."""
+"""Problems for evaluations with a random model, whose texts contain no answer.
+
+The complete text therefore counts as the answer, and the gold answers are chosen so that some problems are answered
+correctly, some only under corruption, and some never.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 
-from dpc_interp import Results, TriggerRule
-from dpc_interp.analysis.analyse import Analysis
+from dpc_interp import CorruptionPlan, Problem, SoftPrompt, drop_empty_rationales, generate, load_problems
+from dpc_interp.evaluation import jobs
+from dpc_interp.models.hooked import HookedModel
 
-N_STEPS, N_LAYERS = 4, 3
-World = Callable[..., list[Results]]
-Contents = Callable[[Path], dict[str, bytes]]
+
+@pytest.fixture(scope="module")
+def text_is_the_answer() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dpc_interp.generation.transcript.extract_answer", lambda text: text or None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def decoding() -> dict[str, Any]:
+    """Keywords of `generate` and `evaluate`."""
+    return {"max_new_tokens": 8, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def draw(
+    text_is_the_answer: None, model: HookedModel, prompt: SoftPrompt, decoding: dict[str, Any]
+) -> Callable[[str], list[Problem]]:
+    """Nine problems of a split: in turn correct, correct if token 2 is masked, wrong either way."""
+
+    def draw_split(split: str) -> list[Problem]:
+        drawn = load_problems("story", split, n=18, max_steps=2)
+        runs = drop_empty_rationales(model, generate(model, drawn, prompt, **decoding))[:9]
+        problems = [run.problem for run in runs]
+        corrupted = generate(model, problems, prompt, plans=[CorruptionPlan((2,), 0.0, 25)] * len(runs), **decoding)
+        golds = [
+            (before.text, after.text, "neither")[k % 3]
+            for k, (before, after) in enumerate(zip(runs, corrupted, strict=True))
+        ]
+        return [replace(problem, answer=gold) for problem, gold in zip(problems, golds, strict=True)]
+
+    return draw_split
+
+
+@pytest.fixture(scope="module")
+def reported(draw: Callable[[str], list[Problem]]) -> list[Problem]:
+    """Test problems."""
+    return draw("test")
+
+
+@pytest.fixture(scope="module")
+def validation(draw: Callable[[str], list[Problem]]) -> list[Problem]:
+    return draw("validation")
+
+
+@pytest.fixture
+def grid_arguments(
+    model: HookedModel,
+    reported: list[Problem],
+    validation: list[Problem],
+    prompt: SoftPrompt,
+    decoding: dict[str, Any],
+) -> dict[str, Any]:
+    """Arguments of `ablate` and the sweeps."""
+    return {"models": model, "tasks": reported, "prompts": prompt, "validation": {"story": validation}, **decoding}
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Number of shards that were generated and analysed; `stop_at` is the generated shard that is interrupted."""
+    counts: dict[str, Any] = {"generate": 0, "analyse": 0, "stop_at": None}
+
+    def counted(name: str, function: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **options: object) -> object:
+            if name == "generate" and counts["generate"] + 1 == counts["stop_at"]:
+                raise KeyboardInterrupt
+            counts[name] += 1
+            return function(*args, **options)
+
+        return call
+
+    for name in ("generate", "analyse"):
+        monkeypatch.setattr(jobs, name, counted(name, getattr(jobs, name)))
+    return counts
+
+
+@dataclass(frozen=True)
+class ScaledAttention:
+    """A context in which the attention of one layer is scaled."""
+
+    layer: int
+    factor: float
+
+    def __call__(self, model: HookedModel) -> AbstractContextManager[object]:
+        name = f"blocks.{self.layer}.attn.hook_pattern"
+        return model.hooks(fwd_hooks=[(name, lambda pattern, hook: self.factor * pattern)])
 
 
 @pytest.fixture(scope="session")
-def contents() -> Contents:
-    """The files of a run, all but the timings, by their names within it."""
-
-    def read(folder: Path) -> dict[str, bytes]:
-        files = (path for path in folder.rglob("*") if path.is_file() and path.name != "timings.jsonl")
-        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-    return read
-
-
-@pytest.fixture(scope="session")
-def world() -> World:
-    """Results of three tuned prompts on the same problems.
-
-    `true`: every claim is true. Otherwise each is false or, C2 to C5 random, its effect is exactly none.
-    """
-
-    def make(seed: int, *, true: bool, n: int = 120) -> list[Results]:
-        rng = np.random.default_rng(seed)
-        hard = rng.normal(size=n)  # of the problems, for all prompts
-        ids = np.array([f"story-{k}" for k in range(n)], dtype=object)
-        return [_prompt(rng, ids, hard, f"story/seed{s}", true) for s in range(3)]
-
-    return make
-
-
-def _prompt(rng: np.random.Generator, ids: np.ndarray, hard: np.ndarray, name: str, true: bool) -> Results:
-    n = len(ids)
-    harm = rng.normal(size=n)  # what the prompt does to an instance
-    wrong = 0.7 * hard + 0.7 * (harm if true else rng.normal(size=n)) + 0.05 * rng.normal() > 0.4
-    late = harm if true else rng.normal(size=n)
-    level = 3.0 if true else 1.4
-    stats = pd.DataFrame(
-        {
-            "instance": ids,
-            "correct": ~wrong,
-            "peak_ratio": level + 0.1 * rng.normal() + 0.5 * harm + 0.2 * rng.normal(size=n),
-            "late_share": np.round(1 / (1 + np.exp(-late - 1.5 * wrong * true)), 1),
-            "deep_flow": 1e-4 * np.exp(0.3 * rng.normal(size=n) + 0.6 * wrong * true),
-        }
-    )
-    answers = {"pt": ~wrong}
-    for method, fixes, breaks in (
-        (("dpc", 0.7, 0.01), ("random", 0.02, 0.4), ("always", 0.02, 0.4))
-        if true
-        else (("dpc", 0.1, 0.1 * wrong.sum() / (~wrong).sum()), ("random", 0.3, 0.0), ("always", 0.5, 0.02))
-    ):
-        drawn = rng.random(n)
-        answers[method] = np.where(wrong, drawn < fixes, drawn >= breaks)
-    instances = pd.concat(
-        [
-            pd.DataFrame({"task": "story", "prompt": name, "method": m, "instance": ids, "correct": right})
-            for m, right in answers.items()
-        ],
-        ignore_index=True,
-    )
-    grounded = np.exp(0.3 * rng.normal(size=n) + 0.6 * ~wrong * true)
-    nothing = pd.DataFrame()
-    accumulation = pd.DataFrame({"layer": range(N_LAYERS), "virtual_token": 0})
-    found = Analysis(_flow(ids, grounded), accumulation, nothing, nothing, {})
-    return Results(instances, nothing, nothing, stats, TriggerRule("late_share", 0.5), nothing, nothing, found, [])
-
-
-def _flow(ids: np.ndarray, grounded: np.ndarray) -> pd.DataFrame:
-    """Into every step: 1 from the prompt, `grounded` from the question and from each earlier step, in the last layer.
-
-    The other rows must not count: an earlier layer, the step itself, and the first half, are all prompt.
-    """
-    pairs = [("prompt", -1, k) for k in range(N_STEPS)] + [("question", -1, k) for k in range(N_STEPS)]
-    pairs += [("rationale", m, k) for k in range(N_STEPS) for m in range(k + 1)]
-    pairs = [(layer, *pair) for layer in (0, 2) for pair in pairs]
-    own = [1.0 if source == "prompt" else 99.0 * (m == k) for _, source, m, k in pairs]
-    counts = [source != "prompt" and layer == 2 and m < k and k > 1 for layer, source, m, k in pairs]
-    rows = pd.DataFrame(pairs, columns=["layer", "source", "source_step", "step"]).assign(destination="rationale")
-    flow = rows.loc[np.repeat(rows.index, len(ids))]
-    value = np.where(np.array(counts)[:, None], grounded, np.array(own)[:, None])
-    return flow.assign(instance=np.tile(ids, len(pairs)), value=value.ravel()).reset_index(drop=True)
+def scaled_attention() -> type[ScaledAttention]:
+    return ScaledAttention

@@ -1,4 +1,6 @@
-"""SIGKILL at random moments of an evaluation: what was finished stays, and the end is that of an undisturbed run."""
+"""SIGKILL at random moments of an evaluation: finished shards survive, and the results are those of an undisturbed
+run.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pandas as pd
@@ -17,8 +20,9 @@ import torch
 
 from dpc_interp import Problem, Results, SoftPrompt, TriggerRule, evaluate, load_problems
 from dpc_interp.errors import NonFiniteError
-from dpc_interp.evaluation import engine, jobs
-from dpc_interp.lm.hooked import HookedModel
+from dpc_interp.evaluation import jobs
+from dpc_interp.execution import engine
+from dpc_interp.models.hooked import HookedModel
 
 KILLS = 25
 Contents = Callable[[Path], dict[str, bytes]]
@@ -52,13 +56,13 @@ def shards(folder: Path) -> set[str]:
 
 
 def computed(folder: Path) -> Counter[str]:
-    """How often each shard was computed to its end."""
+    """How often the computation of each shard was completed."""
     file = folder / "timings.jsonl"
-    told = pd.read_json(file, lines=True) if file.exists() else pd.DataFrame(columns=["stage", "shard"])
-    return Counter(zip(told["stage"], told["shard"], strict=True))
+    timings = pd.read_json(file, lines=True) if file.exists() else pd.DataFrame(columns=["stage", "shard"])
+    return Counter(zip(timings["stage"], timings["shard"], strict=True))
 
 
-def named(shard: str) -> tuple[str, int]:
+def stage_and_index(shard: str) -> tuple[str, int]:
     stage, _, name = shard.partition("/")
     return stage, int(name[:5])
 
@@ -66,25 +70,25 @@ def named(shard: str) -> tuple[str, int]:
 @pytest.mark.parametrize(
     "error", [NonFiniteError("overflow in float16"), RuntimeError("out of memory"), KeyboardInterrupt()]
 )
-@pytest.mark.parametrize(("what", "n"), [("analyse", 3), ("generate", 16)])
+@pytest.mark.parametrize(("function", "n"), [("analyse", 3), ("generate", 16)])
 def test_an_error_keeps_the_finished_shards(
     run: Callable[[Path], Results],
     tmp_path: Path,
     monkeypatch,
     contents: Contents,
     error: BaseException,
-    what: str,
+    function: str,
     n: int,
 ) -> None:
-    function, calls = getattr(jobs, what), iter(range(1, n))
+    original, calls = getattr(jobs, function), iter(range(1, n))
 
     def fails(*args: object, **options: object) -> object:
         if next(calls, None) is None:
             raise error
-        return function(*args, **options)
+        return original(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, what, fails)
+        patch.setattr(jobs, function, fails)
         with pytest.raises(type(error)) as caught:
             run(tmp_path)
     assert "\n" not in str(caught.value)
@@ -95,62 +99,63 @@ def test_an_error_keeps_the_finished_shards(
     assert contents(tmp_path).items() >= stored.items()
 
 
-def child(run: Callable[[Path], Results], out: Path, log: Path, begun: object) -> None:
-    """Evaluate, and write a byte for every shard whose computation begins."""
-    made = engine._done
+def child(run: Callable[[Path], Results], out: Path, log: Path, started: Event) -> None:
+    """Evaluate, and write a byte for every shard whose computation starts."""
+    run_job = engine.run_job
 
     def logged(*args: object) -> object:
         with log.open("ab") as file:
             file.write(b".")
-        return made(*args)
+        return run_job(*args)
 
-    engine._done = logged
-    begun.set()
+    engine.run_job = logged
+    started.set()
     run(out)
     os._exit(0)
 
 
 def test_25_kills_change_nothing(run: Callable[[Path], Results], tmp_path: Path, contents: Contents) -> None:
     start = time.perf_counter()
-    whole = run(tmp_path / "undisturbed")
+    undisturbed = run(tmp_path / "undisturbed")
     seconds = time.perf_counter() - start
     expected, n_shards = contents(tmp_path / "undisturbed"), len(shards(tmp_path / "undisturbed"))
     assert n_shards > 45
     rng = random.Random(0)
-    folder, landed, of_folder, moved = tmp_path / "0", 0, 0, 0
+    folder, n_kills, n_kills_in_folder, n_with_progress = tmp_path / "0", 0, 0, 0
 
-    def finished() -> None:
-        """What the last of the lives leaves is the undisturbed run."""
-        found = run(folder)
+    def check_completed_run() -> None:
+        """The folder completed by this process equals that of the undisturbed run."""
+        results = run(folder)
         assert contents(folder) == expected
-        assert (tmp_path / f"{folder.name}.log").stat().st_size <= n_shards + of_folder, "a kill loses a shard at most"
+        n_started = (tmp_path / f"{folder.name}.log").stat().st_size
+        assert n_started <= n_shards + n_kills_in_folder, "a kill loses a shard at most"
         for name in ("instances", "summary", "triggers", "statistics"):
-            pd.testing.assert_frame_equal(getattr(found, name), getattr(whole, name), check_exact=True)
-        told = found.timings.set_index("stage")["tokens"].to_dict()
-        assert told == whole.timings.set_index("stage")["tokens"].to_dict()
+            pd.testing.assert_frame_equal(getattr(results, name), getattr(undisturbed, name), check_exact=True)
+        n_tokens = results.timings.set_index("stage")["tokens"].to_dict()
+        assert n_tokens == undisturbed.timings.set_index("stage")["tokens"].to_dict()
 
-    while landed < KILLS:
+    while n_kills < KILLS:
         stored, before = shards(folder), computed(folder)
-        begun = FORK.Event()
-        process = FORK.Process(target=child, args=(run, folder, tmp_path / f"{folder.name}.log", begun))
+        started = FORK.Event()
+        process = FORK.Process(target=child, args=(run, folder, tmp_path / f"{folder.name}.log", started))
         process.start()
-        begun.wait()
+        assert started.wait(60), "the child did not start"
         time.sleep(rng.uniform(0, 0.2) * seconds)
         process.kill()
         process.join()
-        made_now = computed(folder) - before
-        assert not {named(shard) for shard in stored} & set(made_now), "what is stored is not computed again"
+        computed_now = computed(folder) - before
+        assert not {stage_and_index(shard) for shard in stored} & set(computed_now), "stored shards are not recomputed"
         assert shards(folder) >= stored
         for name, data in contents(folder).items():
-            assert name.startswith(".partial") or expected[name] == data, "readers see whole files alone"
-        moved += len(shards(folder)) > len(stored)
+            assert name.startswith(".partial") or expected[name] == data, "readers only see complete files"
+        n_with_progress += len(shards(folder)) > len(stored)
         if process.exitcode == -signal.SIGKILL:
-            landed, of_folder = landed + 1, of_folder + 1
-        else:  # it was finished sooner: check it, and kill the rest of the times in another
+            n_kills, n_kills_in_folder = n_kills + 1, n_kills_in_folder + 1
+        else:  # the run finished before the kill: check it, and continue in another folder
             assert process.exitcode == 0
-            finished()
-            folder, of_folder = tmp_path / str(landed), 0
+            check_completed_run()
+            folder, n_kills_in_folder = tmp_path / str(n_kills), 0
     with (tmp_path / f"{folder.name}.log").open("ab") as log:
-        log.write(b"." * (n_shards - len(shards(folder))))  # by the last life, which is this process
-    finished()
-    assert moved >= 5, "or no kill would have landed where shards were being finished"
+        log.write(b"." * (n_shards - len(shards(folder))))  # the shards that this process computes
+    check_completed_run()
+    assert n_with_progress >= 5, "some kills must hit a process that has stored shards"

@@ -1,15 +1,17 @@
-"""Small seeded frames, in the shapes the plots are given, and figures that do not pile up."""
+"""Small seeded frames with the columns that the plots need; every test closes the figures it opened."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import Collection
 
 N_INSTANCES, N_LAYERS, N_VIRTUAL = 40, 6, 20
+KNOCKOUT_INSTANCES = tuple(f"story-{i}" for i in range(12))
 LINES = ("buys 12: 33 + 12 = 45", "doubles: 45 * 2 = 90", "loses 7: 90 - 7 = 83", "#### 83")
 
 
@@ -17,6 +19,18 @@ LINES = ("buys 12: 33 + 12 = 45", "doubles: 45 * 2 = 90", "loses 7: 90 - 7 = 83"
 def close_figures() -> Iterator[None]:
     yield
     plt.close("all")
+
+
+@pytest.fixture
+def band_ends() -> Callable[[Collection], tuple[np.ndarray, np.ndarray]]:
+    """A function that reads the lower and upper ends of a band of `Axes.fill_between`, in the order of x."""
+
+    def read(band: Collection) -> tuple[np.ndarray, np.ndarray]:
+        vertices = band.get_paths()[0].vertices
+        ends = pd.DataFrame(vertices, columns=["x", "y"]).groupby("x")["y"].agg(["min", "max"])
+        return ends["min"].to_numpy(), ends["max"].to_numpy()
+
+    return read
 
 
 @pytest.fixture
@@ -29,7 +43,7 @@ def instances() -> pd.DataFrame:
 
 @pytest.fixture
 def accumulation() -> pd.DataFrame:
-    """Token 4 gathers most, in shallow layers, in three instances of four; token 0 in the rest."""
+    """Three instances in four peak at token 4, the others at token 0, most strongly in shallow layers."""
     rng = np.random.default_rng(1)
     i, layer, token = (axis.ravel() for axis in np.indices((N_INSTANCES, N_LAYERS, N_VIRTUAL)))
     peak = np.where(i % 4 == 0, 0, 4)
@@ -40,28 +54,29 @@ def accumulation() -> pd.DataFrame:
 
 @pytest.fixture
 def flow(instances: pd.DataFrame) -> pd.DataFrame:
-    """Flow joined with `correct`: wrong instances have more from the prompt in deep layers."""
+    """Flow joined with `correct`; in deep layers wrong instances receive more from the prompt."""
     rng = np.random.default_rng(2)
     rows = []
     for name, correct, n_steps in instances.itertuples(index=False):
         for layer in range(N_LAYERS):
             shift = 1 + 0.35 * (not correct) * layer / N_LAYERS
             for source, destination in (("prompt", "question"), ("prompt", "rationale"), ("question", "rationale")):
-                rows.append((name, layer, source, -1, destination, -1, 1e-3 * shift * rng.gamma(20, 0.05)))
+                rows.append((name, layer, source, pd.NA, destination, pd.NA, 1e-3 * shift * rng.gamma(20, 0.05)))
             for k in range(n_steps):
-                rows.append((name, layer, "prompt", -1, "rationale", k, 4e-4 * shift * rng.gamma(20, 0.05)))
-                rows.append((name, layer, "question", -1, "rationale", k, 1e-3 / (1 + k) * rng.gamma(20, 0.05)))
+                rows.append((name, layer, "prompt", pd.NA, "rationale", k, 4e-4 * shift * rng.gamma(20, 0.05)))
+                rows.append((name, layer, "question", pd.NA, "rationale", k, 1e-3 / (1 + k) * rng.gamma(20, 0.05)))
                 rows += [
                     (name, layer, "rationale", m, "rationale", k, 3e-3 * (1 + m) / shift * rng.gamma(20, 0.05))
                     for m in range(k + 1)
                 ]
     columns = ["instance", "layer", "source", "source_step", "destination", "step", "value"]
-    return pd.DataFrame(rows, columns=columns).merge(instances[["instance", "correct"]], on="instance")
+    frame = pd.DataFrame(rows, columns=columns).astype({"source_step": "Int64", "step": "Int64"})
+    return frame.merge(instances[["instance", "correct"]], on="instance")
 
 
 @pytest.fixture
 def statistics() -> pd.DataFrame:
-    """200 instances; wrong ones have larger late shares and peak ratios. Late shares are coarse, so that some tie."""
+    """200 instances; wrong ones have larger late shares and peak ratios. Late shares are rounded, so some are tied."""
     rng = np.random.default_rng(3)
     wrong = rng.random(200) < 0.35
     late = np.clip(np.round((0.45 + 0.2 * wrong + rng.normal(0, 0.18, 200)) * 20) / 20, 0, 1)
@@ -81,7 +96,7 @@ def statistics() -> pd.DataFrame:
 
 @pytest.fixture
 def triggers() -> pd.DataFrame:
-    """Four triggers, the last without a ranking, at three rates, against both outcomes."""
+    """Four triggers at three rates against both outcomes; the last trigger has no AUROC."""
     rng = np.random.default_rng(7)
     rows = []
     for name, skill in (("late_share", 0.2), ("answer_nll", 0.1), ("random", 0.0), ("length", np.nan)):
@@ -99,7 +114,7 @@ def triggers() -> pd.DataFrame:
 
 @pytest.fixture
 def tokens() -> pd.DataFrame:
-    """One instance's tokens as words, digits and signs with their leading spaces; flow grows along the rationale."""
+    """Tokens of one instance: words, digits and punctuation with leading spaces; flow grows along the rationale."""
     rng = np.random.default_rng(4)
     strings = [piece for line in LINES for piece in [*_pieces(line), "\n"]][:-1]
     position, layer = (axis.ravel() for axis in np.indices((len(strings), N_LAYERS)))
@@ -112,7 +127,7 @@ def tokens() -> pd.DataFrame:
 
 
 def _pieces(line: str) -> list[str]:
-    """Words and signs with their leading space, numbers digit by digit."""
+    """Split a line into words and punctuation with their leading space; numbers are split into digits."""
     pieces: list[str] = []
     for i, word in enumerate(line.split(" ")):
         tail = word.removesuffix(":")
@@ -123,7 +138,7 @@ def _pieces(line: str) -> list[str]:
 
 @pytest.fixture
 def saliency() -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
-    """A causal map of 60 positions over six powers of ten, and its segments."""
+    """A causal map of 60 positions over six powers of ten, and the spans of its segments."""
     rng = np.random.default_rng(5)
     matrix = np.tril(10.0 ** rng.uniform(-8, -2, (60, 60)), k=-1)
     return matrix, {"prompt": (0, 12), "question": (12, 34), "rationale": (34, 56), "answer": (56, 60)}
@@ -131,6 +146,7 @@ def saliency() -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
 
 @pytest.fixture
 def summary() -> pd.DataFrame:
+    """Accuracy of six methods on four tasks."""
     rng = np.random.default_rng(6)
     rows = [
         (task, method, accuracy, accuracy - 0.03, accuracy + 0.025)
@@ -144,7 +160,7 @@ def summary() -> pd.DataFrame:
 
 @pytest.fixture
 def swept() -> pd.DataFrame:
-    """Two options on both splits; what is best on validation is not what is best on test."""
+    """Two options on both splits; the value that is best on validation is not the best on test."""
     rows = [
         ("gamma", "0", "validation", False, False, -0.01),
         ("gamma", "0", "test", False, False, 0.06),
@@ -163,8 +179,71 @@ def swept() -> pd.DataFrame:
 
 @pytest.fixture
 def single_tokens() -> pd.DataFrame:
+    """Masking a token lowers accuracy in proportion to what it accumulates."""
     rng = np.random.default_rng(7)
     share = rng.dirichlet(np.ones(N_VIRTUAL))
     change = -0.3 * share + rng.normal(0, 0.01, N_VIRTUAL)
     columns = {"virtual_token": np.arange(N_VIRTUAL), "accumulation": share, "difference": change}
     return pd.DataFrame({**columns, "difference_low": change - 0.02, "difference_high": change + 0.01})
+
+
+@pytest.fixture
+def sink_controls(accumulation: pd.DataFrame) -> pd.DataFrame:
+    """The peaks of `accumulation` after the trained prompt; flat and a thousand times stronger after the other."""
+    flat = accumulation.assign(value=1e-2 * (1 + accumulation["layer"]))
+    return pd.concat([accumulation.assign(condition="trained"), flat.assign(condition="untrained")])
+
+
+@pytest.fixture
+def sink_summary() -> pd.DataFrame:
+    """Peak ratios of two prompts under three conditions."""
+    rows = [
+        (prompt, condition, 2.0 + i + k, 1.5 + i + k, 2.2 + i + k)
+        for i, prompt in enumerate(("seed0", "seed1"))
+        for k, condition in enumerate(("trained", "untrained", "text"))
+    ]
+    return pd.DataFrame(rows, columns=["prompt", "condition", "peak_ratio", "low", "high"])
+
+
+@pytest.fixture
+def knockouts() -> pd.DataFrame:
+    """Edges of four layers and of all deep layers at once (layer NA); random edges are drawn three times."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (name, layer, edges, draw, size * rng.normal(1, 2), rng.normal(), float(rng.random() < 0.3))
+        for name in KNOCKOUT_INSTANCES
+        for layer in (0, 1, 2, 3, pd.NA)
+        for edges, size, draws in (("top", 1e-2, 1), ("random", 1e-4, 3), ("bottom", 1e-7, 1))
+        for draw in range(draws)
+    ]
+    columns = ["instance", "layer", "edges", "draw", "loss_change", "answer_probability_change", "answer_changed"]
+    return pd.DataFrame(rows, columns=columns).astype({"layer": "Int64"})
+
+
+@pytest.fixture
+def curves() -> pd.DataFrame:
+    """Deletion and insertion in three orders; random orders are drawn twice."""
+    rng = np.random.default_rng(1)
+    rows = [
+        (name, kind, order, draw, fraction, (fraction**power) * rng.normal(0.2, 1))
+        for name in KNOCKOUT_INSTANCES
+        for kind in ("deletion", "insertion")
+        for order, power, draws in (("saliency", 0.3, 1), ("random", 1, 2), ("reverse", 4, 1))
+        for draw in range(draws)
+        for fraction in (0.0, 0.2, 0.5, 1.0)
+    ]
+    return pd.DataFrame(rows, columns=["instance", "kind", "order", "draw", "fraction", "loss_change"])
+
+
+@pytest.fixture
+def sanity() -> pd.DataFrame:
+    """Four layers; 1 to 4 randomised blocks, and shuffled answers."""
+    rng = np.random.default_rng(2)
+    rows = [
+        (name, test, n, layer, source, rng.uniform(-0.2, 0.2))
+        for name in KNOCKOUT_INSTANCES
+        for test, n in (("answers", 0), ("weights", 1), ("weights", 2), ("weights", 3), ("weights", 4))
+        for layer in range(4)
+        for source in ("prompt", "all")
+    ]
+    return pd.DataFrame(rows, columns=["instance", "test", "n_randomised", "layer", "source", "value"])

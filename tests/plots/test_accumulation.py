@@ -1,6 +1,8 @@
-"""Accumulation: the heat map is the mean over instances; the profile, its band and the bars are those of the frame."""
+"""Accumulation: the heat map is the mean over instances; line, band and bars of the profile agree with the frame."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from matplotlib.axes import Axes
 
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.plots import plot_accumulation, plot_accumulation_profile
+from dpc_interp.stats.bootstrap import mean_interval
 
 
 def _bars(ax: Axes) -> list[float]:
@@ -37,14 +40,13 @@ def test_the_profile_is_the_mean_over_shallow_layers(accumulation: pd.DataFrame)
     assert level.get_ydata()[0] == pytest.approx(expected.mean(), rel=1e-6)
 
 
-def test_the_band_is_near_the_normal_interval(accumulation: pd.DataFrame) -> None:
-    (band,) = plot_accumulation_profile(accumulation, shallow=[0, 1]).collections
-    per_instance = accumulation[accumulation["layer"] < 2].pivot_table("value", "instance", "virtual_token")
-    half = 1.96 * per_instance[7].std() / np.sqrt(len(per_instance))
-    ys = band.get_paths()[0].vertices
-    at_token = ys[ys[:, 0] == 7, 1]
-    assert at_token.min() == pytest.approx(per_instance[7].mean() - half, rel=0.05)
-    assert at_token.max() == pytest.approx(per_instance[7].mean() + half, rel=0.05)
+def test_the_band_is_the_interval_of_the_mean_over_instances(
+    accumulation: pd.DataFrame, band_ends: Callable[..., tuple[np.ndarray, np.ndarray]]
+) -> None:
+    (band,) = plot_accumulation_profile(accumulation, shallow=[0, 1], seed=3).collections
+    by_instance = accumulation[accumulation["layer"] < 2].pivot_table("value", "instance", "virtual_token")
+    _, low, high = mean_interval(by_instance.to_numpy(float), seed=3)
+    np.testing.assert_allclose(band_ends(band), (low, high))
 
 
 def test_bars_are_the_share_of_instances_that_peak_at_a_token(accumulation: pd.DataFrame) -> None:
@@ -53,7 +55,7 @@ def test_bars_are_the_share_of_instances_that_peak_at_a_token(accumulation: pd.D
     np.testing.assert_allclose(_bars(plot_accumulation_profile(accumulation, shallow=[0])), expected)
 
 
-def test_an_excluded_sink_is_no_peak_but_stays_on_the_line(accumulation: pd.DataFrame) -> None:
+def test_an_excluded_token_has_no_bar_but_remains_on_the_line(accumulation: pd.DataFrame) -> None:
     ax = plot_accumulation_profile(accumulation, shallow=[0], exclude=[0])
     bars = _bars(ax)
     assert bars[0] == 0
@@ -61,8 +63,8 @@ def test_an_excluded_sink_is_no_peak_but_stays_on_the_line(accumulation: pd.Data
     assert len(ax.lines[0].get_xdata()) == 20
 
 
-def test_a_layer_that_is_not_there_is_refused(accumulation: pd.DataFrame) -> None:
+def test_an_unknown_layer_and_excluding_all_tokens_raise(accumulation: pd.DataFrame) -> None:
     with pytest.raises(DPCInterpError, match=r"column 'layer' lacks \[12\]"):
         plot_accumulation_profile(accumulation, shallow=[0, 12])
-    with pytest.raises(DPCInterpError, match="no token that is not excluded"):
+    with pytest.raises(DPCInterpError, match="all virtual tokens of the accumulation frame are excluded"):
         plot_accumulation_profile(accumulation, shallow=[0], exclude=range(20))

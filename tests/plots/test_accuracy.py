@@ -1,4 +1,4 @@
-"""Accuracy: dots and intervals in %, methods as rows in the order of the frame."""
+"""Accuracy: dots and intervals are those of the summary in %, methods are rows in the order of the frame."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def test_tasks_differ_in_colour_and_marker_and_do_not_overlap(summary: pd.DataFr
     assert min(np.diff(heights)) > 0.15
 
 
-def test_one_task_stands_on_its_row_and_methods_may_lack(summary: pd.DataFrame) -> None:
+def test_a_single_task_is_centred_on_its_row_and_a_task_may_lack_methods(summary: pd.DataFrame) -> None:
     (container,) = plot_accuracy(summary[summary["task"] == "rule"]).containers
     assert list(container.lines[0].get_ydata()) == [0, 1, 2, 3, 4, 5]
-    some = summary[(summary["task"] == "story") | (summary["method"] == "dpc")]
-    assert [len(c.lines[0].get_ydata()) for c in plot_accuracy(some).containers] == [6, 1, 1, 1]
+    incomplete = summary[(summary["task"] == "story") | (summary["method"] == "dpc")]
+    assert [len(c.lines[0].get_ydata()) for c in plot_accuracy(incomplete).containers] == [6, 1, 1, 1]
 
 
-def test_percentages_and_repeats_are_refused(summary: pd.DataFrame) -> None:
+def test_percentages_and_repeated_methods_raise(summary: pd.DataFrame) -> None:
     with pytest.raises(DPCInterpError, match="column 'high' must hold shares from 0 to 1"):
         plot_accuracy(summary.assign(high=summary["high"] * 100))
     with pytest.raises(DPCInterpError, match="column 'method' names a method twice"):

@@ -1,4 +1,4 @@
-"""One instance token by token: what is written, where, and on which colour."""
+"""One instance token by token: the text, its place and its colour are those of the frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.plots import case_height, plot_case
-from dpc_interp.plots.case import ADVANCE, INDENT, LEADING, lay_out
+from dpc_interp.plots.case import CHARACTER_WIDTH, INDENT, LINE_HEIGHT, lay_out
 
 SIZE = 7.0
 
@@ -34,7 +34,7 @@ def test_colours_are_the_mean_flow_over_the_last_third_of_layers(tokens: pd.Data
     assert isinstance(boxes.norm, LogNorm)
 
 
-def test_layers_and_scale_are_the_callers(tokens: pd.DataFrame) -> None:
+def test_layers_colour_scale_and_title_can_be_chosen(tokens: pd.DataFrame) -> None:
     ax = plot_case(tokens, layers=[0, 2], vmax=1e-3, decades=2, title="wrong")
     expected = tokens[tokens["layer"].isin([0, 2])].groupby("position")["value"].mean()
     np.testing.assert_allclose(_boxes(ax).get_array(), expected)
@@ -53,13 +53,13 @@ def test_every_token_is_written_line_by_line(tokens: pd.DataFrame) -> None:
     assert ["".join(line) for line in lines.values()] == "".join(strings).splitlines(keepends=True)
 
 
-def test_boxes_hold_their_token_with_its_leading_space(tokens: pd.DataFrame) -> None:
+def test_a_box_spans_its_token_with_its_leading_space(tokens: pd.DataFrame) -> None:
     ax = plot_case(tokens)
     strings = _strings(tokens)
     for path, text, token in zip(_boxes(ax).get_paths(), ax.texts, strings, strict=True):
         (left, low), (right, high) = path.vertices.min(axis=0), path.vertices.max(axis=0)
-        assert right - left == pytest.approx(len(token) * ADVANCE * SIZE)
-        assert text.get_position()[0] == pytest.approx(left + token.startswith(" ") * ADVANCE * SIZE)
+        assert right - left == pytest.approx(len(token) * CHARACTER_WIDTH * SIZE)
+        assert text.get_position()[0] == pytest.approx(left + token.startswith(" ") * CHARACTER_WIDTH * SIZE)
         assert low < text.get_position()[1] < high
 
 
@@ -75,7 +75,7 @@ def test_drawn_text_lies_within_its_drawn_box(tokens: pd.DataFrame) -> None:
         assert drawn.y1 <= ax.figure.bbox.y1
 
 
-def test_text_does_not_move_with_the_size_of_the_axes(tokens: pd.DataFrame) -> None:
+def test_text_is_placed_independently_of_the_size_of_the_axes(tokens: pd.DataFrame) -> None:
     ax = plot_case(tokens, ax=plt.figure(figsize=(3, 2)).add_subplot(), colorbar=False, columns=40)
     big = plot_case(tokens, ax=plt.figure(figsize=(9, 8)).add_subplot(), colorbar=False, columns=40)
     assert [t.get_position() for t in ax.texts] == [t.get_position() for t in big.texts]
@@ -84,9 +84,9 @@ def test_text_does_not_move_with_the_size_of_the_axes(tokens: pd.DataFrame) -> N
 def test_lay_out_by_hand() -> None:
     tokens = ["ab", " cd", "\n", "ef", " gh", " ijk", ".\n", "x"]
     assert lay_out(tokens, 8) == [(0, 0), (0, 2), (0, 5), (1, 0), (1, 2), (2, INDENT), (2, INDENT + 4), (3, 0)]
-    assert lay_out(["", "a"], 8) == [(0, 0), (0, 1)]  # an empty token keeps a box
+    assert lay_out(["", "a"], 8) == [(0, 0), (0, 1)]  # an empty token has a box
     assert lay_out(["a" * 20, "b"], 8) == [(0, 0), (1, INDENT)]
-    assert case_height(tokens, columns=8, fontsize=10.0) == pytest.approx(4 * LEADING * 10 / 72)
+    assert case_height(tokens, columns=8, fontsize=10.0) == pytest.approx(4 * LINE_HEIGHT * 10 / 72)
 
 
 def test_narrow_axes_break_lines_within_their_width(tokens: pd.DataFrame) -> None:
@@ -96,7 +96,7 @@ def test_narrow_axes_break_lines_within_their_width(tokens: pd.DataFrame) -> Non
     assert len({t.get_position()[1] for t in ax.texts}) > 4
 
 
-def test_a_bar_stands_before_the_late_half(tokens: pd.DataFrame) -> None:
+def test_a_bar_marks_the_start_of_the_late_half(tokens: pd.DataFrame) -> None:
     ax = plot_case(tokens)
     (bar,) = (line for line in ax.lines if isinstance(line, Line2D))
     first = int(tokens.loc[tokens["late"], "position"].min())
@@ -104,7 +104,7 @@ def test_a_bar_stands_before_the_late_half(tokens: pd.DataFrame) -> None:
     assert not plot_case(tokens.drop(columns="late")).lines
 
 
-def test_dollar_signs_are_text_and_dark_boxes_have_white_type(tokens: pd.DataFrame) -> None:
+def test_dollar_signs_are_text_and_dark_boxes_have_white_text(tokens: pd.DataFrame) -> None:
     two = tokens[tokens["position"] < 2].assign(token=lambda t: np.where(t["position"] == 0, "$5", "$"))
     ax = plot_case(two.assign(value=two["position"].astype(float)))
     assert [text.get_text() for text in ax.texts] == ["$5", "$"]
@@ -112,7 +112,7 @@ def test_dollar_signs_are_text_and_dark_boxes_have_white_type(tokens: pd.DataFra
     ax.figure.draw_without_rendering()
 
 
-def test_what_cannot_be_drawn_is_refused(tokens: pd.DataFrame) -> None:
+def test_several_instances_unknown_layers_and_zero_flow_raise(tokens: pd.DataFrame) -> None:
     with pytest.raises(DPCInterpError, match="column 'instance' holds several"):
         plot_case(pd.concat([tokens, tokens.assign(instance="other")]))
     with pytest.raises(DPCInterpError, match=r"column 'layer' lacks \[9\]"):

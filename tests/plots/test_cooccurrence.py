@@ -1,4 +1,4 @@
-"""Co-occurrence: every instance is a mark, thresholds are lines, corners count their quadrants."""
+"""Co-occurrence: every instance is a mark, thresholds are lines, corners state the counts of their quadrants."""
 
 from __future__ import annotations
 
@@ -18,15 +18,22 @@ def test_marks_are_the_instances_of_each_outcome(statistics: pd.DataFrame) -> No
     assert not ax.texts
 
 
-def test_thresholds_and_counts(statistics: pd.DataFrame) -> None:
+def test_thresholds_are_lines_and_corners_state_the_table(statistics: pd.DataFrame) -> None:
     ax = plot_cooccurrence(statistics, kappa=3.0, alpha=0.6)
-    upright, level = ax.lines
-    assert upright.get_xdata()[0] == 3.0
-    assert level.get_ydata()[0] == 0.6
+    vertical, horizontal = ax.lines
+    assert vertical.get_xdata()[0] == 3.0
+    assert horizontal.get_ydata()[0] == 0.6
     table = cooccurrence_table(statistics, 3.0, 0.6)
     notes = {note.xy: note.get_text() for note in ax.texts}
     assert len(notes) == 4
-    assert [round(tick, 6) for tick in ax.get_yticks()] == [0, 0.2, 0.4, 0.6, 0.8, 1]  # no share beyond 1
+    assert [round(tick, 6) for tick in ax.get_yticks()] == [
+        0,
+        0.2,
+        0.4,
+        0.6,
+        0.8,
+        1,
+    ]  # no tick above 1: a share cannot exceed it
     for row in table.to_dict("records"):
         corner = (float(row["accumulated"]), float(row["triggered"]))
         assert notes[corner] == f"$n$ = {row['n']}\n{100 * row['wrong_share']:.0f}% wrong"
@@ -40,7 +47,7 @@ def test_the_table_by_hand() -> None:
             "correct": [True, False, True, True, False, False],
         }
     )
-    expected = pd.DataFrame(  # a value on its threshold (2.0, 0.5) is not above it
+    expected = pd.DataFrame(  # a value equal to its threshold (2.0, 0.5) is not above it
         {
             "accumulated": [True, True, False, False],
             "triggered": [True, False, True, False],

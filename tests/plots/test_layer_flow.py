@@ -1,6 +1,8 @@
-"""Flow by layer: lines are the means of each outcome, notes are the effect sizes."""
+"""Flow by layer: lines and bands are means and intervals of each outcome, notes are the effect sizes."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -8,36 +10,49 @@ import pytest
 
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.plots import layer_effect_sizes, plot_layer_flow
-from dpc_interp.plots.layer_flow import _signed
 from dpc_interp.plots.style import RIGHT, WRONG
+from dpc_interp.stats.bootstrap import mean_interval
 
 PR = {"source": "prompt", "destination": "rationale"}
+COLUMNS = ["instance", "layer", "source", "source_step", "destination", "step", "value", "correct"]
 
 
-def _whole(flow: pd.DataFrame) -> pd.DataFrame:
-    return flow[(flow["source"] == "prompt") & (flow["destination"] == "rationale") & (flow["step"] == -1)]
+def _rows(flow: pd.DataFrame, correct: bool) -> pd.DataFrame:
+    """Rows from the whole prompt into the whole rationale, of one outcome."""
+    is_edge = (flow["source"] == "prompt") & (flow["destination"] == "rationale")
+    return flow[is_edge & flow["step"].isna() & (flow["correct"] == correct)]
 
 
 def test_lines_are_the_means_of_whole_segments(flow: pd.DataFrame) -> None:
     lines = plot_layer_flow(flow, **PR).lines
-    for line, correct, look in zip(lines, (True, False), (RIGHT, WRONG), strict=True):
-        rows = _whole(flow)[_whole(flow)["correct"] == correct]
+    for line, correct, outcome in zip(lines, (True, False), (RIGHT, WRONG), strict=True):
+        rows = _rows(flow, correct)
         np.testing.assert_array_equal(line.get_xdata(), np.arange(6))
         np.testing.assert_allclose(line.get_ydata(), rows.groupby("layer")["value"].mean())
-        assert (line.get_color(), line.get_linestyle(), line.get_marker()) == (look.color, look.dash, look.marker)
-        assert line.get_label() == f"{look.label} ($n$ = {rows['instance'].nunique()})"
+        assert (line.get_color(), line.get_linestyle(), line.get_marker()) == (
+            outcome.color,
+            outcome.dash,
+            outcome.marker,
+        )
+        assert line.get_label() == f"{outcome.label} ($n$ = {rows['instance'].nunique()})"
 
 
-def test_bands_hold_their_means(flow: pd.DataFrame) -> None:
-    ax = plot_layer_flow(flow, **PR)
-    for band, line in zip(ax.collections, ax.lines, strict=True):
-        vertices = band.get_paths()[0].vertices
-        for layer, mean in zip(line.get_xdata(), line.get_ydata(), strict=True):
-            ends = vertices[vertices[:, 0] == layer, 1]
-            assert ends.min() < mean < ends.max()
+def test_bands_are_the_intervals_of_the_means(
+    flow: pd.DataFrame, band_ends: Callable[..., tuple[np.ndarray, np.ndarray]]
+) -> None:
+    ax = plot_layer_flow(flow, **PR, seed=3)
+    for band, correct in zip(ax.collections, (True, False), strict=True):
+        _, low, high = mean_interval(_rows(flow, correct).pivot_table("value", "instance", "layer").to_numpy(), seed=3)
+        np.testing.assert_allclose(band_ends(band), (low, high))
 
 
-def test_notes_are_the_effect_sizes_in_bold_where_zero_is_out(flow: pd.DataFrame) -> None:
+def test_flow_into_single_steps_does_not_count(flow: pd.DataFrame) -> None:
+    larger = flow.assign(value=flow["value"].where(flow["step"].isna(), 1.0))
+    for line, same in zip(plot_layer_flow(flow, **PR).lines, plot_layer_flow(larger, **PR).lines, strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), same.get_ydata())
+
+
+def test_notes_are_the_effect_sizes_in_bold_where_the_interval_excludes_zero(flow: pd.DataFrame) -> None:
     effects = layer_effect_sizes(flow, **PR)
     notes = plot_layer_flow(flow, **PR).texts
     assert [float(note.get_text().replace("−", "-")) for note in notes] == list(effects["effect"].round(1))
@@ -47,11 +62,19 @@ def test_notes_are_the_effect_sizes_in_bold_where_zero_is_out(flow: pd.DataFrame
     assert bold.iloc[-1]  # the fixture's deepest layer differs
 
 
-def test_small_and_negative_effects_are_written_with_their_sign() -> None:
-    assert [_signed(effect) for effect in (0.31, -0.56, -0.04)] == ["+0.3", "−0.6", "+0.0"]
+def test_notes_have_a_sign_and_no_negative_zero() -> None:
+    """Layer 0: right 1, 2, 3 and wrong 3, 4, 5; layer 1: the reverse; layer 2: a difference that rounds to -0.0."""
+    values = {0: (1, 2, 3, 3, 4, 5), 1: (3, 4, 5, 1, 2, 3), 2: (1, 2, 3.03, 1, 2, 3)}
+    rows = [
+        (f"i{k}", layer, "prompt", pd.NA, "rationale", pd.NA, float(value), k < 3)
+        for layer, of_layer in values.items()
+        for k, value in enumerate(of_layer)
+    ]
+    notes = plot_layer_flow(pd.DataFrame(rows, columns=COLUMNS), **PR).texts
+    assert [note.get_text() for note in notes] == ["+1.6", "−1.6", "+0.0"]
 
 
-def test_many_layers_are_annotated_upright_and_thinned_out(flow: pd.DataFrame) -> None:
+def test_with_many_layers_notes_are_vertical_and_every_second_is_written(flow: pd.DataFrame) -> None:
     deep = pd.concat([flow.assign(layer=flow["layer"] + 6 * k) for k in range(5)])
     notes = plot_layer_flow(deep, **PR).texts
     assert {note.get_rotation() for note in notes} == {90}
@@ -60,14 +83,13 @@ def test_many_layers_are_annotated_upright_and_thinned_out(flow: pd.DataFrame) -
 
 def test_effect_sizes_by_hand() -> None:
     """Right 1, 2, 3 against wrong 3, 4, 5: difference 2, pooled deviation 1, correction 1 - 3 / 15."""
-    rows = [(f"i{k}", 0, "prompt", -1, "rationale", -1, v, k < 3) for k, v in enumerate((1.0, 2, 3, 3, 4, 5))]
-    columns = ["instance", "layer", "source", "source_step", "destination", "step", "value", "correct"]
-    (row,) = layer_effect_sizes(pd.DataFrame(rows, columns=columns), **PR).to_dict("records")
+    rows = [(f"i{k}", 0, "prompt", pd.NA, "rationale", pd.NA, v, k < 3) for k, v in enumerate((1.0, 2, 3, 3, 4, 5))]
+    (row,) = layer_effect_sizes(pd.DataFrame(rows, columns=COLUMNS), **PR).to_dict("records")
     assert row["effect"] == pytest.approx(2 * (1 - 3 / 15))
     assert (row["n_right"], row["n_wrong"], row["right"], row["wrong"]) == (3, 3, 2, 4)
 
 
-def test_one_outcome_alone_has_a_line_and_no_effect(flow: pd.DataFrame) -> None:
+def test_a_single_outcome_has_a_line_and_no_effect_size(flow: pd.DataFrame) -> None:
     right = flow[flow["correct"]]
     assert layer_effect_sizes(right, **PR)[["effect", "low", "high", "wrong"]].isna().all(axis=None)
     ax = plot_layer_flow(right, **PR)
@@ -75,6 +97,6 @@ def test_one_outcome_alone_has_a_line_and_no_effect(flow: pd.DataFrame) -> None:
     assert {note.get_text() for note in ax.texts} == {"–"}
 
 
-def test_segments_that_are_not_there_are_refused(flow: pd.DataFrame) -> None:
+def test_segments_without_rows_raise(flow: pd.DataFrame) -> None:
     with pytest.raises(DPCInterpError, match="'source' 'answer' and 'destination' 'prompt'"):
         plot_layer_flow(flow, source="answer", destination="prompt")

@@ -1,4 +1,4 @@
-"""Sensitivity: hollow validation, filled test, the selected value's band; and what each single token does."""
+"""Sensitivity: marks and intervals are those of the frame; a band marks the selected value, bold type the default."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.plots import COLUMN_WIDTH, plot_sensitivity, plot_sensitivity_panel, plot_single_tokens
+from dpc_interp.plots import COLUMN_WIDTH, plot_sensitivity, plot_sensitivity_panel
 
 
-def test_a_panel_shows_both_splits_and_what_was_selected(swept: pd.DataFrame) -> None:
+def test_a_panel_shows_both_splits_and_marks_the_selected_value(swept: pd.DataFrame) -> None:
     ax = plot_sensitivity_panel(swept, option="gamma")
     by_split = {container.get_label(): container for container in ax.containers}
     assert set(by_split) == {"validation", "test"}
@@ -31,7 +31,7 @@ def test_a_panel_shows_both_splits_and_what_was_selected(swept: pd.DataFrame) ->
     assert [tick.get_fontweight() for tick in ticks] == ["normal", "bold", "normal"]
 
 
-def test_small_multiples_share_a_scale_and_two_columns(swept: pd.DataFrame) -> None:
+def test_panels_share_a_scale_and_are_two_columns_wide(swept: pd.DataFrame) -> None:
     panels = plot_sensitivity(swept)
     assert [ax.get_xlabel() for ax in panels] == [r"$\Gamma$ (%)", "head reduction"]
     assert panels[0].get_ylim() == panels[1].get_ylim()
@@ -44,22 +44,8 @@ def test_small_multiples_share_a_scale_and_two_columns(swept: pd.DataFrame) -> N
         plot_sensitivity(swept, axes=[axes[0]])
 
 
-def test_rows_of_several_methods_and_unknown_options_are_refused(swept: pd.DataFrame) -> None:
+def test_rows_of_several_methods_and_unknown_options_raise(swept: pd.DataFrame) -> None:
     with pytest.raises(DPCInterpError, match="give the rows of one model, task, prompt and method"):
         plot_sensitivity(pd.concat([swept, swept]))
     with pytest.raises(DPCInterpError, match="unknown option 'alpha'; known: gamma, head_reduction"):
         plot_sensitivity_panel(swept, option="alpha")
-
-
-def test_each_token_has_its_change_and_its_accumulation(single_tokens: pd.DataFrame) -> None:
-    ax = plot_single_tokens(single_tokens)
-    (container,) = ax.containers
-    marks, _, (bars,) = container.lines
-    np.testing.assert_array_equal(marks.get_xdata(), single_tokens["virtual_token"])
-    np.testing.assert_allclose(marks.get_ydata(), 100 * single_tokens["difference"])
-    ends = [segment[:, 1] for segment in bars.get_segments()]
-    np.testing.assert_allclose(ends, 100 * single_tokens[["difference_low", "difference_high"]])
-    (twin,) = [other for other in ax.figure.axes if other is not ax]
-    np.testing.assert_allclose([bar.get_height() for bar in twin.patches], 100 * single_tokens["accumulation"])
-    with pytest.raises(DPCInterpError, match="holds a token twice"):
-        plot_single_tokens(pd.concat([single_tokens, single_tokens]))

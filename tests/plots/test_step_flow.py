@@ -1,6 +1,8 @@
-"""Flow into each step: which rows make which line, counted from step 1."""
+"""Flow into each step: each line is the mean of its rows, with its interval; steps are counted from 1."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.plots import plot_step_flow
+from dpc_interp.stats.bootstrap import mean_interval
 
 
 def _lines(flow: pd.DataFrame, **options: object) -> dict[str, Line2D]:
@@ -25,7 +28,7 @@ def test_a_line_is_the_mean_over_instances_of_its_rows(flow: pd.DataFrame, sourc
             (flow["source"] == source)
             & (flow["destination"] == "rationale")
             & (flow["step"] == step)
-            & (flow["source_step"] < step)
+            & ((flow["source_step"] < step) | (flow["source"] != "rationale"))
             & flow["layer"].isin([2, 3])
             & (flow["correct"] == correct)
         ]
@@ -33,10 +36,21 @@ def test_a_line_is_the_mean_over_instances_of_its_rows(flow: pd.DataFrame, sourc
     assert list(line.get_xdata()) == ([2, 3, 4] if source == "rationale" else [1, 2, 3, 4])
 
 
+def test_bands_are_the_intervals_of_the_means(
+    flow: pd.DataFrame, band_ends: Callable[..., tuple[np.ndarray, np.ndarray]]
+) -> None:
+    ax = plot_step_flow(flow, layers=[2, 3], sources=["prompt"], min_instances=1, seed=6)
+    rows = flow[(flow["source"] == "prompt") & flow["step"].notna() & flow["layer"].isin([2, 3])]
+    for band, correct in zip(ax.collections, (True, False), strict=True):
+        table = rows[rows["correct"] == correct].pivot_table("value", "instance", "step")
+        _, low, high = mean_interval(table.to_numpy(float), seed=6)
+        np.testing.assert_allclose(band_ends(band), (low, high))
+
+
 def test_flow_within_a_step_and_whole_segments_do_not_count(flow: pd.DataFrame) -> None:
-    within = (flow["source"] == "rationale") & (flow["source_step"] == flow["step"])
-    loud = flow.assign(value=flow["value"].where(~(within | (flow["step"] == -1)), 1.0))
-    same = _lines(loud)
+    is_within = ((flow["source"] == "rationale") & (flow["source_step"] == flow["step"])).fillna(False)
+    larger = flow.assign(value=flow["value"].where(~(is_within | flow["step"].isna()), 1.0))
+    same = _lines(larger)
     for name, line in _lines(flow).items():
         np.testing.assert_array_equal(same[name].get_ydata(), line.get_ydata())
 
@@ -57,21 +71,21 @@ def test_default_layers_are_the_last_third(flow: pd.DataFrame) -> None:
         np.testing.assert_array_equal(line.get_ydata(), same.get_ydata())
 
 
-def test_steps_that_few_instances_reach_are_left_out(flow: pd.DataFrame, instances: pd.DataFrame) -> None:
-    long = instances[instances["n_steps"] == 4]
-    few = min(long["correct"].sum(), (~long["correct"]).sum())
-    assert max(_lines(flow, min_instances=int(few))["prompt, wrong"].get_xdata()) == 4
-    assert max(_lines(flow, min_instances=int(few) + 1)["prompt, wrong"].get_xdata()) == 3
+def test_steps_that_too_few_instances_reach_are_left_out(flow: pd.DataFrame, instances: pd.DataFrame) -> None:
+    four_steps = instances[instances["n_steps"] == 4]
+    fewest = min(four_steps["correct"].sum(), (~four_steps["correct"]).sum())
+    assert max(_lines(flow, min_instances=int(fewest))["prompt, wrong"].get_xdata()) == 4
+    assert max(_lines(flow, min_instances=int(fewest) + 1)["prompt, wrong"].get_xdata()) == 3
     with pytest.raises(DPCInterpError, match=r"no 'step'.*1000 instances"):
         plot_step_flow(flow, min_instances=1000)
 
 
-def test_sources_can_be_chosen_and_are_checked(flow: pd.DataFrame) -> None:
+def test_sources_can_be_chosen_and_unknown_ones_raise(flow: pd.DataFrame) -> None:
     assert set(_lines(flow, sources=["question"])) == {"question, right", "question, wrong"}
     with pytest.raises(UnknownNameError, match="unknown source 'answer'"):
         plot_step_flow(flow, sources=["answer"])
 
 
-def test_a_frame_of_whole_segments_is_refused(flow: pd.DataFrame) -> None:
-    with pytest.raises(DPCInterpError, match="no rows with 'step' from 0 on"):
-        plot_step_flow(flow[flow["step"] == -1])
+def test_a_frame_of_whole_segments_raises(flow: pd.DataFrame) -> None:
+    with pytest.raises(DPCInterpError, match="no rows of single steps"):
+        plot_step_flow(flow[flow["step"].isna()])

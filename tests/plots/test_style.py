@@ -1,211 +1,33 @@
-"""The rules every plot keeps: ax in and out, no settings changed, one-line errors, the same bytes each time."""
+"""The packaged style: it replaces the caller's settings inside its context only; series differ in more than colour."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import re
-from collections.abc import Callable
-
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-import pytest
-from matplotlib.axes import Axes
 
-from dpc_interp.errors import DPCInterpError
-from dpc_interp.plots import (
+from dpc_interp.plots import style_context
+from dpc_interp.plots.style import (
+    BLUE,
     COLUMN_WIDTH,
-    STABLE_METADATA,
-    add_colorbar,
-    plot_accumulation,
-    plot_accumulation_profile,
-    plot_accuracy,
-    plot_case,
-    plot_cooccurrence,
-    plot_layer_flow,
-    plot_precision_recall,
-    plot_roc,
-    plot_saliency_map,
-    plot_sensitivity_panel,
-    plot_single_tokens,
-    plot_step_flow,
-    plot_trigger_distribution,
-    plot_trigger_gain,
-    plot_triggers,
-    style_context,
+    PALETTE,
+    RIGHT,
+    VERMILLION,
+    WRONG,
+    drawing_axes,
+    note_size,
+    series_style,
 )
-from dpc_interp.plots.style import BLUE, PALETTE, RIGHT, VERMILLION, WRONG
-
-Plot = Callable[..., Axes]
-SCORES = ["late_share", "nll"]
-# name: the plot, the fixture with its frame, options, the columns it needs
-FRAME_PLOTS: dict[str, tuple[Plot, str, dict, list[str]]] = {
-    "case": (plot_case, "tokens", {}, ["instance", "layer", "position", "token", "value"]),
-    "accumulation": (plot_accumulation, "accumulation", {}, ["instance", "layer", "virtual_token", "value"]),
-    "profile": (plot_accumulation_profile, "accumulation", {"shallow": [0, 1]}, ["layer", "virtual_token", "value"]),
-    "layer_flow": (
-        plot_layer_flow,
-        "flow",
-        {"source": "prompt", "destination": "rationale"},
-        ["instance", "layer", "source", "source_step", "destination", "step", "value", "correct"],
-    ),
-    "step_flow": (
-        plot_step_flow,
-        "flow",
-        {"min_instances": 3},
-        ["instance", "layer", "source_step", "step", "correct"],
-    ),
-    "distribution": (plot_trigger_distribution, "statistics", {"threshold": 0.6}, ["late_share", "correct"]),
-    "roc": (plot_roc, "statistics", {"statistics": SCORES}, ["late_share", "nll", "correct"]),
-    "precision_recall": (plot_precision_recall, "statistics", {"statistics": SCORES}, ["late_share", "correct"]),
-    "cooccurrence": (
-        plot_cooccurrence,
-        "statistics",
-        {"kappa": 3.0, "alpha": 0.6},
-        ["peak_ratio", "late_share", "correct"],
-    ),
-    "triggers": (
-        plot_triggers,
-        "triggers",
-        {},
-        ["task", "trigger", "outcome", "auroc", "auroc_low", "auroc_high"],
-    ),
-    "trigger_gain": (
-        plot_trigger_gain,
-        "triggers",
-        {},
-        ["task", "trigger", "rate", "firing_rate", "difference", "difference_low", "difference_high"],
-    ),
-    "accuracy": (plot_accuracy, "summary", {}, ["task", "method", "accuracy", "low", "high"]),
-    "sensitivity": (plot_sensitivity_panel, "swept", {"option": "gamma"}, ["option", "value", "split", "selected"]),
-    "single_tokens": (plot_single_tokens, "single_tokens", {}, ["virtual_token", "accumulation", "difference"]),
-}
 
 
-@pytest.fixture(params=[*FRAME_PLOTS, "map"])
-def draw(request: pytest.FixtureRequest) -> Callable[..., Axes]:
-    """Each plot in turn, its frame and options filled in."""
-    if request.param == "map":
-        matrix, borders = request.getfixturevalue("saliency")
-        return lambda **more: plot_saliency_map(matrix, borders=borders, **more)
-    plot, fixture, options, _ = FRAME_PLOTS[request.param]
-    frame = request.getfixturevalue(fixture)
-    return lambda **more: plot(frame, **options, **more)
-
-
-def test_given_axes_are_used_and_returned_and_settings_stay(draw: Callable[..., Axes]) -> None:
-    before = dict(mpl.rcParams)
-    fig, (left, right) = plt.subplots(1, 2)
-    assert draw(ax=right) is right
-    assert right.has_data()
-    assert not left.has_data()
-    assert plt.get_fignums() == [fig.number]
-    assert dict(mpl.rcParams) == before
-
-
-def test_own_figure_is_one_column_wide_in_the_packaged_style_with_all_inside(draw: Callable[..., Axes]) -> None:
-    before = dict(mpl.rcParams)
-    fig = draw().figure
-    assert dict(mpl.rcParams) == before
-    fig.draw_without_rendering()
-    written = [text for text in fig.findobj(mpl.text.Text) if text.get_visible() and text.get_text().strip()]
-    assert {round(text.get_fontsize(), 2) for text in written} <= {7.0, 8.0}
-    inches = fig.get_tightbbox()
-    assert fig.get_figwidth() == COLUMN_WIDTH
-    assert min(inches.x0, inches.y0) > -0.01
-    assert inches.x1 < fig.get_figwidth() + 0.01
-    assert inches.y1 < fig.get_figheight() + 0.01
-
-
-@pytest.mark.parametrize("name", FRAME_PLOTS)
-def test_a_bad_frame_gives_one_line_that_names_the_column(name: str, request: pytest.FixtureRequest) -> None:
-    plot, fixture, options, columns = FRAME_PLOTS[name]
-    frame: pd.DataFrame = request.getfixturevalue(fixture)
-    for column in columns:
-        with pytest.raises(DPCInterpError, match=f"lacks the column '{column}'") as caught:
-            plot(frame.drop(columns=column), **options)
-        assert "\n" not in str(caught.value)
-        with pytest.raises(DPCInterpError, match=f"is empty.*'{column}'"):
-            plot(frame.iloc[:0], **options)
-    assert plt.get_fignums() == []
-
-
-@pytest.mark.parametrize(
-    ("name", "column"),
-    [
-        ("case", "value"),
-        ("layer_flow", "value"),
-        ("step_flow", "value"),
-        ("roc", "nll"),
-        ("accuracy", "low"),
-        ("sensitivity", "difference"),
-    ],
-)
-def test_values_that_are_not_finite_are_refused(name: str, column: str, request: pytest.FixtureRequest) -> None:
-    plot, fixture, options, _ = FRAME_PLOTS[name]
-    frame: pd.DataFrame = request.getfixturevalue(fixture)
-    frame[column] = frame[column].where(np.arange(len(frame)) % 7 > 0)
-    with pytest.raises(DPCInterpError, match=f"column '{column}' holds \\d+ values that are not finite"):
-        plot(frame, **options)
-
-
-@pytest.mark.parametrize("name", ["layer_flow", "step_flow", "distribution", "roc", "cooccurrence"])
-def test_an_outcome_that_is_not_boolean_is_refused(name: str, request: pytest.FixtureRequest) -> None:
-    plot, fixture, options, _ = FRAME_PLOTS[name]
-    frame: pd.DataFrame = request.getfixturevalue(fixture)
-    with pytest.raises(DPCInterpError, match="'correct' must hold True or False"):
-        plot(frame.assign(correct=frame["correct"].map({True: "yes", False: "no"})), **options)
-
-
-def _digest(data: bytes) -> str:
-    """Short to show where two files differ."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def _bytes(draw: Callable[..., Axes], kind: str) -> bytes:
-    buffer = io.BytesIO()
-    with style_context():
-        draw().figure.savefig(buffer, format=kind, metadata=STABLE_METADATA[kind])
-    plt.close("all")
-    return buffer.getvalue()
-
-
-def test_two_renders_are_byte_identical(draw: Callable[..., Axes]) -> None:
-    assert _digest(_bytes(draw, "png")) == _digest(_bytes(draw, "png"))
-
-
-@pytest.mark.parametrize("draw", ["case", "distribution", "map"], indirect=True)  # two fonts; hatches; an image
-def test_two_pdfs_are_byte_identical_with_truetype_fonts_and_no_date(draw: Callable[..., Axes]) -> None:
-    first, second = _bytes(draw, "pdf"), _bytes(draw, "pdf")
-    assert _digest(first) == _digest(second)
-    assert b"/FontFile2" in first  # an embedded TrueType program
-    assert b"/Type3" not in first
-    assert b"CreationDate" not in first
-
-
-def test_two_svgs_are_byte_identical_without_a_date(accumulation: pd.DataFrame) -> None:
-    first, second = (_bytes(lambda: plot_accumulation_profile(accumulation, shallow=[0]), "svg") for _ in range(2))
-    assert _digest(first) == _digest(second)
-    assert not re.search(rb"dc:date|\d\d:\d\d:\d\d", first)
-
-
-def test_the_order_of_rows_does_not_matter(flow: pd.DataFrame) -> None:
-    shuffled = flow.sample(frac=1, random_state=1)
-    options = {"source": "prompt", "destination": "rationale"}
-    assert _digest(_bytes(lambda: plot_layer_flow(flow, **options), "png")) == _digest(
-        _bytes(lambda: plot_layer_flow(shuffled, **options), "png")
-    )
-
-
-def test_the_packaged_style_does_not_depend_on_the_callers() -> None:
-    with mpl.rc_context({"font.size": 30, "lines.linestyle": ":"}), style_context():
-        assert mpl.rcParams["font.size"] == 8
-        assert mpl.rcParams["lines.linestyle"] == "-"
-        assert mpl.rcParams["pdf.fonttype"] == 42
-        assert mpl.rcParams["svg.hashsalt"] == "dpc_interp"
-        assert mpl.rcParams["axes.prop_cycle"].by_key()["color"] == list(PALETTE)
+def test_the_packaged_style_ignores_and_restores_the_settings_of_the_caller() -> None:
+    with mpl.rc_context({"font.size": 30, "lines.linestyle": ":"}):
+        with style_context():
+            assert mpl.rcParams["font.size"] == 8
+            assert mpl.rcParams["lines.linestyle"] == "-"
+            assert mpl.rcParams["pdf.fonttype"] == 42
+            assert mpl.rcParams["svg.hashsalt"] == "dpc_interp"
+            assert [color.upper() for color in mpl.rcParams["axes.prop_cycle"].by_key()["color"]] == list(PALETTE)
+        assert mpl.rcParams["font.size"] == 30
 
 
 def test_outcomes_differ_in_more_than_colour() -> None:
@@ -214,13 +36,24 @@ def test_outcomes_differ_in_more_than_colour() -> None:
     assert RIGHT.marker != WRONG.marker
 
 
-def test_a_shared_colour_bar_has_the_scale_of_its_maps(saliency: tuple[np.ndarray, dict]) -> None:
-    matrix, borders = saliency
-    _, axes = plt.subplots(2, 2)
-    for ax in axes.flat:
-        plot_saliency_map(matrix, borders=borders, ax=ax, vmax=0.02, colorbar=False)
-    bar = add_colorbar(axes, label="flow")
-    assert bar.vmax == pytest.approx(0.02)
-    assert bar.ax.get_ylabel() == "flow"
-    with pytest.raises(DPCInterpError, match="no heat map on these axes"):
-        add_colorbar(plt.figure().add_subplot())
+def test_seven_series_differ_pairwise_in_colour_dash_and_marker() -> None:
+    series = [series_style(i, f"series {i}") for i in range(7)]
+    for attribute in ("label", "color", "dash", "marker"):
+        assert len({getattr(one, attribute) for one in series}) == 7
+    assert series_style(9).line() == series[2].line() == {"color": "#009E73", "linestyle": "-.", "marker": "^"}
+
+
+def test_drawing_axes_yields_the_given_axes_in_the_style_of_the_caller() -> None:
+    ax = plt.figure().add_subplot()
+    with mpl.rc_context({"legend.fontsize": 21}), drawing_axes(ax, (9, 9)) as axes:
+        assert axes is ax
+        assert note_size() == 21
+    assert len(plt.get_fignums()) == 1
+
+
+def test_drawing_axes_makes_a_figure_of_the_requested_size_in_the_packaged_style() -> None:
+    with mpl.rc_context({"legend.fontsize": 21}), drawing_axes(None, (4, 1.5)) as axes:
+        assert note_size() == 7
+    assert tuple(axes.figure.get_size_inches()) == (4, 1.5)
+    with drawing_axes(None) as axes:
+        assert axes.figure.get_figwidth() == COLUMN_WIDTH

@@ -1,4 +1,4 @@
-"""Trigger figures: histograms, curves and legends say what the statistics frame says."""
+"""Trigger figures: histograms, curves and legends agree with the statistics frame and with scikit-learn."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from scipy.integrate import trapezoid
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dpc_interp.errors import DPCInterpError
@@ -20,7 +21,7 @@ def _legend(ax: Axes) -> list[str]:
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
-def test_histograms_are_shares_of_each_outcome(statistics: pd.DataFrame) -> None:
+def test_histograms_are_percentages_of_each_outcome(statistics: pd.DataFrame) -> None:
     ax = plot_trigger_distribution(statistics, statistic="nll", threshold=0.25, bins=9)
     _, right, _, wrong = ax.patches  # each outcome: a fill, then its outline
     edges = np.histogram_bin_edges(statistics["nll"], 9)
@@ -35,12 +36,12 @@ def test_histograms_are_shares_of_each_outcome(statistics: pd.DataFrame) -> None
     assert _legend(ax) == [f"right ($n$ = {n_right})", f"wrong ($n$ = {200 - n_right})", "threshold 0.25"]
 
 
-def test_roc_curves_and_their_area(statistics: pd.DataFrame) -> None:
+def test_roc_curves_have_the_stated_area(statistics: pd.DataFrame) -> None:
     ax = plot_roc(statistics, statistics=SCORES)
     wrong = ~statistics["correct"]
     for line, name, text in zip(ax.lines[1:], SCORES, _legend(ax), strict=True):
         area = roc_auc_score(wrong, statistics[name])
-        assert np.trapezoid(line.get_ydata(), line.get_xdata()) == pytest.approx(area)
+        assert trapezoid(line.get_ydata(), line.get_xdata()) == pytest.approx(area)
         value, low, high = map(float, re.findall(r"\d\.\d\d", text))
         assert value == pytest.approx(area, abs=0.0051)
         assert low < value < high
@@ -54,7 +55,7 @@ def test_a_point_of_the_roc_curve_is_a_threshold(statistics: pd.DataFrame) -> No
     assert np.isclose(points, [fires[correct].mean(), fires[~correct].mean()]).all(axis=1).any()
 
 
-def test_precision_recall_curves_and_their_area(statistics: pd.DataFrame) -> None:
+def test_precision_recall_curves_have_the_stated_average_precision(statistics: pd.DataFrame) -> None:
     ax = plot_precision_recall(statistics, statistics=SCORES)
     wrong = ~statistics["correct"]
     assert ax.lines[0].get_ydata()[0] == pytest.approx(wrong.mean())
@@ -69,7 +70,7 @@ def test_precision_recall_curves_and_their_area(statistics: pd.DataFrame) -> Non
 
 
 @pytest.mark.parametrize("plot", [plot_roc, plot_precision_recall])
-def test_one_outcome_alone_and_no_statistics_are_refused(plot: type[plot_roc], statistics: pd.DataFrame) -> None:
+def test_a_single_outcome_and_no_statistics_raise(plot: type[plot_roc], statistics: pd.DataFrame) -> None:
     with pytest.raises(DPCInterpError, match="'correct' holds only True; both outcomes are needed"):
         plot(statistics[statistics["correct"]], statistics=SCORES)
     with pytest.raises(DPCInterpError, match="no statistics to plot"):

@@ -1,4 +1,4 @@
-"""Triggers side by side: dots, intervals and curves are those of the frame."""
+"""Triggers compared: dots, intervals and curves are those of the frame."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def test_dots_and_intervals_are_those_of_the_frame(triggers: pd.DataFrame) -> No
     first, second = (container.lines[0] for container in ax.containers)
     assert first.get_color() != second.get_color()
     assert first.get_marker() != second.get_marker()
-    assert list(ax.lines[0].get_xdata()) == [0.5, 0.5], "the line is chance"
+    assert list(ax.lines[0].get_xdata()) == [0.5, 0.5], "the vertical line is chance"
 
 
-def test_curves_are_those_of_the_frame_and_the_first_has_its_interval(triggers: pd.DataFrame) -> None:
+def test_curves_are_those_of_the_frame_and_the_first_has_a_band(triggers: pd.DataFrame) -> None:
     ax = plot_trigger_gain(triggers, triggers=["answer_nll", "random"])
     curves = {line.get_label(): line for line in ax.lines[1:]}
     assert list(curves) == [NAMES["answer_nll"], "random"]
@@ -50,7 +50,7 @@ def test_curves_are_those_of_the_frame_and_the_first_has_its_interval(triggers: 
     assert to_hex(curves["random"].get_color()) == to_hex("0.45")
 
 
-def test_what_would_mislead_is_refused(triggers: pd.DataFrame) -> None:
+def test_several_tasks_a_single_rate_and_unknown_triggers_raise(triggers: pd.DataFrame) -> None:
     with pytest.raises(DPCInterpError, match="mixes tasks \\(story, rule\\)"):
         plot_triggers(pd.concat([triggers, triggers.assign(task="rule")]))
     with pytest.raises(DPCInterpError, match="holds one rate"):

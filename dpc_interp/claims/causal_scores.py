@@ -1,0 +1,79 @@
+"""How well saliency predicts the effect of a knock-out: scores of the frames of `causal_edges`.
+
+See docs/method.md, section 7.3.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.integrate import trapezoid
+from scipy.stats import spearmanr
+
+
+def rank_correlation(groups: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's correlation of the flow of a group with the effect of its removal.
+
+    Args:
+        groups: of `causal_edges`.
+
+    Returns:
+        One row per instance: instance, correct, absolute (correlation with the size of the change in loss, which is all
+        that an unsigned saliency can predict), signed (with the change itself, higher where removal hurts). NaN where
+        either is constant.
+
+    Example:
+        >>> import pandas as pd
+        >>> import dpc_interp as dpc
+        >>> rows = {"instance": "a", "correct": True, "flow": [1.0, 2.0, 3.0], "loss_change": [-0.1, 0.2, -0.3]}
+        >>> dpc.rank_correlation(pd.DataFrame(rows)).round(6).to_dict("records")
+        [{'instance': 'a', 'correct': True, 'absolute': 1.0, 'signed': -0.5}]
+    """
+    rows = []
+    for (instance, correct), group in groups.groupby(["instance", "correct"], sort=False):
+        effects = {"absolute": group["loss_change"].abs(), "signed": group["loss_change"]}
+        values = {
+            name: float(spearmanr(group["flow"], effect).statistic)
+            if min(group["flow"].nunique(), effect.nunique()) > 1
+            else float("nan")
+            for name, effect in effects.items()
+        }
+        rows.append({"instance": instance, "correct": correct, **values})
+    return pd.DataFrame(rows)
+
+
+def curve_areas(curves: pd.DataFrame, *, absolute: bool = True) -> pd.DataFrame:
+    """The area under each curve, averaged over random draws.
+
+    Args:
+        curves: of `causal_edges`.
+        absolute: of the size of the change in loss, which is all that an unsigned saliency can predict; False: of the
+            change itself.
+
+    Returns:
+        One row per instance, kind and order: instance, correct, kind, order, area (nats), advantage (nats). The
+        advantage is the area between the curve and the random one, positive where the order does better than chance:
+        under deletion the loss changes sooner, under insertion it recovers sooner.
+
+    Example:
+        >>> import pandas as pd
+        >>> import dpc_interp as dpc
+        >>> curve = {"instance": "a", "correct": True, "kind": "deletion", "draw": 0, "fraction": [0.0, 0.5, 1.0]}
+        >>> top = pd.DataFrame(curve | {"order": "saliency", "loss_change": [0.0, 4.0, 4.0]})
+        >>> chance = pd.DataFrame(curve | {"order": "random", "loss_change": [0.0, 2.0, 4.0]})
+        >>> dpc.curve_areas(pd.concat([top, chance]))[["order", "area", "advantage"]].to_numpy().tolist()
+        [['saliency', 3.0, 1.0], ['random', 2.0, 0.0]]
+    """
+    keys = ["instance", "correct", "kind", "order"]
+    if absolute:
+        curves = curves.assign(loss_change=curves["loss_change"].abs())
+    mean = curves.groupby([*keys, "fraction"], sort=False)["loss_change"].mean().reset_index().sort_values("fraction")
+    rows = [
+        (*key, float(trapezoid(curve["loss_change"], curve["fraction"])))
+        for key, curve in mean.groupby(keys, sort=False)
+    ]
+    areas = pd.DataFrame(rows, columns=[*keys, "area"])
+    random_areas = areas[areas["order"] == "random"].set_index(["instance", "kind"])["area"]
+    chance = random_areas.loc[pd.MultiIndex.from_frame(areas[["instance", "kind"]])].to_numpy()
+    sign = np.where(areas["kind"] == "deletion", 1.0, -1.0)
+    return areas.assign(advantage=sign * (areas["area"] - chance))

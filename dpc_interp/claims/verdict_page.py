@@ -1,0 +1,111 @@
+"""The verdicts as a page, for all models together: one line per claim, a table by task, and all numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from dpc_interp.claims.verdicts import CLAIMS
+from dpc_interp.errors import DPCInterpError
+from dpc_interp.evaluation.tables import markdown
+from dpc_interp.stats.bootstrap import LEVEL
+
+STAR = "*"
+"""Marks a verdict that remains after Holm's correction."""
+
+
+def verdicts_markdown(frame: pd.DataFrame) -> str:
+    """Write verdicts as Markdown.
+
+    Args:
+        frame: frame of `verdicts`, of one or several models.
+
+    Returns:
+        The page: how to read it, then for each model a line per claim, a table by task and a table of all numbers.
+
+    Example:
+        >>> import dpc_interp as dpc
+        >>> model, prompt = dpc.load_model("reasoner"), dpc.load_prompt("reasoner/story")
+        >>> rule = dpc.TriggerRule("late_share", 0.5)
+        >>> results = dpc.evaluate(model, dpc.load_problems("story", n=4), prompt, [], rule=rule, progress=False)
+        >>> page = dpc.verdicts_markdown(dpc.verdicts([results], model="reasoner"))
+        >>> page.splitlines()[0]
+        "# Which of the paper's claims hold"
+    """
+    text = [
+        "# Which of the paper's claims hold",
+        "The rules are fixed in `claims/verdicts.py`. An effect is the mean over tuned prompts, its "
+        f"{LEVEL:.0%} interval is over problems and tuning seeds (over "
+        "problems only where there is one prompt). A claim **holds** where the whole interval lies on the claimed side "
+        "of the null, **fails** where it lies on the other (or nothing varies and the effect is not on the claimed "
+        f"side), and is **undecided** otherwise. {STAR} marks a verdict that remains after Holm's correction over all "
+        "rows of the model.",
+    ]
+    for model, rows in frame.groupby("model", sort=False):
+        words = _starred_verdicts(rows)
+        table = rows.assign(word=words).pivot_table(index="task", columns="claim", values="word", aggfunc="first")
+        # `pivot_table` sorts; the page keeps the order of the frame
+        table = table.loc[rows["task"].unique(), rows["claim"].unique()].reset_index()
+        text += [f"## {model}", "\n".join(_claim_lines(rows)), markdown(table), markdown(_details(rows, words))]
+    return "\n\n".join(text) + "\n"
+
+
+def _starred_verdicts(rows: pd.DataFrame) -> list[str]:
+    return [
+        verdict + (STAR if verdict != "undecided" and p < 1 - LEVEL else "")
+        for verdict, p in zip(rows["verdict"], rows["p_holm"], strict=True)
+    ]
+
+
+def _claim_lines(rows: pd.DataFrame) -> Iterator[str]:
+    """A line per claim: `- C1. The statement. Rule: ... It holds on story, rule; is undecided on choice. See fig3.`"""
+    for claim in CLAIMS:
+        claim_rows = rows[rows["claim"] == claim.name]
+        tasks = {verdict: ", ".join(same["task"]) for verdict, same in claim_rows.groupby("verdict")}
+        words = {"holds": "**holds**", "fails": "**fails**", "undecided": "is **undecided**"}
+        outcomes = [f"{word} on {tasks[verdict]}" for verdict, word in words.items() if verdict in tasks]
+        if outcomes:
+            yield f"- {claim.name}. {claim.statement} Rule: {claim.rule}. It {'; '.join(outcomes)}. See {claim.figure}."
+
+
+def _details(rows: pd.DataFrame, words: list[str]) -> pd.DataFrame:
+    cells = [
+        {
+            "task": row.task,
+            "claim": row.claim,
+            "verdict": word,
+            "effect [95%]": f"{row.effect:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.n_prompts else "not measured",
+            "null": f"{row.side} {row.null:g}",
+            "p": f"{row.p:.2g}",
+            "p, Holm": f"{row.p_holm:.2g}",
+            "df": f"{row.df:.1f}",
+            "problems": row.n,
+            "prompts": row.n_prompts,
+            "figure": row.figure,
+        }
+        for row, word in zip(rows.itertuples(), words, strict=True)
+    ]
+    return pd.DataFrame(cells).replace("nan", "–")
+
+
+def write_page(folder: Path) -> Path:
+    """Write VERDICTS.md from the verdicts of every model.
+
+    Args:
+        folder: with one `MODEL/verdicts.csv` a model; the page is written into it.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        DPCInterpError: there is no verdicts.csv.
+    """
+    files = sorted(folder.glob("*/verdicts.csv"))
+    if not files:
+        raise DPCInterpError(f"no {folder}/*/verdicts.csv; run make verdicts first")
+    page = folder / "VERDICTS.md"
+    text = verdicts_markdown(pd.concat([pd.read_csv(file) for file in files], ignore_index=True))
+    page.write_text(f"{text}\nWritten by `make verdicts`.\n")
+    return page

@@ -1,0 +1,169 @@
+"""`plan_memory`: how much memory the analysis needs, estimated before anything runs.
+
+For a batch of B sequences of T positions each, C of them predicted, in a model of L layers, H query and K key heads of
+size h, width d, MLP width m and V tokens, whose numbers have e bytes:
+
+    block            B T [(2e + 1) H T + 24 d + e ((2 H + 4 K) h + g m)] + e (4 d H h + g d m)
+    logits           12 B C V + e d V
+    backward         3 e B H T^2
+    plain            L block + max(logits, backward)
+    checkpointed     L e B T d + max(logits, block + backward)
+
+`block` is what autograd saves of one block, `backward` the temporary tensors of the backward pass of one layer. g is 3
+for a gated MLP, else 2. The pattern is saved twice (the output of the softmax and the input of the weighted sum of
+values) with a mask of its NaN; norms are float32; weights enter because TransformerLens copies them in each pass. The
+weights themselves are not counted: they are in memory already. Measured peaks lie between half the estimate and 1.2
+times it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from dpc_interp.errors import DPCInterpError, renamed_keywords, warn_renamed
+from dpc_interp.execution.backoff import check_batch_size
+from dpc_interp.models.hooked import HookedModel, mlp_shape, n_block_weights
+
+MAX_BATCH_SIZE = 16
+"""Maximum number of sequences in one pass: more do not make it faster."""
+MEMORY_FRACTION = 0.5
+"""Fraction of the available memory that a plan may use; other processes may need the rest."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How to run the analysis.
+
+    Attributes:
+        batch_size: maximum number of sequences in one pass.
+        gradient_checkpointing: whether blocks are recomputed in the backward pass.
+        needed: estimated bytes at the peak, without the weights.
+        available: free bytes before the analysis.
+    """
+
+    batch_size: int
+    gradient_checkpointing: bool
+    needed: int
+    available: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the estimate is at most `MEMORY_FRACTION` of the available bytes."""
+        return self.needed <= MEMORY_FRACTION * self.available
+
+    @property
+    def checkpoint(self) -> bool:
+        """Deprecated name of `gradient_checkpointing`."""
+        warn_renamed("MemoryPlan.checkpoint", "MemoryPlan.gradient_checkpointing")
+        return self.gradient_checkpointing
+
+    def __str__(self) -> str:
+        checkpointing = "with" if self.gradient_checkpointing else "without"
+        excess = "" if self.fits else f", more than the {MEMORY_FRACTION:.0%} that a plan may use"
+        return (
+            f"batches of {self.batch_size} {checkpointing} gradient checkpointing need about "
+            f"{self.needed / 1e9:.2f} GB of the {self.available / 1e9:.2f} GB available{excess}"
+        )
+
+
+@renamed_keywords({"checkpoint": "gradient_checkpointing"})
+def plan_memory(
+    model: HookedModel,
+    lengths: Sequence[int],
+    *,
+    n_predicted: int | None = None,
+    batch_size: int | None = None,
+    gradient_checkpointing: bool | None = None,
+    available: int | None = None,
+) -> MemoryPlan:
+    """Choose the batch size and whether to checkpoint, from the model's shape and the lengths of the sequences.
+
+    The largest batch that fits, up to `MAX_BATCH_SIZE`, is chosen; if not even one sequence fits, the largest that fits
+    with gradient checkpointing. Nothing is run.
+
+    Args:
+        model: the model to analyse.
+        lengths: positions of each sequence, including virtual tokens.
+        n_predicted: maximum number of positions of one sequence that are in the loss; None: all.
+        batch_size: sequences in one pass; None: chosen here.
+        gradient_checkpointing: whether blocks are recomputed in the backward pass; None: chosen here.
+        available: bytes; None: the free bytes of the model's device.
+
+    Returns:
+        The plan; if nothing fits, the plan that needs least, with `fits` False.
+
+    Raises:
+        DPCInterpError: no lengths, or a `batch_size` below 1.
+
+    Example:
+        >>> import dpc_interp as dpc
+        >>> dpc.plan_memory(dpc.load_model("reasoner"), [128] * 32, available=2**34).batch_size
+        16
+    """
+    if not lengths:
+        raise DPCInterpError("lengths is empty; give the length of at least one sequence")
+    if batch_size is not None:
+        check_batch_size(batch_size)
+    if available is None:
+        available = free_memory(torch.device(model.cfg.device or "cpu"))
+    longest = max(lengths)
+    predicted = longest if n_predicted is None else n_predicted
+    largest = min(MAX_BATCH_SIZE, len(lengths))
+    sizes = [batch_size] if batch_size else [largest, *(n for n in (8, 4, 2, 1) if n < largest)]
+    plan: MemoryPlan | None = None
+    for use_checkpointing in [False, True] if gradient_checkpointing is None else [gradient_checkpointing]:
+        for size in sizes:
+            needed = estimate_bytes(model, size, longest, predicted, use_checkpointing)
+            plan = MemoryPlan(size, use_checkpointing, needed, available)
+            if plan.fits:
+                return plan
+    assert plan is not None
+    return plan
+
+
+def estimate_bytes(
+    model: HookedModel, batch_size: int, length: int, n_predicted: int, gradient_checkpointing: bool
+) -> int:
+    """Estimate the bytes at the peak of one analysed pass, without the weights; see the formula of the module.
+
+    Args:
+        model: the model to analyse.
+        batch_size: sequences in the pass (B).
+        length: positions of each (T).
+        n_predicted: positions of each that are in the loss (C).
+        gradient_checkpointing: whether blocks are recomputed in the backward pass.
+    """
+    cfg = model.cfg
+    e = cfg.dtype.itemsize
+    heads, h, d = cfg.n_heads, cfg.d_head, cfg.d_model
+    key_heads, (g, m) = cfg.n_key_value_heads or heads, mlp_shape(model)
+    positions = batch_size * length
+    per_position = (2 * e + 1) * heads * length + 24 * d + e * ((2 * heads + 4 * key_heads) * h + g * m)
+    block = positions * per_position + e * n_block_weights(model)
+    logits = 12 * batch_size * n_predicted * cfg.d_vocab + e * d * cfg.d_vocab
+    backward = 3 * e * positions * heads * length
+    if gradient_checkpointing:
+        return int(cfg.n_layers * e * positions * d + max(logits, block + backward))
+    return int(cfg.n_layers * block + max(logits, backward))
+
+
+def free_memory(device: torch.device) -> int:
+    """The free bytes of a device; on a CPU, at most the rest of the memory limit of the container.
+
+    Args:
+        device: CPU or GPU.
+    """
+    if device.type == "cuda":
+        # torch keeps freed blocks in its cache and reuses them: the driver counts them as used
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    free = int(psutil.virtual_memory().available)
+    limit_file, used_file = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit_file.is_file() and used_file.is_file() and (limit := limit_file.read_text().strip()).isdigit():
+        free = min(free, int(limit) - int(used_file.read_text()))
+    return free

@@ -1,0 +1,70 @@
+"""Independent jobs on all cores: one process per core with one torch thread, or more threads if there are fewer jobs.
+
+A small model is bound by overhead, not by arithmetic: two processes do nearly twice the work of two threads, and with
+one thread sums do not depend on the number of cores.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from typing import TypeVar
+
+import torch
+import transformers
+from tqdm.auto import tqdm
+
+Result = TypeVar("Result")
+
+
+def map_processes(jobs: Sequence[Callable[[], Result]], desc: str, n_processes: int | None = None) -> list[Result]:
+    """Run each job in a worker process; the first error ends all of them.
+
+    Args:
+        jobs: frozen dataclasses with a `__call__`, so that they can be sent to another process.
+        desc: label of the progress bar.
+        n_processes: maximum number of worker processes; None: one per core.
+
+    Returns:
+        The results, in the order of the jobs.
+    """
+    results: dict[int, Result] = {}
+    cores = os.cpu_count() or 1
+    n_workers = min(n_processes or cores, max(1, len(jobs)))
+    with (
+        ProcessPoolExecutor(
+            n_workers,
+            mp_context=get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(max(1, cores // n_workers),),
+        ) as pool,
+        tqdm(total=len(jobs), desc=desc, unit="job") as bar,
+    ):
+        futures = {pool.submit(job): i for i, job in enumerate(jobs)}
+        try:
+            for future in as_completed(futures):
+                results[futures[future]] = future.result()
+                bar.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [results[i] for i in range(len(jobs))]
+
+
+def _start_worker(n_threads: int) -> None:
+    """Prepare a worker process for jobs."""
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    torch.set_num_threads(n_threads)
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _exit_with_parent() -> None:
+    """Exit when the parent dies: a killed parent cannot end its workers, which would go on with abandoned jobs."""
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

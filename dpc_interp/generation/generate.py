@@ -1,0 +1,91 @@
+"""`generate`: answer problems by greedy decoding and return a transcript of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dpc_interp.errors import DPCInterpError, renamed_keywords
+from dpc_interp.execution.backoff import batches_with_backoff, check_batch_size
+from dpc_interp.execution.batch_splits import by_length
+from dpc_interp.execution.run_config import RunConfig
+from dpc_interp.generation.decoding import MAX_NEW_TOKENS, decode
+from dpc_interp.generation.transcript import Transcript, make_transcript
+from dpc_interp.models.encoding import encode_questions
+from dpc_interp.models.hooked import HookedModel
+from dpc_interp.prompts.embed_hooks import PromptEdit
+from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.tasks.problem import Problem
+
+
+@renamed_keywords({"drafts": "draft_tokens"})
+@torch.no_grad()
+def generate(
+    model: HookedModel,
+    problems: Sequence[Problem],
+    prompt: SoftPrompt | None = None,
+    *,
+    plans: Sequence[PromptEdit] | None = None,
+    draft_tokens: Sequence[Int[Tensor, " _"]] | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    batch_size: int = RunConfig.batch_size,
+    progress: bool = True,
+) -> list[Transcript]:
+    """Answer problems by greedy decoding.
+
+    Args:
+        model: a `HookedTransformer` or `TransformerBridge`.
+        problems: whose questions are answered.
+        prompt: the soft prompt before each question; None: the bare model.
+        plans: one corruption of the prompt for each problem (docs/method.md, section 5); None: no corruption. A plan
+            may depend only on the vectors that it is called with, because equal plans are applied once a batch.
+        draft_tokens: for each problem the tokens of a likely answer, such as the answer under the uncorrupted prompt.
+            Some are verified in each pass and accepted while they equal the greedy choice (speculative decoding), so
+            the text does not depend on them. None: no drafts.
+        max_new_tokens: the most tokens generated for a problem.
+        batch_size: questions decoded together, halved with a warning where memory runs out; the text does not depend on
+            it.
+        progress: show a progress bar.
+
+    Returns:
+        One transcript for each problem, in the order given.
+
+    Raises:
+        DPCInterpError: a prompt that does not fit, a question longer than the context, plans without a prompt, or a
+            number of plans or drafts other than the number of problems.
+        NonFiniteError: the model's logits are not finite.
+
+    Example:
+        >>> import dpc_interp as dpc
+        >>> model, prompt = dpc.load_model("reasoner"), dpc.load_prompt("reasoner/story")
+        >>> runs = dpc.generate(model, dpc.load_problems("story", n=2), prompt, progress=False)
+        >>> [len(run.generated_tokens) <= 96 for run in runs]
+        [True, True]
+    """
+    vectors = None if prompt is None else prompt.vectors
+    if vectors is not None:
+        check_prompt(model, vectors)
+    if plans is not None and (prompt is None or len(plans) != len(problems)):
+        raise DPCInterpError("corruption needs a soft prompt and one plan for each problem")
+    if draft_tokens is not None and len(draft_tokens) != len(problems):
+        raise DPCInterpError(f"got {len(draft_tokens)} draft_tokens for {len(problems)} problems; give one for each")
+    check_batch_size(batch_size)
+    questions = encode_questions(model, problems, 0 if vectors is None else vectors.shape[0], max_new_tokens)
+    order = by_length([len(question) for question in questions])  # questions of like length need the least padding
+    generated: dict[int, Int[Tensor, " n_generated"]] = {}
+
+    def decode_batch(indices: Sequence[int]) -> list[Int[Tensor, " n_generated"]]:
+        batch_plans = None if plans is None else [plans[i] for i in indices]
+        batch_drafts = None if draft_tokens is None else [draft_tokens[i] for i in indices]
+        return decode(model, [questions[i] for i in indices], vectors, batch_plans, max_new_tokens, batch_drafts)
+
+    hint = "shorten the question, or load the model in bfloat16"
+    with tqdm(total=len(problems), desc="generate", unit="problem", disable=not progress, leave=False) as bar:
+        for indices, rows in batches_with_backoff(order, batch_size, decode_batch, hint):
+            generated.update(zip(indices, rows, strict=True))
+            bar.update(len(indices))
+    return [make_transcript(model, p, questions[i], generated[i]) for i, p in enumerate(problems)]

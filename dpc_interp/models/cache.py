@@ -1,0 +1,209 @@
+"""The key and value cache for decoding with a `HookedTransformer`: each key is rotated once, when it is appended.
+
+TransformerLens 3.9 caches keys before the rotary embedding, rotates all of them again in every pass, and copies the
+whole cache to append one token. This cache stores rotated keys in buffers with spare positions, laid out for the
+products of `grouped.py`. A rotation depends only on a key's own position, so the model computes the same numbers bit
+for bit, or to rounding where heads share keys. Every hook point fires as before; `hook_rot_k` sees all keys, and a hook
+there gets a copy of them.
+
+The cache replaces methods of the attention layers, but only inside `DecodingCache.patched_attention()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
+
+from dpc_interp.models.grouped import grouped_attention_scores, grouped_weighted_values, is_grouped
+from dpc_interp.models.lens import HookedTransformer
+
+SPARE_POSITIONS = 64
+"""Unused positions of a newly allocated buffer: one copy of the cache per 64 tokens instead of one per token."""
+
+
+class RotatedCacheEntry(TransformerLensKeyValueCacheEntry):
+    """Keys and values of one layer: `past_keys` and `past_values` are views [batch, pos, head, d_head] of buffers.
+
+    Args:
+        cache: the cache that the entry belongs to.
+        attention: the attention layer.
+        rotates: whether to store keys rotated.
+    """
+
+    def __init__(self, cache: DecodingCache, attention: Any, rotates: bool):
+        self._cache, self._attention = cache, attention
+        # a caller who replaced `apply_rotary` on this layer expects it to see all keys in every pass
+        self._rotates = rotates and "apply_rotary" not in vars(attention)
+        cfg = attention.cfg
+        n_rows = len(cache.previous_attention_mask)
+        empty = torch.empty(n_rows, cfg.n_key_value_heads or cfg.n_heads, 0, cfg.d_head)
+        # keys and values, each [batch, head, pos, d_head]; the first tokens set dtype and device
+        self._buffers = [empty, empty]
+        super().__init__(empty.transpose(1, 2), empty.transpose(1, 2))
+
+    def append(
+        self, new_keys: Float[Tensor, "batch new head d_head"], new_values: Float[Tensor, "batch new head d_head"]
+    ) -> tuple[Float[Tensor, "batch pos head d_head"], Float[Tensor, "batch pos head d_head"]]:
+        """Append the keys and values of new tokens.
+
+        Args:
+            new_keys: keys before the rotary embedding.
+            new_values: values.
+
+        Returns:
+            All keys (rotated, where the entry rotates) and all values, the new ones last.
+        """
+        start = self.past_keys.shape[1]
+        stop = start + new_keys.shape[1]
+        if self._rotates:
+            rotate = type(self._attention).apply_rotary
+            mask = self._cache.previous_attention_mask if self._cache.padded else None
+            new_keys = rotate(self._attention, new_keys, start, mask)
+        for i, new in enumerate((new_keys.transpose(1, 2), new_values.transpose(1, 2))):
+            buffer = self._buffers[i]
+            if torch.is_grad_enabled():  # autograd may need the old buffer: never write in place
+                self._buffers[i] = torch.cat([buffer[:, :, :start].to(new), new], dim=2)
+                continue
+            if stop > buffer.shape[2]:
+                self._buffers[i] = new.new_empty(*new.shape[:2], stop + SPARE_POSITIONS, new.shape[3])
+                self._buffers[i][:, :, :start] = buffer[:, :, :start]
+            self._buffers[i][:, :, start:stop] = new
+        self._set_views(stop)
+        return self.past_keys, self.past_values
+
+    def select_rows(self, rows: Int[Tensor, " n_rows"]) -> None:
+        """Keep only some rows, in place.
+
+        Args:
+            rows: indices of the rows to keep; they may repeat.
+        """
+        n_positions = self.past_keys.shape[1]
+        # indexing copies, so a fork never shares a buffer; spare positions are not copied
+        self._buffers = [buffer[rows, :, :n_positions] for buffer in self._buffers]
+        self._set_views(n_positions)
+
+    def clone_for(self, cache: DecodingCache) -> RotatedCacheEntry:
+        """A shallow copy that belongs to another cache.
+
+        Args:
+            cache: the other cache, whose padding the copy follows.
+        """
+        entry = copy(self)
+        entry._cache = cache
+        entry._buffers = list(self._buffers)
+        return entry
+
+    def _set_views(self, n_positions: int) -> None:
+        self.past_keys, self.past_values = (buffer[:, :, :n_positions].transpose(1, 2) for buffer in self._buffers)
+
+    def method_overrides(self) -> dict[str, Callable[..., Tensor]]:
+        """The methods of the attention layer to replace while it reads this entry, by name."""
+        overrides: dict[str, Callable[..., Tensor]] = {}
+        if self._rotates:
+            overrides["apply_rotary"] = self.apply_rotary_cached
+        if is_grouped(self._attention):
+            overrides["calculate_attention_scores"] = partial(grouped_attention_scores, self._attention)
+            overrides["calculate_z_scores"] = partial(grouped_weighted_values, self._attention)
+        if not self._cache.padded:
+            overrides["apply_causal_mask"] = self.apply_causal_mask_unpadded
+        # a method that a caller has replaced on this layer takes precedence
+        return {name: method for name, method in overrides.items() if name not in vars(self._attention)}
+
+    def apply_rotary_cached(
+        self, x: Float[Tensor, "batch pos head d_head"], start: int, mask: Tensor | None
+    ) -> Float[Tensor, "batch pos head d_head"]:
+        """Replacement of the layer's `apply_rotary` that returns cached keys unchanged: they are rotated already.
+
+        Args:
+            x: queries of the new tokens, or all cached keys.
+            start: position of the first query or key.
+            mask: attention mask of all positions.
+        """
+        if x is self.past_keys:
+            # a hook may write in place, and must not change the cache
+            return x.clone() if self._attention.hook_rot_k._forward_hooks else x
+        return type(self._attention).apply_rotary(self._attention, x, start, mask if self._cache.padded else None)
+
+    def apply_causal_mask_unpadded(
+        self, attn_scores: Float[Tensor, "batch head dest src"], start: int, mask: object
+    ) -> Float[Tensor, "batch head dest src"]:
+        """Replacement of the layer's `apply_causal_mask` for batches without padding.
+
+        It adds one mask [1, 1, dest, src] of zeros and minus infinity, which costs nothing in the backward pass;
+        TransformerLens selects in a mask that is expanded to the size of the scores.
+
+        Args:
+            attn_scores: scores before the mask.
+            start: position of the first query.
+            mask: attention mask, not used: it is 1 everywhere.
+        """
+        zeros = attn_scores.new_zeros(1, 1, *attn_scores.shape[2:])
+        return attn_scores + type(self._attention).apply_causal_mask(self._attention, zeros, start)
+
+
+class DecodingCache(TransformerLensKeyValueCache):
+    """The cache of one model and batch, empty at first.
+
+    Args:
+        model: the model that will fill it.
+        batch_size: rows of the batch.
+
+    Attributes:
+        padded: whether a token was masked so far. Until then the padding mask is skipped; TransformerLens would expand
+            it to the size of the scores.
+    """
+
+    def __init__(self, model: HookedTransformer, batch_size: int):
+        self.padded = False
+        device = model.cfg.device
+        super().__init__([], torch.empty((batch_size, 0), dtype=torch.int, device=device))
+        # with dynamic NTK the rotation depends on the length read so far, so a key cannot be rotated once for all
+        rotates = model.cfg.positional_embedding_type == "rotary" and not model.cfg.use_dynamic_ntk_rope
+        attentions: list[Any] = [block.attn for block in model.blocks]
+        self._layers = [(attention, RotatedCacheEntry(self, attention, rotates)) for attention in attentions]
+        self.entries = [entry for _, entry in self._layers]
+
+    def select_rows(self, rows: Int[Tensor, " n_rows"]) -> None:
+        """Keep only some rows of the batch, in place.
+
+        Args:
+            rows: indices of the rows to keep; they may repeat.
+        """
+        for _, entry in self._layers:
+            entry.select_rows(rows)
+        self.previous_attention_mask = self.previous_attention_mask[rows]
+
+    def fork(self, rows: Int[Tensor, " n_rows"]) -> DecodingCache:
+        """Return an independent copy of some rows.
+
+        Args:
+            rows: indices of the rows to copy; they may repeat.
+        """
+        forked = copy(self)
+        forked._layers = [(attention, entry.clone_for(forked)) for attention, entry in self._layers]
+        forked.entries = [entry for _, entry in forked._layers]
+        forked.select_rows(rows)
+        return forked
+
+    @contextmanager
+    def patched_attention(self) -> Iterator[None]:
+        """Within, the model's attention layers read this cache; afterwards they are restored, also on an exception."""
+        overrides_by_layer = {attention: entry.method_overrides() for attention, entry in self._layers}
+        try:
+            for attention, overrides in overrides_by_layer.items():
+                # an attribute of the instance takes precedence over the method of its class
+                vars(attention).update(overrides)
+            yield
+        finally:
+            for attention, overrides in overrides_by_layer.items():
+                for name in overrides:
+                    vars(attention).pop(name, None)

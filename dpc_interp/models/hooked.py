@@ -1,0 +1,189 @@
+"""The models that the package accepts, and cached decoding, the one thing that their two classes do differently.
+
+`HookedTransformer` and `TransformerBridge` have the same hook points, `hooks(...)`, `cfg` and forward pass over tokens
+and an attention mask. Their caches differ: a HookedTransformer fills one of TransformerLens's form (`cache.py`), a
+bridge returns the key and value cache of the Hugging Face model that it wraps. `CachedDecoding` hides the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy, deepcopy
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+
+from dpc_interp.errors import ContextLengthError, DPCInterpError
+from dpc_interp.models.cache import DecodingCache
+from dpc_interp.models.lens import HookedTransformer
+
+HookedModel = HookedTransformer | TransformerBridge
+"""The type of `model` in every public function."""
+
+Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
+"""A hook point's name, or a filter of names, and the function to call there, as in `model.hooks(fwd_hooks=...)`."""
+
+
+def tokenizer_of(model: HookedModel) -> PreTrainedTokenizerBase:
+    """Return the model's tokenizer.
+
+    Args:
+        model: any supported model.
+
+    Raises:
+        DPCInterpError: the model has no tokenizer.
+    """
+    if model.tokenizer is None:
+        raise DPCInterpError("this model has no tokenizer; load it with one")
+    return model.tokenizer
+
+
+def attention_span(model: HookedModel) -> int:
+    """Number of positions that every layer can attend to: the shortest sliding window, or the context length.
+
+    Args:
+        model: any supported model.
+    """
+    if isinstance(model, HookedTransformer):
+        spans = [model.cfg.window_size if model.cfg.use_local_attn else None]
+    else:
+        config = cast(PreTrainedModel, model.original_model).config.get_text_config()
+        spans = [getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size")]
+    return min(span for span in (*spans, model.cfg.n_ctx) if span)
+
+
+def n_block_weights(model: HookedModel) -> int:
+    """Number of weights in a block, with keys and values counted once per query head.
+
+    Args:
+        model: any supported model.
+    """
+    cfg, (n_matrices, d_mlp) = model.cfg, mlp_shape(model)
+    return 4 * cfg.d_model * cfg.n_heads * cfg.d_head + n_matrices * cfg.d_model * d_mlp
+
+
+def mlp_shape(model: HookedModel) -> tuple[int, int]:
+    """Number of weight matrices in an MLP (3 where it is gated, else 2) and its width.
+
+    Args:
+        model: any supported model.
+    """
+    # a bridge's configuration may lack both fields; memory estimates then assume the larger, gated MLP
+    return (3 if getattr(model.cfg, "gated_mlp", True) else 2), model.cfg.d_mlp or 4 * model.cfg.d_model
+
+
+class CachedDecoding:
+    """A batch that is read in several forward passes: each call appends tokens to those already read.
+
+    Args:
+        model: any supported model.
+        batch_size: rows of the batch.
+    """
+
+    def __init__(self, model: HookedModel, batch_size: int):
+        self._model = model
+        self._cache: Any = None  # a bridge makes its cache in the first pass
+        self._mask: Tensor | None = None
+        if isinstance(model, HookedTransformer):
+            self._cache = DecodingCache(model, batch_size)
+
+    def __call__(
+        self, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"] | None = None
+    ) -> Float[Tensor, "row logit_pos d_vocab"]:
+        """Run the model on new tokens.
+
+        Args:
+            tokens: the new tokens of each row.
+            mask: 0 on padding, else 1; None: no padding.
+
+        Returns:
+            Logits [batch, pos, d_vocab] of the new tokens; fewer rows or positions where a caller's hook drops some.
+
+        Raises:
+            DPCInterpError: the wrapped model returns no key and value cache.
+        """
+        tokens = tokens.to(self._model.cfg.device)
+        mask = torch.ones_like(tokens) if mask is None else mask.to(tokens.device)
+        if isinstance(self._model, HookedTransformer):
+            # `bool` waits for a GPU, so it is evaluated only until the first padding
+            self._cache.padded = self._cache.padded or not bool(mask.all())
+            with self._cache.patched_attention():
+                return self._model(tokens, attention_mask=mask, past_kv_cache=self._cache, prepend_bos=False)
+        # Hugging Face expects the mask of all positions, TransformerLens that of the new ones
+        self._mask = mask if self._mask is None else torch.cat([self._mask, mask], dim=1)
+        logits, self._cache = self._model(
+            tokens,
+            attention_mask=self._mask,
+            past_key_values=self._cache,
+            use_cache=True,
+            return_type="logits_and_cache",
+        )
+        if not isinstance(self._cache, Cache):
+            raise DPCInterpError(
+                "the wrapped model returns no key and value cache; use a model with attention in every layer"
+            )
+        return logits
+
+    def fork(self, rows: Int[Tensor, " n_rows"]) -> CachedDecoding:
+        """Return an independent copy of some rows; reading more tokens into one leaves the other unchanged.
+
+        Args:
+            rows: indices of the rows to copy; they may repeat.
+        """
+        forked = copy(self)
+        if isinstance(self._cache, DecodingCache):
+            forked._cache = self._cache.fork(rows.to(self._model.cfg.device))
+        else:
+            forked._cache = deepcopy(self._cache)
+            forked.select_rows(rows)
+        return forked
+
+    def select_rows(self, rows: Int[Tensor, " n_rows"]) -> None:
+        """Keep only some rows of the batch, in place.
+
+        Args:
+            rows: indices of the rows to keep; they may repeat, and the gradients of the copies then add up.
+        """
+        rows = rows.to(self._model.cfg.device)
+        if isinstance(self._cache, DecodingCache):
+            self._cache.select_rows(rows)
+        elif self._mask is not None:
+            self._mask = self._mask[rows]
+            self._cache.batch_select_indices(rows)
+
+    def mask_last_tokens(self, masked: Bool[Tensor, "batch new"]) -> None:
+        """Mask tokens of the last pass; later tokens reuse their positions.
+
+        Args:
+            masked: True at the tokens to mask, over the last `new` positions.
+        """
+        if isinstance(self._cache, DecodingCache):
+            self._cache.padded = True
+            self._cache.previous_attention_mask = _mask_tail(self._cache.previous_attention_mask, masked)
+        elif self._mask is not None:
+            self._mask = _mask_tail(self._mask, masked)
+
+
+def _mask_tail(mask: Int[Tensor, "batch pos"], masked: Bool[Tensor, "batch new"]) -> Int[Tensor, "batch pos"]:
+    n_before = mask.shape[1] - masked.shape[1]
+    return torch.cat([mask[:, :n_before], mask[:, n_before:].masked_fill(masked.to(mask.device), 0)], dim=1)
+
+
+def check_length(model: HookedModel, n_positions: int) -> None:
+    """Check that a sequence fits into the model's context.
+
+    Args:
+        model: any supported model.
+        n_positions: length of the sequence, including virtual tokens.
+
+    Raises:
+        ContextLengthError: the sequence is longer than the context.
+    """
+    if n_positions > model.cfg.n_ctx:
+        raise ContextLengthError(
+            f"{n_positions} positions exceed the model's context of {model.cfg.n_ctx}; shorten the input"
+        )

@@ -1,0 +1,221 @@
+"""Prompt tuning: learn only a soft prompt, the model stays frozen (Lester et al. 2021; docs/method.md, section 1).
+
+The loss is the next-token NLL of `R A` and the stop token given `P Q`, averaged over tokens. The vectors enter at
+`hook_embed`, as in every other module. They start from the embeddings of random vocabulary tokens or of a text, the two
+values of `prompt_tuning_init` in PEFT. The prompt with the lowest validation loss is returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+from transformer_lens.hook_points import HookPoint
+
+from dpc_interp.errors import DPCInterpError, NonFiniteError
+from dpc_interp.execution.keywords import read_keywords
+from dpc_interp.models.encoding import encode_question, encode_rationale, loss_mask
+from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
+from dpc_interp.prompts.prefill import prefill_prompt
+from dpc_interp.prompts.soft_prompt import SoftPrompt
+from dpc_interp.tasks.problem import Problem
+
+Example = tuple[Int[Tensor, " _"], int]
+"""Ids of question and rationale, and the number of them that are the question."""
+
+
+@dataclass(frozen=True)
+class TuningConfig:
+    """How a soft prompt is tuned.
+
+    Attributes:
+        max_steps: the most training steps (updates of AdamW).
+        batch_size: problems of a training step.
+        learning_rate: peak of a schedule with linear warm-up and cosine decay.
+        eval_steps: training steps between two evaluations of the validation loss.
+        early_stopping_patience: evaluations without a lower loss before training stops.
+        init_text: text whose token embeddings the vectors start from, repeated or cut to the number of virtual tokens
+            as in PEFT; None: random tokens.
+    """
+
+    max_steps: int = 150
+    batch_size: int = 16
+    learning_rate: float = 0.03
+    eval_steps: int = 25
+    early_stopping_patience: int = 4
+    init_text: str | None = None
+
+
+def tune_prompt(
+    model: HookedModel,
+    problems: Sequence[Problem],
+    n_virtual_tokens: int = 20,
+    seed: int = 0,
+    *,
+    validation: Sequence[Problem] | None = None,
+    config: TuningConfig | None = None,
+    name: str = "prompt",
+    progress: bool = True,
+    **fields: Any,
+) -> SoftPrompt:
+    """Tune a soft prompt on problems with written rationales.
+
+    Args:
+        model: a `HookedTransformer` or `TransformerBridge`; its weights stay frozen.
+        problems: training problems, each with a rationale.
+        n_virtual_tokens: vectors of the prompt.
+        seed: seed of the initial tokens and of the batches.
+        validation: problems whose loss selects the prompt and stops training; None: every tenth of `problems`, which
+            is then left out of training.
+        config: how it is tuned; None: the defaults of `TuningConfig`.
+        name: name of the prompt.
+        progress: show a progress bar.
+        fields: single fields of `TuningConfig` by their own names.
+
+    Returns:
+        The prompt with the lowest validation loss. Its `recipe` holds the options and `learning_curve`: training step,
+        training loss and validation loss (nats).
+
+    Raises:
+        DPCInterpError: too few problems, or one without a rationale.
+        NonFiniteError: the loss is not finite.
+
+    Example:
+        >>> import dpc_interp as dpc
+        >>> problems = dpc.load_problems("story", "train", n=20)
+        >>> prompt = dpc.tune_prompt(dpc.load_model("reasoner"), problems, 5, max_steps=2, progress=False)
+        >>> prompt.vectors.shape
+        torch.Size([5, 128])
+    """
+    (config,) = read_keywords(fields, config or TuningConfig())
+    if n_virtual_tokens < 1:
+        raise DPCInterpError(f"n_virtual_tokens is {n_virtual_tokens}; give at least 1")
+    if validation is None:
+        validation, problems = problems[::10], [p for i, p in enumerate(problems) if i % 10]
+    if not problems or not validation:
+        raise DPCInterpError("too few problems to tune a prompt; give at least 2, or 1 and validation=")
+    train = [_example(model, problem) for problem in problems]
+    held_out = sorted((_example(model, problem) for problem in validation), key=lambda example: len(example[0]))
+    check_length(model, n_virtual_tokens + max(len(tokens) for tokens, _ in [*train, *held_out]))
+    generator = torch.Generator().manual_seed(seed)
+    rows = _initial_tokens(model, config.init_text, n_virtual_tokens, generator)
+    vectors = model.W_E[rows.to(model.W_E.device)].detach().clone().float().requires_grad_()
+    best, curve = _train(model, vectors, train, held_out, config, generator, name, progress)
+    recipe = {"seed": seed, "n_train": len(train), "n_validation": len(held_out), **asdict(config)}
+    return SoftPrompt(best, name, recipe | {"learning_curve": curve})
+
+
+def _train(
+    model: HookedModel,
+    vectors: Float[Tensor, "n_virtual d_model"],
+    train: list[Example],
+    held_out: list[Example],
+    config: TuningConfig,
+    generator: torch.Generator,
+    name: str,
+    progress: bool,
+) -> tuple[Float[Tensor, "n_virtual d_model"], list[dict[str, float]]]:
+    """Optimise `vectors` in place; return those with the lowest validation loss, and the learning curve."""
+    optimizer = torch.optim.AdamW([vectors], lr=config.learning_rate, weight_decay=0.0)
+    schedule = _warmup_cosine(optimizer, config.max_steps)
+    best, best_loss, n_since_best = vectors.detach().clone(), float("inf"), 0
+    curve: list[dict[str, float]] = []
+    losses: list[float] = []
+    with tqdm(total=config.max_steps, desc=f"tune {name}", unit="step", disable=not progress, leave=False) as bar:
+        for step in range(1, config.max_steps + 1):
+            indices = torch.randint(len(train), (config.batch_size,), generator=generator).tolist()
+            loss = prompt_loss(model, [train[i] for i in indices], vectors)
+            if not torch.isfinite(loss):
+                raise NonFiniteError(
+                    f"the loss is not finite at training step {step}; tune with a smaller learning_rate"
+                )
+            # not backward(), which would also fill the gradients of a model that is not frozen
+            (vectors.grad,) = torch.autograd.grad(loss, vectors)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+            bar.update()
+            if step % config.eval_steps and step != config.max_steps:
+                continue
+            validation_loss = _held_out_loss(model, held_out, vectors, 4 * config.batch_size)
+            mean_loss = sum(losses) / len(losses)
+            curve.append({"step": step, "train": round(mean_loss, 4), "validation": round(validation_loss, 4)})
+            bar.set_postfix(validation=curve[-1]["validation"])
+            losses, n_since_best = [], n_since_best + 1
+            if validation_loss < best_loss:
+                best, best_loss, n_since_best = vectors.detach().clone(), validation_loss, 0
+            if n_since_best >= config.early_stopping_patience:
+                break
+    return best, curve
+
+
+def _warmup_cosine(optimizer: torch.optim.Optimizer, max_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    n_warmup = max(1, max_steps // 20)
+    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / n_warmup, total_iters=n_warmup)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, max_steps - n_warmup))
+    return torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, cosine], milestones=[n_warmup])
+
+
+def prompt_loss(
+    model: HookedModel, examples: Sequence[Example], vectors: Float[Tensor, "n_virtual d_model"]
+) -> Float[Tensor, ""]:
+    """Mean NLL of the tokens after each question, with gradient to `vectors`.
+
+    The prompt is the same in every row, so it is prefilled once and its keys and values are shared.
+
+    Args:
+        model: a `HookedTransformer` or `TransformerBridge`.
+        examples: ids of question and rationale, and the number of question tokens, of each row.
+        vectors: vectors of the soft prompt.
+    """
+    tokens = pad_sequence([ids for ids, _ in examples], batch_first=True).to(model.cfg.device)
+    mask = loss_mask([n for _, n in examples], [len(ids) for ids, _ in examples], tokens.shape[1], tokens.device)
+
+    def keep_predicted_positions(
+        resid: Float[Tensor, "batch pos d_model"], hook: HookPoint
+    ) -> Float[Tensor, "1 counted d_model"]:
+        return resid[:, :-1][mask[:, 1:]][None]  # avoid [batch, pos, d_vocab] logits outside the loss
+
+    prompt_cache = prefill_prompt(model, vectors, len(tokens))
+    with model.hooks(fwd_hooks=[("unembed.hook_in", keep_predicted_positions)]):
+        logits = prompt_cache(tokens)[0]
+    return cross_entropy(logits.float(), tokens[mask])
+
+
+@torch.no_grad()
+def _held_out_loss(
+    model: HookedModel, examples: Sequence[Example], vectors: Float[Tensor, "n_virtual d_model"], batch_size: int
+) -> float:
+    total = n_tokens = 0.0
+    for start in range(0, len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        n = sum(len(ids) - n_question for ids, n_question in batch)
+        total += prompt_loss(model, batch, vectors).item() * n
+        n_tokens += n
+    return total / n_tokens
+
+
+def _initial_tokens(
+    model: HookedModel, text: str | None, n_virtual_tokens: int, generator: torch.Generator
+) -> Int[Tensor, " n_virtual"]:
+    """The tokens whose embeddings the vectors start from."""
+    if text is None:
+        return torch.randint(model.cfg.d_vocab, (n_virtual_tokens,), generator=generator)
+    ids = tokenizer_of(model)(text, add_special_tokens=False).input_ids
+    if not ids:
+        raise DPCInterpError("init_text has no tokens; give a text, or None for random tokens")
+    return torch.tensor((ids * -(-n_virtual_tokens // len(ids)))[:n_virtual_tokens])
+
+
+def _example(model: HookedModel, problem: Problem) -> Example:
+    if not problem.rationale:
+        raise DPCInterpError(f"problem {problem.id!r} has no rationale to learn from; give problems with rationales")
+    question = encode_question(model, problem.question)
+    return torch.cat([question, encode_rationale(model, problem.rationale)]), len(question)

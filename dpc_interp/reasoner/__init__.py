@@ -1,1 +1,0 @@
-"""How the bundled reasoner is made: its documents, its training, its prompts and its model card."""

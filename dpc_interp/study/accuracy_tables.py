@@ -1,0 +1,74 @@
+"""The tables that pool all studies of a model: tab1_accuracy, tab2_ablation and the verdicts by prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from dpc_interp import plots
+from dpc_interp.claims.verdicts import verdicts
+from dpc_interp.evaluation.methods import MAIN_METHODS
+from dpc_interp.evaluation.summary import summarise
+from dpc_interp.evaluation.tables import accuracy_table, markdown
+from dpc_interp.study.output import save_figure, save_table
+from dpc_interp.study.study import Study
+
+ABLATION = ("pt", "dpc", "always", "random", "dpc, random token", "dpc, mask only", "dpc, gamma only", "oracle")
+"""Methods in tab2; without `always`, `random` and `oracle`, each changes one part of dpc."""
+
+
+def write_tables(studies: list[Study], folder: Path) -> str:
+    """Write the tables of a model, and a figure of each accuracy table.
+
+    Args:
+        studies: all studies of the model, each with the method `base` among its results.
+        folder: folder of the tables.
+
+    Returns:
+        The tables as Markdown.
+    """
+    instances = pd.concat([study.results.instances for study in studies])
+    tasks = list(dict.fromkeys(instances["task"]))
+    pooled = pd.concat([_pool_prompts(studies, task) for task in tasks], ignore_index=True)
+    text = []
+    for name, methods, title in (
+        ("tab1_accuracy", MAIN_METHODS, "Accuracy of each method"),
+        ("tab2_ablation", ABLATION, "What makes up dpc: trigger, location, Gamma"),
+    ):
+        frame = pooled[pooled["method"].isin(methods)]
+        with plots.style_context():
+            figsize = (plots.COLUMN_WIDTH, 0.9 + 0.42 * frame["method"].nunique())
+            figure, ax = plt.subplots(figsize=figsize, layout="constrained")
+            plots.plot_accuracy(frame, ax=ax)
+            save_figure(figure, folder / name)
+        save_table(frame, folder / name)
+        text += [f"## {name}: {title}", markdown(accuracy_table(frame)), ""]
+    by_prompt = pd.concat(
+        [verdicts([study.results], model=study.model).assign(prompt=study.prompt) for study in studies],
+        ignore_index=True,
+    )
+    save_table(by_prompt, folder / "verdicts_by_prompt")
+    text += ["## The paper's claims, by task and prompt", _verdicts_table(by_prompt)]
+    return "\n\n".join(text)
+
+
+def _pool_prompts(studies: list[Study], task: str) -> pd.DataFrame:
+    """The methods of one task over all its prompts, with McNemar's p of each prompt as text."""
+    results = [study.results for study in studies if study.task == task]
+    pooled = summarise(pd.concat([result.instances for result in results]))
+    by_method = pd.concat([result.summary for result in results]).groupby("method", sort=False)["p_mcnemar"]
+    p_by_prompt = by_method.agg(lambda values: ", ".join(f"{p:.2g}" for p in values))
+    pooled.insert(0, "task", task)
+    # McNemar's test takes independent pairs; pooled over prompts, the pairs of one problem are not independent
+    return pooled.assign(p_by_prompt=pooled["method"].map(p_by_prompt)).drop(columns="p_mcnemar")
+
+
+def _verdicts_table(frame: pd.DataFrame) -> str:
+    """One row per task and prompt, one column per claim."""
+    cells = [f"{row.effect:.2f} [{row.low:.2f}, {row.high:.2f}] **{row.verdict}**" for row in frame.itertuples()]
+    table = frame.assign(cell=cells).pivot_table(
+        index=["task", "prompt"], columns="claim", values="cell", aggfunc="first", sort=False
+    )
+    return markdown(table.reset_index())

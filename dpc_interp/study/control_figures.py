@@ -1,0 +1,126 @@
+"""fig8 to fig11: the controls of the claims (docs/method.md, section 7).
+
+Each function draws one figure from frames, saves it with the frames, and returns its caption.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from dpc_interp import plots
+from dpc_interp.claims.causal_scores import curve_areas, rank_correlation
+from dpc_interp.execution.engine import Frames
+from dpc_interp.stats.bootstrap import mean_interval
+from dpc_interp.study.output import save_figure, save_frame, save_table
+from dpc_interp.study.study import Study
+
+RATES = tuple(np.linspace(0, 1, 21).round(2).tolist())
+"""Firing rates of the curves in fig9."""
+
+
+def fig8_sink_control(study: Study, sinks: pd.DataFrame, summary: pd.DataFrame, folder: Path) -> str:
+    """Draw accumulation under the trained prompt and its controls.
+
+    Args:
+        study: of the first prompt.
+        sinks: `sink_controls` of the first prompt; its accumulation is drawn by virtual token.
+        summary: `sink_summary` of all prompts; their peak ratios are drawn.
+        folder: folder of the figure.
+    """
+    figure = plt.figure(figsize=(plots.COLUMN_WIDTH, 5.2), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, squeeze=False).flat
+    plots.plot_sink_control(sinks, shallow=study.shallow, ax=upper.subplots())
+    plots.plot_sink_ratios(summary, ax=lower.subplots())
+    save_figure(figure, folder / "fig8_sink_control", sinks)
+    save_table(summary, folder / "fig8_sink_control_ratios")
+    untrained = summary[summary["condition"] == "untrained"]
+    differences = "; ".join(
+        f"{row.prompt} {row.own_ratio:.2f} [{row.own_low:.2f}, {row.own_high:.2f}]" for row in untrained.itertuples()
+    )
+    return (
+        "fig8_sink_control: the same transcripts after other prompts, teacher-forced. Peak ratio of the trained "
+        f"prompt minus that of the untrained one: {differences}."
+    )
+
+
+def fig9_triggers(compared: pd.DataFrame, by_rate: pd.DataFrame, folder: Path) -> str:
+    """Draw the AUROC of each trigger against both outcomes, and the gain of corruption by firing rate.
+
+    Args:
+        compared: `compare_triggers` at the firing rate of the rule; it is saved as tab3_triggers, not here.
+        by_rate: `compare_triggers` at the rates `RATES`.
+        folder: folder of the figure.
+    """
+    figure, axes = plt.subplots(2, 1, figsize=(plots.COLUMN_WIDTH, 6.4), layout="constrained")
+    plots.plot_triggers(compared, ax=axes[0])
+    plots.plot_trigger_gain(by_rate, ax=axes[1])
+    save_figure(figure, folder / "fig9_triggers")
+    save_frame(by_rate, folder / "fig9_triggers_by_rate")
+    rate, n = compared["rate"].iloc[0], compared["n_calibration"].iloc[0]
+    return (
+        f"fig9_triggers: thresholds from {n} validation rows at the firing rate of the paper's rule there, "
+        f"{rate:.1%}; 95% intervals over problems, the prompts of a problem kept together."
+    )
+
+
+def fig10_causal(effects: Frames, folder: Path) -> str:
+    """Draw the effect of knocking out edges, by layer and by share, and the sanity checks of the saliency.
+
+    Args:
+        effects: the frames knockouts, groups and curves of `causal_edges`, and sanity of `saliency_sanity`.
+        folder: folder of the figure.
+    """
+    figure, axes = plt.subplots(3, 1, figsize=(plots.COLUMN_WIDTH, 7.6), layout="constrained")
+    plots.plot_knockout_by_layer(effects["knockouts"], ax=axes[0])
+    plots.plot_deletion_curves(effects["curves"], ax=axes[1])
+    plots.plot_sanity(effects["sanity"], ax=axes[2])
+    save_figure(figure, folder / "fig10_causal", effects["knockouts"])
+    for name in ("groups", "curves", "sanity"):
+        save_frame(effects[name], folder / f"fig10_causal_{name}")
+    ranks = rank_correlation(effects["groups"])
+    areas = [
+        curve_areas(effects["curves"], absolute=absolute)
+        .query("kind == 'deletion' and order == 'saliency'")["advantage"]
+        .to_numpy(float)
+        for absolute in (True, False)
+    ]
+    measures = {
+        "Spearman of flow and size of the loss change": ranks["absolute"].to_numpy(float),
+        "of flow and signed change": ranks["signed"].to_numpy(float),
+        "advantage of deletion by saliency over random in nats, by size": areas[0],
+        "signed": areas[1],
+    }
+    text = "; ".join(f"{name} {_mean_text(values)}" for name, values in measures.items())
+    return f"fig10_causal: {effects['knockouts']['instance'].nunique()} test instances, teacher-forced. {text}."
+
+
+def fig11_sensitivity(sweeps: Frames, folder: Path) -> str:
+    """Draw each option on both splits; and, as fig11_single_tokens, one virtual token masked at a time.
+
+    Args:
+        sweeps: the frames sensitivity of `option_sensitivity` and tokens of `single_tokens`.
+        folder: folder of both figures.
+    """
+    panels = plots.plot_sensitivity(sweeps["sensitivity"])
+    figure = panels[0].get_figure(root=True)
+    assert figure is not None
+    save_figure(figure, folder / "fig11_sensitivity", sweeps["sensitivity"])
+    figure, ax = plt.subplots(figsize=(plots.COLUMN_WIDTH, 2.4), layout="constrained")
+    plots.plot_single_tokens(sweeps["tokens"], ax=ax)
+    save_figure(figure, folder / "fig11_single_tokens", sweeps["tokens"])
+    rows = sweeps["sensitivity"].query("split == 'test'")
+    n = f"{rows['n'].iloc[0]} test and {rows['n_validation'].iloc[0]} validation problems"
+    return f"fig11_sensitivity: {n}; one option at a time, grey: selected on validation. See also fig11_single_tokens."
+
+
+def _mean_text(values: np.ndarray) -> str:
+    """`0.7 [0.64, 0.75]`: the mean of the finite values with its interval over instances."""
+    finite = values[np.isfinite(values)]
+    if len(finite) < 2:
+        return "not measured"
+    mean, low, high = (float(bound[0]) for bound in mean_interval(finite[:, None]))
+    return f"{mean:.2g} [{low:.2g}, {high:.2g}]"

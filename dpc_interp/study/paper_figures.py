@@ -1,0 +1,225 @@
+"""fig1 to fig7: what happens between prompt, question and rationale. One function draws one figure of a study.
+
+Each function takes a study and the folder of its files, saves its figure with the frame that it is drawn from, and
+returns its caption. `draw_figures` draws all of them; to add a figure, write such a function and add it to `FIGURES`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from dpc_interp import plots
+from dpc_interp.analysis.analyse import saliency_map
+from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger
+from dpc_interp.models.loading import load_model
+from dpc_interp.prompts.soft_prompt import load_prompt
+from dpc_interp.study.output import save_figure, save_frame, save_table
+from dpc_interp.study.study import Study
+
+RANKED_STATISTICS = ("late_share", "deep_flow", "peak_ratio", "nll", "length")
+"""Statistics in the ROC and precision-recall panels of fig6."""
+CASE_COLUMNS = 52
+"""Characters in a line of fig1."""
+
+
+def draw_figures(study: Study, folder: Path) -> list[str]:
+    """Draw fig1 to fig7 of one study.
+
+    Args:
+        study: with the method `base` among its results.
+        folder: folder of the figures; it is created.
+
+    Returns:
+        A caption for each figure.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with plots.style_context():
+        return [draw(study, folder) for draw in FIGURES]
+
+
+def fig1_case(study: Study, folder: Path) -> str:
+    """Draw the flow from the prompt to each rationale token, of an instance it breaks and of one it fixes."""
+    outcomes = _prompt_effects(study)
+    cases = {title: _median_case(study, instances) for title, instances in outcomes.items()}
+    tokens = study.results.analysis.tokens
+    parts = [
+        tokens[tokens["instance"] == instance].assign(case=title)
+        for title, instance in cases.items()
+        if instance is not None
+    ]
+    frame = pd.concat(parts) if parts else tokens.iloc[:0].assign(case="")
+    # one scale for both cases
+    deep = frame[frame["layer"].isin(study.deep)]
+    vmax = float(deep.groupby(["instance", "position"])["value"].mean().max())
+    heights = [_case_inches(frame[frame["instance"] == instance]) for instance in cases.values()]
+    figure, axes = plt.subplots(
+        2, 1, figsize=(plots.COLUMN_WIDTH, sum(heights) + 0.6), height_ratios=heights, layout="constrained"
+    )
+    drawn = []
+    for ax, (title, instance) in zip(axes, cases.items(), strict=True):
+        if instance is None:
+            ax.set_axis_off()
+            ax.text(0, 0.5, f"no instance is\n{title}", transform=ax.transAxes)
+            continue
+        plots.plot_case(
+            frame[frame["instance"] == instance],
+            ax=ax,
+            layers=study.deep,
+            title=title,
+            vmax=vmax,
+            columns=CASE_COLUMNS,
+            colorbar=False,
+        )
+        drawn.append(ax)
+    if drawn:
+        plots.add_colorbar(drawn, label="mean flow from the prompt", location="bottom", aspect=40, extend="min")
+    save_figure(figure, folder / "fig1_case", frame)
+    counts = "; ".join(f"{title}: {int(holds.sum())} of {len(holds)}" for title, holds in outcomes.items())
+    return f"fig1_case: deep-layer prompt flow to each token; median late share, 2 steps and more. {counts}."
+
+
+def fig2_saliency_maps(study: Study, folder: Path) -> str:
+    """Draw saliency maps, destination x source, shallow and deep, of a right and a wrong instance."""
+    runs = {run.problem.id: run for run in study.results.runs}
+    stats = study.results.statistics
+    # two steps: long enough to have an earlier step, short enough to read
+    stats = stats[[runs[instance].problem.n_steps == 2 for instance in stats["instance"]]]
+    model, prompt = load_model(study.model, device="cpu"), load_prompt(study.prompt)
+    cases = {
+        outcome: _median_instance(stats[stats["correct"] == correct].set_index("instance"), "deep_flow")
+        for outcome, correct in (("right", True), ("wrong", False))
+    }
+    layer_ranges = {"shallow": study.shallow, "deep": study.deep}
+    figure, axes = plt.subplots(2, 2, figsize=(2 * plots.COLUMN_WIDTH, 6.2), layout="constrained")
+    frames = []
+    for row, (outcome, instance) in enumerate(cases.items()):
+        for column, (depth, layers) in enumerate(layer_ranges.items()):
+            ax = axes[row, column]
+            if instance is None:
+                ax.set_axis_off()
+                continue
+            map_ = saliency_map(model, runs[instance], prompt)
+            values = map_.values[list(layers)].mean(0)
+            plots.plot_saliency_map(values.numpy(), spans=map_.segments.spans(), ax=ax)
+            ax.set_title(f"{outcome}, {depth} layers")
+            destinations, sources = values.nonzero(as_tuple=True)
+            edges = {"destination": destinations.numpy(), "source": sources.numpy()}
+            flow = pd.DataFrame({**edges, "value": values[destinations, sources].numpy()})
+            frames.append(flow.assign(instance=instance, outcome=outcome, layers=depth))
+    save_figure(figure, folder / "fig2_saliency_maps", pd.concat(frames))
+    return "fig2_saliency_maps: destination x source; of each outcome the two-step instance of median deep flow."
+
+
+def fig3_accumulation(study: Study, folder: Path) -> str:
+    """Draw accumulation by layer and virtual token, and its profile over the shallow layers."""
+    frame = study.results.analysis.accumulation
+    figure = plt.figure(figsize=(plots.COLUMN_WIDTH, 4.2), layout="constrained")
+    # subfigures, so that the colour bar of the upper panel does not narrow the lower one
+    upper, lower = figure.subfigures(2, 1, squeeze=False).flat
+    plots.plot_accumulation(frame, ax=upper.subplots())
+    plots.plot_accumulation_profile(frame, shallow=study.shallow, exclude=[0], ax=lower.subplots())
+    save_figure(figure, folder / "fig3_accumulation", frame)
+    ratio = study.results.statistics["peak_ratio"]
+    return f"fig3_accumulation: virtual token 0 is left out of the peak. Mean peak ratio {ratio.mean():.2f}."
+
+
+def fig4_layer_flow(study: Study, folder: Path) -> str:
+    """Draw S_pq and S_pr by layer, right against wrong."""
+    analysis = study.results.analysis
+    flow = analysis.flow[(analysis.flow["source"] == "prompt") & analysis.flow["step"].isna()]
+    frame = flow.merge(analysis.instances[["instance", "correct"]], on="instance")
+    figure, axes = plt.subplots(2, 1, figsize=(plots.COLUMN_WIDTH, 4.9), layout="constrained", sharex=True)
+    effects = []
+    for ax, destination in zip(axes, ("question", "rationale"), strict=True):
+        plots.plot_layer_flow(frame, source="prompt", destination=destination, ax=ax)
+        ax.label_outer()
+        effects.append(
+            plots.layer_effect_sizes(frame, source="prompt", destination=destination).assign(destination=destination)
+        )
+    save_figure(figure, folder / "fig4_layer_flow", frame)
+    save_table(pd.concat(effects, ignore_index=True), folder / "fig4_layer_flow_effects")
+    return "fig4_layer_flow: 95% bootstrap bands; Hedges' g of wrong over right, bold where its interval leaves 0 out."
+
+
+def fig5_step_flow(study: Study, folder: Path) -> str:
+    """Draw the flow from the prompt, the question and earlier steps into each rationale step."""
+    analysis = study.results.analysis
+    flow = analysis.flow[analysis.flow["step"].notna() & analysis.flow["layer"].isin(study.deep)]
+    frame = flow.merge(analysis.instances[["instance", "correct"]], on="instance")
+    figure, ax = plt.subplots(figsize=(plots.COLUMN_WIDTH, 2.8), layout="constrained")
+    plots.plot_step_flow(frame, layers=study.deep, ax=ax)
+    save_figure(figure, folder / "fig5_step_flow", frame)
+    return "fig5_step_flow: deep layers, 95% bootstrap bands, log scale; longer problems have more steps."
+
+
+def fig6_trigger(study: Study, folder: Path) -> str:
+    """Draw the trigger statistic by outcome, and ROC and precision-recall curves."""
+    stats, rule = study.results.statistics, study.results.rule
+    figure, axes = plt.subplots(3, 1, figsize=(plots.COLUMN_WIDTH, 8.6), layout="constrained")
+    plots.plot_trigger_distribution(stats, statistic=rule.statistic, threshold=rule.threshold, ax=axes[0])
+    plots.plot_roc(stats, statistics=RANKED_STATISTICS, ax=axes[1])
+    plots.plot_precision_recall(stats, statistics=RANKED_STATISTICS, ax=axes[2])
+    save_figure(figure, folder / "fig6_trigger")
+    save_frame(stats, folder / "trigger_statistics")  # fig7 is drawn from it too
+    save_table(study.results.triggers, folder / "fig6_trigger_scores")
+    return f"fig6_trigger: positive = PT was wrong. {_rule_text('alpha', rule)}"
+
+
+def fig7_cooccurrence(study: Study, folder: Path) -> str:
+    """Draw accumulation against late share, with both thresholds."""
+    stats, rule = study.results.statistics, study.results.rule
+    kappa = calibrate_trigger(study.results.validation, "youden", "peak_ratio")
+    figure, ax = plt.subplots(figsize=(plots.COLUMN_WIDTH, 2.9), layout="constrained")
+    plots.plot_cooccurrence(stats, kappa=kappa.threshold, alpha=rule.threshold, ax=ax)
+    save_figure(figure, folder / "fig7_cooccurrence")
+    save_table(plots.cooccurrence_table(stats, kappa.threshold, rule.threshold), folder / "fig7_cooccurrence_table")
+    return f"fig7_cooccurrence: {_rule_text('kappa', kappa)} {_rule_text('alpha', rule)}"
+
+
+FIGURES = (
+    fig1_case,
+    fig2_saliency_maps,
+    fig3_accumulation,
+    fig4_layer_flow,
+    fig5_step_flow,
+    fig6_trigger,
+    fig7_cooccurrence,
+)
+
+
+def _prompt_effects(study: Study) -> dict[str, pd.Series]:
+    """What the prompt does to the answer -> whether it does so, by instance."""
+    correct = study.results.instances.pivot_table(
+        index="instance", columns="method", values="correct", aggfunc="first"
+    ).astype(bool)
+    return {
+        "right without the prompt, wrong with it": correct["base"] & ~correct["pt"],
+        "wrong without the prompt, right with it": ~correct["base"] & correct["pt"],
+    }
+
+
+def _median_case(study: Study, chosen: pd.Series) -> str | None:
+    """Among the chosen instances of at least two steps, the one of median late share; None if there is none."""
+    long = [run.problem.id for run in study.results.runs if run.problem.n_steps >= 2]
+    stats = study.results.statistics.set_index("instance").filter(long, axis="index")
+    return _median_instance(stats.loc[stats.index.isin(chosen.index[chosen])], "late_share")
+
+
+def _median_instance(stats: pd.DataFrame, statistic: str) -> str | None:
+    """The instance of median `statistic`; None if there is none."""
+    ordered = stats.sort_values(statistic, kind="stable")
+    return str(ordered.index[len(ordered) // 2]) if len(ordered) else None
+
+
+def _case_inches(tokens: pd.DataFrame) -> float:
+    """The height of one case with its title, or of one line if there are no tokens."""
+    texts = tokens.drop_duplicates("position").sort_values("position")["token"]
+    return 0.25 + (plots.case_height(list(texts), columns=CASE_COLUMNS) if len(texts) else 0.3)
+
+
+def _rule_text(name: str, rule: TriggerRule) -> str:
+    calibration = f"criterion {rule.criterion}, {rule.split} split, n = {rule.n}"
+    return f"{name}: {rule.statistic} > {rule.threshold:.3f} ({calibration})."

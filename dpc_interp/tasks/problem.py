@@ -1,0 +1,124 @@
+"""`Problem`, one question with a written solution; the train, validation and test splits, which share no problem.
+
+A question belongs to exactly one split, which a hash of its text decides. No seed can move a question from one split to
+another (docs/method.md, section 6).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dpc_interp.errors import DPCInterpError
+
+SPLITS = {"train": 80, "validation": 10, "test": 10}
+"""Split -> its share of all possible questions, in percent."""
+
+MAX_REJECTIONS = 10_000
+"""Rejected draws in a row after which `draw_distinct` concludes that no new problem is left."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with a written solution.
+
+    Attributes:
+        task: name of the task.
+        question: the text that the model reads.
+        rationale: the gold solution, one rationale step per line, the answer line last; empty if none is known.
+        answer: the gold answer without its marker, such as "17" or "B".
+        n_steps: the difficulty: number of rationale steps, not counting the answer line.
+        id: a name that no other problem of the same evaluation has.
+
+    Example:
+        >>> import dpc_interp as dpc
+        >>> row = {"question": "What is 9 + 8?", "rationale": "9 + 8 = 17", "answer": 17}
+        >>> problem = dpc.load_problems([row])[0]
+        >>> problem.answer, problem.n_steps
+        ('17', 1)
+    """
+
+    task: str
+    question: str
+    rationale: str
+    answer: str
+    n_steps: int
+    id: str = ""
+
+
+def check_distinct(problems: Sequence[Problem]) -> None:
+    """Check that no two problems share an id; rows of result frames are joined by it.
+
+    Args:
+        problems: the problems of one evaluation.
+
+    Raises:
+        DPCInterpError: two problems have the same id.
+    """
+    seen: set[str] = set()
+    for problem in problems:
+        if problem.id in seen:
+            raise DPCInterpError(f"two problems have the id {problem.id!r}; give every problem a different id")
+        seen.add(problem.id)
+
+
+def question_hash(question: str) -> int:
+    """Hash a question to 64 bits, the same on every machine and in every process.
+
+    Args:
+        question: any text.
+
+    Returns:
+        An integer from 0 to 2**64 - 1.
+    """
+    return int.from_bytes(hashlib.blake2b(question.encode(), digest_size=8).digest(), "big")
+
+
+def split_of(question: str) -> str:
+    """Look up the split of a question.
+
+    Args:
+        question: the text of the question.
+
+    Returns:
+        A key of `SPLITS`.
+    """
+    bucket = question_hash(question) % 100
+    for split, percent in SPLITS.items():
+        if bucket < percent:
+            return split
+        bucket -= percent
+    raise AssertionError("SPLITS covers 100 percent")
+
+
+def draw_distinct(draw: Callable[[int], Problem | None], name: str, split: str, n: int) -> list[Problem]:
+    """Draw distinct problems of one split by rejection.
+
+    Args:
+        draw: returns a random problem, or None to reject its own draw; its argument is the number of problems accepted
+            so far.
+        name: name of the task, for the error message.
+        split: problems of other splits are rejected.
+        n: number of problems.
+
+    Returns:
+        `n` problems with different questions, in the order in which they were drawn.
+
+    Raises:
+        DPCInterpError: `MAX_REJECTIONS` draws in a row gave no new problem.
+    """
+    problems: dict[str, Problem] = {}
+    rejections = 0
+    while len(problems) < n:
+        problem = draw(len(problems))
+        if problem is None or problem.question in problems or split_of(problem.question) != split:
+            rejections += 1
+            if rejections == MAX_REJECTIONS:
+                raise DPCInterpError(
+                    f"only {len(problems)} distinct {split} problems of {name} were found; request fewer"
+                )
+        else:
+            rejections = 0
+            problems[problem.question] = problem
+    return list(problems.values())

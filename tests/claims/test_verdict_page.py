@@ -1,0 +1,74 @@
+"""The page of verdicts shows what the frame says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dpc_interp import DPCInterpError, Results, verdicts, verdicts_markdown
+from dpc_interp.claims.verdict_page import write_page
+
+VERDICTS = pd.DataFrame(
+    [
+        ("m", "story", "C1", "holds", 2.5, 2.1, 2.9, 2.0, "above", 0.001, 0.01, 2.0, 500, 3, "rule", "fig3"),
+        ("m", "choice", "C1", "holds", 2.2, 2.0001, 2.4, 2.0, "above", 0.049, 0.5, 2.0, 400, 3, "rule", "fig3"),
+        ("m", "rule", "C1", "fails", 1.5, 1.2, 1.8, 2.0, "above", 0.02, 0.2, 2.0, 300, 2, "rule", "fig3"),
+        ("m", "rule", "C5", "undecided", *[float("nan")] * 3, 0.0, "above", *[float("nan")] * 3, 0, 0, "rule", "tab1"),
+    ],
+    columns=[
+        *("model", "task", "claim", "verdict", "effect", "low", "high", "null"),
+        *("side", "p", "p_holm", "df", "n", "n_prompts", "rule", "figure"),
+    ],
+)
+
+
+def test_a_claim_is_one_line_with_its_tasks_by_verdict() -> None:
+    lines = verdicts_markdown(VERDICTS).splitlines()
+    (line,) = [line for line in lines if line.startswith("- C1.")]
+    assert line == (
+        "- C1. Information accumulates in few prompt tokens, in shallow layers. Rule: holds where the mean peak ratio "
+        "of the shallow layers is above 2. It **holds** on story, choice; **fails** on rule. See fig3_accumulation."
+    )
+    assert not any(line.startswith("- C2.") for line in lines), "the frame has no C2"
+
+
+def test_tables_keep_the_order_of_tasks_and_star_what_remains_after_holm() -> None:
+    lines = verdicts_markdown(VERDICTS).splitlines()
+    start = lines.index("| task | C1 | C5 |")
+    assert lines[start + 2 : start + 5] == [
+        "| story | holds* | nan |",
+        "| choice | holds | nan |",
+        "| rule | fails | undecided |",
+    ]
+
+
+def test_numbers_are_rounded_and_missing_ones_are_dashes() -> None:
+    lines = verdicts_markdown(VERDICTS).splitlines()
+    assert "| story | C1 | holds* | 2.500 [2.100, 2.900] | above 2 | 0.001 | 0.01 | 2.0 | 500 | 3 | fig3 |" in lines
+    assert "| rule | C5 | undecided | not measured | above 0 | – | – | – | 0 | 0 | tab1 |" in lines
+
+
+def test_models_have_sections_in_the_order_of_the_frame() -> None:
+    both = pd.concat([VERDICTS.assign(model="second"), VERDICTS.assign(model="first")])
+    text = verdicts_markdown(both)
+    assert text.index("## second") < text.index("## first")
+
+
+def test_the_page_of_a_folder_joins_the_verdicts_of_its_models(
+    world: Callable[..., list[Results]], tmp_path: Path
+) -> None:
+    frames = [verdicts(world(seed, true=true), model=model) for seed, true, model in ((7, True, "a"), (1, False, "b"))]
+    for frame, model in zip(frames, ("a", "b"), strict=True):
+        (tmp_path / model).mkdir()
+        frame.to_csv(tmp_path / model / "verdicts.csv", index=False)
+    page = write_page(tmp_path)
+    assert page == tmp_path / "VERDICTS.md"
+    text = page.read_text()
+    assert text == f"{verdicts_markdown(pd.concat(frames))}\nWritten by `make verdicts`.\n"
+    row = frames[0].set_index("claim").loc["C4"]
+    assert f"{row['effect']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in text
+    with pytest.raises(DPCInterpError, match="run make verdicts first"):
+        write_page(tmp_path / "a")

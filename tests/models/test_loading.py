@@ -1,0 +1,220 @@
+"""Loaded models: logits, texts and tokenizers equal Hugging Face's, and a model that cannot be loaded raises."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from dpc_interp import DPCInterpError, Problem, SoftPrompt, generate, hub, load_model, load_prompt, prompted
+from dpc_interp.models import loading
+from dpc_interp.models.encoding import encode_question
+from dpc_interp.models.lens import HAS_HOOKED, HookedTransformer
+from dpc_interp.models.loading import SMOLLM2
+
+TOKENS = torch.randint(3, 200, (2, 40), generator=torch.Generator().manual_seed(0))
+Tiny = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def llama(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny Llama. Never written to."""
+    return tiny("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture
+def hf_model(llama: Path) -> Iterator[PreTrainedModel]:
+    with torch.no_grad():
+        yield AutoModelForCausalLM.from_pretrained(llama, local_files_only=True).eval()
+
+
+# Equality with Hugging Face and PEFT
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "gpt2"])
+def test_logits_equal_hugging_face(
+    tiny: Tiny, prompt: SoftPrompt, tmp_path: Path, family: str, backend: str, unchanged: Callable
+) -> None:
+    """Bare, and with a soft prompt in front as embeddings."""
+    theirs = AutoModelForCausalLM.from_pretrained(tiny(family, tmp_path), local_files_only=True).eval()
+    model = load_model(str(tmp_path), device="cpu", backend=backend)
+    expected = theirs(TOKENS).logits
+    assert expected.std() > 0.3
+    torch.testing.assert_close(model(TOKENS), expected, rtol=1e-4, atol=1e-4)
+    embeddings = torch.cat([prompt.vectors.expand(2, -1, -1), theirs.get_input_embeddings()(TOKENS)], dim=1)
+    with unchanged(model), prompted(model, prompt) as run:
+        logits = run(TOKENS)
+    torch.testing.assert_close(logits, theirs(inputs_embeds=embeddings).logits, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_bridge_loads_other_architectures(tiny: Tiny, tmp_path: Path) -> None:
+    model = load_model(str(tiny("gpt_neox", tmp_path)), device="cpu", backend="bridge")
+    expected = AutoModelForCausalLM.from_pretrained(tmp_path, local_files_only=True).eval()(TOKENS).logits
+    torch.testing.assert_close(model(TOKENS), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_logits_equal_peft(llama: Path, hf_model: PreTrainedModel, prompt: SoftPrompt, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    prompt.save_pretrained(tmp_path, base_model=str(llama))
+    expected = PeftModel.from_pretrained(hf_model, tmp_path).eval()(input_ids=TOKENS).logits
+    with prompted(load_model(str(llama), device="cpu"), load_prompt(str(tmp_path))) as run:
+        torch.testing.assert_close(run(TOKENS), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_adapter_saved_by_peft_loads(llama: Path, hf_model: PreTrainedModel, tmp_path: Path) -> None:
+    from peft import PromptTuningConfig, TaskType, get_peft_model
+
+    theirs = get_peft_model(hf_model, PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=4))
+    theirs.save_pretrained(tmp_path)
+    prompt = load_prompt(str(tmp_path))
+    assert torch.equal(prompt.vectors, theirs.get_prompt_embedding_to_save("default"))
+    with prompted(load_model(str(llama), device="cpu"), prompt) as run:
+        torch.testing.assert_close(run(TOKENS), theirs.eval()(input_ids=TOKENS).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_texts_equal_hugging_face(
+    llama: Path, hf_model: PreTrainedModel, prompt: SoftPrompt, problems: list[Problem]
+) -> None:
+    model = load_model(str(llama), device="cpu")
+    for run in generate(model, problems[:4], prompt, max_new_tokens=20, progress=False):
+        question = encode_question(model, run.problem.question)
+        embeddings = torch.cat([prompt.vectors, hf_model.get_input_embeddings()(question)])[None]
+        expected = hf_model.generate(inputs_embeds=embeddings, max_new_tokens=20, do_sample=False)[0]
+        assert run.generated_tokens.tolist() == expected.tolist()
+
+
+# The state of a loaded model
+
+
+def test_model_is_frozen_and_of_the_dtype(llama: Path, backend: str) -> None:
+    model = load_model(str(llama), device="cpu", backend=backend, dtype=torch.bfloat16)
+    assert not any(weight.requires_grad for weight in model.parameters())
+    assert not model.training
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+
+
+def test_home_folder_is_expanded(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(llama.parent))
+    assert load_model(f"~/{llama.name}", device="cpu").cfg.n_layers == 2
+
+
+def test_tokenizer_equals_hugging_face(llama: Path, tokenizer, backend: str) -> None:
+    model = load_model(str(llama), device="cpu", backend=backend)
+    ids = tokenizer("Tom has 9 apples.", add_special_tokens=False).input_ids
+    assert model.tokenizer.bos_token_id == 1
+    assert model.to_tokens("Tom has 9 apples.")[0].tolist() == [1, *ids]
+    assert model.to_tokens("Tom has 9 apples.", prepend_bos=False)[0].tolist() == ids
+
+
+def test_tokenizer_without_bos_gets_none(tiny: Tiny, tmp_path: Path, tokenizer, backend: str) -> None:
+    folder = tiny("llama", tmp_path)
+    config = folder / "tokenizer_config.json"
+    config.write_text(config.read_text().replace(f'"bos_token": "{tokenizer.bos_token}"', '"bos_token": null'))
+    model = load_model(str(folder), device="cpu", backend=backend)
+    assert model.tokenizer.bos_token is None
+    ids = tokenizer("Tom has 9 apples.", add_special_tokens=False).input_ids
+    assert encode_question(model, "Tom has 9 apples.")[0] == ids[0]
+    assert model.to_tokens("Tom has 9 apples.")[0].tolist() == ids
+
+
+def test_default_backend_is_hooked_if_available() -> None:
+    model = load_model("reasoner", device="cpu")
+    assert isinstance(model, HookedTransformer if HAS_HOOKED else TransformerBridge)
+
+
+# Models that cannot be loaded
+
+
+def test_unsupported_part_raises_before_the_weights_are_read(tiny: Tiny, tmp_path: Path, needs_hooked: None) -> None:
+    tiny("llama", tmp_path, attention_bias=True)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(DPCInterpError, match="biases"):
+        load_model(str(tmp_path), device="cpu")
+
+
+def test_other_family_raises_and_names_the_bridge(tiny: Tiny, tmp_path: Path, needs_hooked: None) -> None:
+    with pytest.raises(DPCInterpError, match=r"is a 'gpt_neox' model; .*bridge"):
+        load_model(str(tiny("gpt_neox", tmp_path)), device="cpu")
+
+
+def test_quantised_model_raises(tiny: Tiny, tmp_path: Path) -> None:
+    tiny("llama", tmp_path, quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(DPCInterpError, match="is quantised"):
+        load_model(str(tmp_path), device="cpu")
+
+
+def test_damaged_weights_raise(tiny: Tiny, tmp_path: Path) -> None:
+    file = tiny("gpt2", tmp_path) / "model.safetensors"
+    weights = {name: weight for name, weight in load_file(file).items() if "h.1.mlp.c_fc.bias" not in name}
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(DPCInterpError, match=r"lacks the weights .*h\.1\.mlp\.c_fc\.bias"):
+        load_model(str(tmp_path))
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(DPCInterpError, match=r"cannot be read .* fetch the model again"):
+        load_model(str(tmp_path))
+
+
+def test_missing_tokenizer_raises(tiny: Tiny, tmp_path: Path) -> None:
+    for file in tiny("gpt2", tmp_path).glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(DPCInterpError, match="has no tokenizer"):
+        load_model(str(tmp_path))
+
+
+def test_unknown_architecture_raises(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "sparrow"}')
+    with pytest.raises(DPCInterpError, match="sparrow"):
+        load_model(str(tmp_path), backend="bridge")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("reasonr", "unknown model 'reasonr'"),
+        ("/no/such/folder", "unknown model '/no/such/folder'"),
+        ("here/model.gguf", "the file here/model.gguf does not exist"),
+        (__file__, "neither a folder nor a .gguf file"),
+    ],
+)
+def test_unknown_name_raises(name: str, message: str) -> None:
+    with pytest.raises(DPCInterpError, match=message):
+        load_model(name)
+
+
+def test_unknown_backend_raises() -> None:
+    with pytest.raises(DPCInterpError, match="unknown backend 'bridges'; known: hooked, bridge"):
+        load_model("reasoner", backend="bridges")
+
+
+@pytest.mark.parametrize("network", ["switched off", "no route", "no answer"])
+@pytest.mark.parametrize("name", ["someone/some-model", "pythia-14m", "meta-llama/Llama-2-13b-hf", SMOLLM2])
+def test_name_on_the_hub_fails_within_seconds_without_a_network(
+    monkeypatch: pytest.MonkeyPatch, silent_server: str, name: str, network: str
+) -> None:
+    monkeypatch.setattr(loading, "packaged_smollm2", lambda: None)
+    if network != "switched off":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9" if network == "no route" else silent_server)
+        monkeypatch.setattr(hub, "TIMEOUT_SECONDS", 0.3)
+    start = time.monotonic()
+    with pytest.raises(DPCInterpError, match="cannot be fetched .*make smollm2" if name == SMOLLM2 else "its folder"):
+        load_model(name)
+    assert time.monotonic() - start < 3
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """The address of a Hub that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"

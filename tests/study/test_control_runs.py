@@ -1,0 +1,70 @@
+"""The job of the controls: it uses as many problems as its sizes state, and does no finished work again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dpc_interp.analysis.controls import CONDITIONS, sink_controls
+from dpc_interp.models.loading import load_model
+from dpc_interp.prompts.soft_prompt import load_prompt
+from dpc_interp.study.control_runs import ControlResults, RunControls, Sizes
+from dpc_interp.study.study import Study, StudySettings
+
+SIZES = Sizes(sinks=3)
+
+
+@pytest.fixture(scope="module")
+def job(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunControls]:
+    """A job whose evaluation is the study of `conftest.py`."""
+
+    def evaluated(self: StudySettings, task: str, prompt: str, *, with_base: bool) -> Study:
+        assert (task, prompt, with_base) == (study.task, study.prompt, False)
+        return study
+
+    settings = StudySettings("reasoner", n=24, n_validation=24, batch_size=24, runs=tmp_path_factory.mktemp("runs"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StudySettings, "evaluate", evaluated)
+        yield RunControls(settings, study.task, study.prompt, SIZES, with_sweeps=False)
+
+
+@pytest.fixture(scope="module")
+def controls(job: RunControls) -> ControlResults:
+    return job()
+
+
+def stages(job: RunControls) -> dict[Path, int]:
+    return {file: file.stat().st_mtime_ns for file in job.settings.folder.rglob("*.parquet")}
+
+
+def test_sinks_are_those_of_the_first_runs(controls: ControlResults, study: Study) -> None:
+    runs = study.results.runs[: SIZES.sinks]
+    model, prompt = load_model("reasoner", device="cpu"), load_prompt(study.prompt)
+    expected = sink_controls(model, runs, prompt, progress=False)
+    pd.testing.assert_frame_equal(controls.sinks, expected, check_dtype=False)
+    assert set(controls.sinks["condition"]) == set(CONDITIONS)
+    assert controls.sinks["instance"].nunique() == 3
+
+
+def test_without_sweeps_the_long_computations_are_left_out(controls: ControlResults) -> None:
+    assert controls.effects is None
+    assert controls.sweeps is None
+
+
+def test_finished_frames_are_read(controls: ControlResults, job: RunControls) -> None:
+    before = stages(job)
+    assert len(before) == 1
+    pd.testing.assert_frame_equal(job().sinks, controls.sinks, check_dtype=False)
+    assert stages(job) == before
+
+
+def test_lost_frames_are_computed_again(controls: ControlResults, job: RunControls) -> None:
+    before = stages(job)
+    (file,) = before
+    shutil.rmtree(file.parents[1])
+    pd.testing.assert_frame_equal(job().sinks, controls.sinks, check_dtype=False)
+    assert stages(job).keys() == before.keys()
