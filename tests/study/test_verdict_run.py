@@ -26,7 +26,8 @@ COMMITTED = sorted((Path(__file__).parents[2] / "figures").glob("*/provenance.js
 def run_command(folder: Path) -> None:
     """Run the command on one task, two prompts and few problems."""
     command = [sys.executable, "-m", "dpc_interp.study.verdict_run", "--tasks", "algebra", "--seeds", "2"]
-    command += ["--n", "30", "--n-validation", "30", "--n-causal", "20", "--out", str(folder / "reasoner")]
+    command += ["--n", "30", "--n-validation", "30", "--n-causal", "6", "--n-sweep", "12", "--n-heads", "2"]
+    command += ["--out", str(folder / "reasoner")]
     command += ["--runs", str(folder / "runs")]
     subprocess.run(command, check=True, capture_output=True, env=os.environ)
 
