@@ -49,7 +49,7 @@ verdicts: $(STAMP) ## test the paper's claims: controls in figures/MODEL, and fi
 	$(BIN)/python -m dpc_interp.study.verdict_run --model $(MODEL) --out figures/$(MODEL) $(VERDICTS_ARGS)
 
 test: lint types test-ray $(SMOLLM2) ## lint, types, the run on Ray, then all tests with examples and notebooks
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-ray: $(STAMP) ## the run on two Ray workers, one of which is killed; no other test runs meanwhile
 	DPC_INTERP_RAY=1 $(BIN)/python -m pytest tests/execution/test_engine.py \
@@ -60,7 +60,7 @@ TL4 := .venv-tl4
 TL4_TESTS := tests/models tests/prompts tests/generation tests/parity tests/execution tests/analysis tests/interventions tests/evaluation tests/claims tests/test_bridge.py tests/test_bad_input.py
 
 test-tl4: $(TL4)/.installed ## tests that read a model, on TransformerLens 4 in .venv-tl4
-	$(TL4)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS) $(TL4_TESTS)
+	$(TL4)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(TL4_TESTS)
 
 $(TL4)/.installed: requirements.lock pyproject.toml
 	test -x $(TL4)/bin/python || $(PYTHON) -m venv $(TL4) || { rm -rf $(TL4); exit 1; }
@@ -74,7 +74,7 @@ MIN := .venv-min
 MIN_PYTHON ?= python3.10
 
 test-min: $(MIN)/.installed ## the tests on the oldest allowed versions, in .venv-min (MIN_PYTHON=python3.10)
-	$(MIN)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(MIN)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 $(MIN)/.installed: pyproject.toml | $(BIN)/python
 	test -x $(MIN)/bin/python || $(MIN_PYTHON) -m venv $(MIN) || { rm -rf $(MIN); exit 1; }

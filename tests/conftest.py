@@ -37,6 +37,15 @@ matplotlib.use("Agg")  # not by MPLBACKEND, which a notebook's kernel would take
 torch.set_num_threads(1)  # pytest-xdist fills the cores; sums do not depend on their number
 
 
+SLOW_FILES = ("test_notebooks.py", "test_verdict_run.py", "test_figures.py", "test_packaging.py")
+"""Files of minutes. They run first, or one worker would be left with them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow files first; pytest-xdist hands out files in this order."""
+    items.sort(key=lambda item: item.path.name not in SLOW_FILES)
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Give every test the same random state, whatever ran before it."""
