@@ -48,7 +48,7 @@ Reduced = TypeVar("Reduced")
 def saliency(
     model: HookedModel,
     tokens: Int[Tensor, " n_tokens"],
-    prompt: SoftPrompt | Float[Tensor, "n_virtual d_model"],
+    prompt: SoftPrompt | Float[Tensor, "n_virtual d_model"] | None,
     n_question: int,
     *,
     head_reduction: HeadReduction = Options.head_reduction,
@@ -59,7 +59,7 @@ def saliency(
     Args:
         model: a `HookedTransformer` or `TransformerBridge`.
         tokens: ids of the question (with BOS first, where the model has one) and the rationale.
-        prompt: the soft prompt in front, or its vectors.
+        prompt: the soft prompt in front, or its vectors; None: plain text.
         n_question: number of `tokens` that are the question; the loss is the mean NLL of the others.
         head_reduction: how heads are reduced to one value.
         gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
@@ -132,7 +132,7 @@ def saliency_pass(
     model: HookedModel,
     sequences: list[Int[Tensor, " _"]],
     n_question: list[int],
-    vectors: Float[Tensor, "n_virtual d_model"],
+    vectors: Float[Tensor, "n_virtual d_model"] | None,
     reduce: Callable[[Float[Tensor, "batch dest src"]], Reduced],
     *,
     head_reduction: HeadReduction = Options.head_reduction,
@@ -149,7 +149,7 @@ def saliency_pass(
         model: see `saliency`.
         sequences: ids of question and rationale, one sequence per row.
         n_question: number of question tokens of each row.
-        vectors: vectors of the soft prompt.
+        vectors: vectors of the soft prompt; None: no prompt.
         reduce: called once a layer with I [batch, destination, source], float32 with a zero diagonal.
         head_reduction: see `saliency`.
         targets: tokens whose NLL is the loss, as long as `sequences`; None: the sequences themselves.
@@ -164,14 +164,15 @@ def saliency_pass(
     """
     if head_reduction not in get_args(HeadReduction):
         raise UnknownNameError("head_reduction", head_reduction, get_args(HeadReduction))
-    check_prompt(model, vectors)
-    n_virtual, width = vectors.shape[0], max(len(s) for s in sequences)
+    if vectors is not None:
+        check_prompt(model, vectors)
+    n_virtual, width = 0 if vectors is None else vectors.shape[0], max(len(s) for s in sequences)
     check_length(model, n_virtual + width)
     # for a single row, prefilling the prompt costs more than it saves
     share_prompt = prompt_cache is not None or len(sequences) > 1
     share_prompt = share_prompt and not (prompt_rows or gradient_checkpointing)
     share_prompt = share_prompt and can_share_prompt_cache(model, n_virtual + width)
-    if not share_prompt:
+    if vectors is None or not share_prompt:
         prompt_cache = None
     elif prompt_cache is None:
         with torch.no_grad():
@@ -206,7 +207,7 @@ def prepare_inputs(
 
 
 def forward_loss(
-    model: HookedModel, inputs: PassInputs, vectors: Float[Tensor, "n_virtual d_model"]
+    model: HookedModel, inputs: PassInputs, vectors: Float[Tensor, "n_virtual d_model"] | None
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch pos"]]:
     """The loss and the NLL of each token, 0 outside the loss. The recorder's hooks must be on the model.
 
@@ -215,6 +216,8 @@ def forward_loss(
     """
 
     def forward_in_rows() -> Float[Tensor, "row logit_pos d_vocab"]:
+        if vectors is None:
+            return forward_with_placeholders(model, inputs.tokens, 0)
         with model.hooks(fwd_hooks=[("hook_embed", write_prompt(vectors.detach()))]):
             return forward_with_placeholders(model, inputs.tokens, vectors.shape[0])
 

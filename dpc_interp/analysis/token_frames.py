@@ -21,7 +21,7 @@ def tokens_frame(
     from_prompt: Float[Tensor, "batch layer dest"],
     nll: Float[Tensor, "batch pos"],
 ) -> pd.DataFrame:
-    """The `tokens` frame.
+    """The `tokens` frame, which has no rows without virtual tokens.
 
     Args:
         tokenizer: that decodes single tokens.
@@ -52,6 +52,8 @@ def tokens_frame(
     )
     values = from_prompt.numpy()
     dest = position - segments[0].prompt[1]
+    if not segments[0].prompt[1]:
+        one_layer, row, dest = one_layer.iloc[:0], row[:0], dest[:0]
     layers = [one_layer.assign(layer=layer, value=values[row, layer, dest]) for layer in range(values.shape[1])]
     return conform(pd.concat(layers), "tokens")
 

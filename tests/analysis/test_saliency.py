@@ -103,6 +103,34 @@ def test_gradient_is_that_of_finite_differences(
             assert values[layer, i, j].item() == pytest.approx(abs(signed), rel=1e-4, abs=1e-8)
 
 
+@pytest.mark.parametrize("reduction", REDUCE)
+def test_plain_text_equals_the_gradient_of_ones(each_model: HookedTransformer, reduction: str) -> None:
+    expected = REDUCE[reduction](brute_force(each_model, torch.empty(0, each_model.cfg.d_model)))
+    expected.diagonal(dim1=1, dim2=2).zero_()
+    values = saliency(each_model, TOKENS, None, N_QUESTION, head_reduction=reduction)  # type: ignore[arg-type]
+    assert values.shape == expected.shape == (each_model.cfg.n_layers, len(TOKENS), len(TOKENS))
+    for layer in range(len(expected)):
+        assert expected[layer].max() > 1e-4
+        assert (values[layer] - expected[layer]).abs().max() <= 1e-5 * expected[layer].max()
+
+
+@pytest.mark.parametrize("n_virtual", [1, 4])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_plain_text_is_a_prompt_of_its_own_embeddings(
+    any_model: HookedTransformer, n_virtual: int, checkpointing: bool
+) -> None:
+    """The first tokens, BOS among them, as virtual tokens at the same positions."""
+    plain = saliency(any_model, TOKENS, None, N_QUESTION, gradient_checkpointing=checkpointing)
+    vectors = any_model.W_E[TOKENS[:n_virtual]].detach()
+    as_prompt = saliency(any_model, TOKENS[n_virtual:], SoftPrompt(vectors), N_QUESTION - n_virtual)
+    assert (plain - as_prompt).abs().max() <= 1e-5 * plain.max()
+
+
+def test_a_question_of_bos_alone_needs_no_prompt(model: HookedTransformer) -> None:
+    values = saliency(model, TOKENS, None, 1)
+    assert (values[:, 1:-1, 0] > 0).all()
+
+
 def wired_by_hand() -> tuple[HookedTransformer, Tensor]:
     """Two attention layers of one head, no norm, no MLP, no positions; values and unembedding are the identity."""
     from transformer_lens import HookedTransformerConfig
