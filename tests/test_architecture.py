@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "dpc_interp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "errors",
+    "torch_state",
     "hub",
     "stats",
     "tasks",

@@ -28,6 +28,7 @@ from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length, 
 from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.tasks.problem import check_distinct
+from dpc_interp.torch_state import torch_defaults
 
 FRAME_NAMES = ("flow", "accumulation", "tokens", "instances")
 
@@ -83,6 +84,7 @@ class Analysis:
 
 
 @renamed_keywords({"checkpoint": "gradient_checkpointing"})
+@torch_defaults()
 def saliency_map(
     model: HookedModel,
     run: Transcript,
@@ -124,6 +126,7 @@ def saliency_map(
 
 
 @renamed_keywords({"checkpoint": "gradient_checkpointing"})
+@torch_defaults()
 def analyse(
     model: HookedModel,
     runs: Sequence[Transcript],

@@ -61,12 +61,12 @@ class PositionGroups:
         n_steps = max(len(s.steps) for s in segments)
         names: list[tuple[str, int | None]] = [(name, None) for name in SEGMENTS]
         names += [("rationale", k) for k in range(n_steps)] + [(QUESTION_AND_RATIONALE, None)]
-        member = torch.zeros(len(segments), len(names), width)
+        member = torch.zeros(len(segments), len(names), width, dtype=torch.float32)
         for row, segment in enumerate(segments):
             for group, (start, stop) in enumerate([*segment.spans().values(), *segment.steps]):
                 member[row, group, start:stop] = 1
             member[row, -1, segment.question[0] : segment.rationale[1]] = 1
-        causal = torch.ones(width, width).tril(-1)
+        causal = torch.ones(width, width, dtype=torch.float32).tril(-1)
         pairs = member @ causal @ member.mT
         return cls(tuple(names), member.to(device), pairs.to(device), segments[0].prompt[1])
 

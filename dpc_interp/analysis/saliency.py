@@ -40,11 +40,13 @@ from dpc_interp.models.nonfinite import non_finite_error, suggested_fix
 from dpc_interp.prompts.embed_hooks import forward_with_placeholders, write_prompt
 from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.torch_state import need_weights_with_gradients, torch_defaults
 
 Reduced = TypeVar("Reduced")
 
 
 @renamed_keywords({"checkpoint": "gradient_checkpointing"})
+@torch_defaults()
 def saliency(
     model: HookedModel,
     tokens: Int[Tensor, " n_tokens"],
@@ -70,7 +72,8 @@ def saliency(
     Raises:
         ShapeError, NonFiniteError: the prompt does not fit, or the saliency is not finite.
         ContextLengthError: the sequence is longer than the context.
-        DPCInterpError: nothing follows the question, or a pattern hook is not on the loss path.
+        DPCInterpError: nothing follows the question, a pattern hook is not on the loss path, or the weights were
+            created within `torch.inference_mode()`.
 
     Example:
         >>> import torch
@@ -128,6 +131,7 @@ class PassInputs:
     prompt_cache: CachedDecoding | None
 
 
+@torch_defaults(gradients=True)
 def saliency_pass(
     model: HookedModel,
     sequences: list[Int[Tensor, " _"]],
@@ -164,6 +168,7 @@ def saliency_pass(
     """
     if head_reduction not in get_args(HeadReduction):
         raise UnknownNameError("head_reduction", head_reduction, get_args(HeadReduction))
+    need_weights_with_gradients(model)
     if vectors is not None:
         check_prompt(model, vectors)
     n_virtual, width = 0 if vectors is None else vectors.shape[0], max(len(s) for s in sequences)
@@ -181,7 +186,6 @@ def saliency_pass(
     first_destination = 0 if prompt_rows or share_prompt else n_virtual
     recorder = PatternRecorder(lambda flow: reduce(flow[:, first_destination:]), head_reduction, inputs.tokens.device)
     with (
-        torch.enable_grad(),
         model.hooks(fwd_hooks=recorder.hooks(inputs)),
         checkpointed(model) if gradient_checkpointing else nullcontext(),
     ):
@@ -228,7 +232,7 @@ def forward_loss(
     loss = (nll / mask.sum(1, keepdim=True).expand_as(mask)[mask]).sum()
     if not torch.isfinite(loss):
         raise non_finite_error(model, forward_in_rows)
-    return loss, torch.zeros(mask.shape, device=nll.device).masked_scatter_(mask, nll.detach())
+    return loss, nll.new_zeros(mask.shape).masked_scatter_(mask, nll.detach())
 
 
 def backward_reduce(model: HookedModel, loss: Float[Tensor, ""], recorder: PatternRecorder[Reduced]) -> list[Reduced]:
@@ -270,7 +274,7 @@ class PatternRecorder(Generic[Reduced]):
     ):
         self.reduced: dict[int, Reduced] = {}
         self.is_finite: dict[int, Tensor] = {}
-        self.graph_root = torch.zeros((), device=device, requires_grad=True)
+        self.graph_root = torch.zeros((), dtype=torch.float32, device=device, requires_grad=True)
         self._reduce, self._head_reduction = reduce, head_reduction
         self._first_layer: int | None = None
 

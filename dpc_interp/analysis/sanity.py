@@ -37,6 +37,7 @@ from dpc_interp.generation.transcript import Transcript
 from dpc_interp.models.hooked import HookedModel, tokenizer_of
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 from dpc_interp.tasks.problem import check_distinct
+from dpc_interp.torch_state import torch_defaults
 
 Array = NDArray[np.float64]
 SanityTest = Literal["weights", "answers"]
@@ -46,6 +47,7 @@ Ranks = dict[str, dict[str, Array]]
 """By instance and source, the ranks [layer, edge] of I_l."""
 
 
+@torch_defaults()
 def saliency_sanity(
     model: HookedModel,
     runs: Sequence[Transcript],

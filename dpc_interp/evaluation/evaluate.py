@@ -31,6 +31,7 @@ from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.stats.ranking import ranking
 from dpc_interp.tasks.problem import Problem
 from dpc_interp.tasks.registry import has_validation, load_problems
+from dpc_interp.torch_state import torch_defaults
 
 N_VALIDATION = 200
 """Validation problems that `evaluate` draws where none are given."""
@@ -77,6 +78,7 @@ class Results:
         return self.cost
 
 
+@torch_defaults()
 def evaluate(
     model: HookedModel,
     problems: Sequence[Problem],

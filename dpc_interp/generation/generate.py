@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -20,10 +19,11 @@ from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.embed_hooks import PromptEdit
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.tasks.problem import Problem
+from dpc_interp.torch_state import torch_defaults
 
 
 @renamed_keywords({"drafts": "draft_tokens"})
-@torch.no_grad()
+@torch_defaults()
 def generate(
     model: HookedModel,
     problems: Sequence[Problem],

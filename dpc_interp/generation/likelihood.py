@@ -21,6 +21,7 @@ from dpc_interp.models.encoding import loss_mask
 from dpc_interp.models.hooked import HookedModel, check_length
 from dpc_interp.prompts.embed_hooks import forward_with_placeholders, prompted
 from dpc_interp.prompts.soft_prompt import SoftPrompt
+from dpc_interp.torch_state import torch_defaults
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Likelihood:
     loss: Float[Tensor, " batch"]
 
 
-@torch.no_grad()
+@torch_defaults()
 def likelihood(model: HookedModel, runs: Sequence[Transcript], prompt: SoftPrompt | None = None) -> Likelihood:
     """Compute the likelihood of transcripts in one forward pass, on which hooks of the caller act.
 

@@ -33,6 +33,7 @@ from dpc_interp.models.gguf import packaged_smollm2, read_gguf
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.models.layout import make_weights_contiguous_as_read
 from dpc_interp.models.lens import HAS_HOOKED, HookedTransformer, need_hooked, official_name
+from dpc_interp.torch_state import torch_defaults
 
 if TYPE_CHECKING or HAS_HOOKED:
     from dpc_interp.models.families import FAMILIES, hooked_config, to_hooked_transformer
@@ -56,6 +57,7 @@ def load_model(
 def load_model(
     name: str, *, device: str | None = None, dtype: torch.dtype = torch.float32, backend: Literal["bridge"]
 ) -> TransformerBridge: ...
+@torch_defaults()
 def load_model(
     name: str,
     *,

@@ -26,6 +26,7 @@ from dpc_interp.prompts.adapter import (
     read_json,
     write_adapter,
 )
+from dpc_interp.torch_state import torch_defaults
 
 PROMPTS = ASSETS / "prompts"
 """Folder of the prompts that ship with the package."""
@@ -70,6 +71,7 @@ class SoftPrompt:
         (folder / RECIPE).write_text(json.dumps({"name": self.name, **self.recipe}, indent=1) + "\n")
 
 
+@torch_defaults()
 def load_prompt(name: str | Path, model: HookedModel | None = None) -> SoftPrompt:
     """Load a soft prompt, its vectors in float32.
 

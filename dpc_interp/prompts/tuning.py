@@ -26,6 +26,7 @@ from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
 from dpc_interp.prompts.prefill import prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 from dpc_interp.tasks.problem import Problem
+from dpc_interp.torch_state import need_weights_with_gradients, torch_defaults
 
 Example = tuple[Int[Tensor, " _"], int]
 """Ids of question and rationale, and the number of them that are the question."""
@@ -53,6 +54,7 @@ class TuningConfig:
     init_text: str | None = None
 
 
+@torch_defaults(gradients=True)
 def tune_prompt(
     model: HookedModel,
     problems: Sequence[Problem],
@@ -84,7 +86,7 @@ def tune_prompt(
         training loss and validation loss (nats).
 
     Raises:
-        DPCInterpError: too few problems, or one without a rationale.
+        DPCInterpError: too few problems, one without a rationale, or weights created within `torch.inference_mode()`.
         NonFiniteError: the loss is not finite.
 
     Example:
@@ -95,6 +97,7 @@ def tune_prompt(
         torch.Size([5, 128])
     """
     (config,) = read_keywords(fields, config or TuningConfig())
+    need_weights_with_gradients(model)
     if n_virtual_tokens < 1:
         raise DPCInterpError(f"n_virtual_tokens is {n_virtual_tokens}; give at least 1")
     if validation is None:
