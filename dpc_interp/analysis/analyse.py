@@ -13,12 +13,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dpc_interp.analysis.accumulation import accumulation_frame
-from dpc_interp.analysis.flow import PositionGroups
+from dpc_interp.analysis.flow import PositionGroups, instances_frame, tokens_frame
 from dpc_interp.analysis.options import HeadReduction, Options, Target
 from dpc_interp.analysis.saliency import saliency, saliency_pass
 from dpc_interp.analysis.schema import conform, in_order_of
 from dpc_interp.analysis.segments import Segments, segment
-from dpc_interp.analysis.token_frames import instances_frame, tokens_frame
 from dpc_interp.errors import DPCInterpError, UnknownNameError, renamed_keywords
 from dpc_interp.execution.backoff import batches_with_backoff
 from dpc_interp.execution.batch_splits import by_length, cheapest_batch_ends

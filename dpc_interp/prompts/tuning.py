@@ -23,6 +23,7 @@ from dpc_interp.errors import DPCInterpError, NonFiniteError
 from dpc_interp.execution.keywords import read_keywords
 from dpc_interp.models.encoding import encode_question, encode_rationale, loss_mask
 from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
+from dpc_interp.models.nonfinite import loss_scales, suggested_fix
 from dpc_interp.prompts.prefill import prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 from dpc_interp.tasks.problem import Problem
@@ -87,7 +88,7 @@ def tune_prompt(
 
     Raises:
         DPCInterpError: too few problems, one without a rationale, or weights created within `torch.inference_mode()`.
-        NonFiniteError: the loss is not finite.
+        NonFiniteError: the loss or its gradient is not finite.
 
     Example:
         >>> import dpc_interp as dpc
@@ -139,8 +140,7 @@ def _train(
                 raise NonFiniteError(
                     f"the loss is not finite at training step {step}; tune with a smaller learning_rate"
                 )
-            # not backward(), which would also fill the gradients of a model that is not frozen
-            (vectors.grad,) = torch.autograd.grad(loss, vectors)
+            vectors.grad = _gradient(model, loss, vectors)
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
@@ -157,6 +157,19 @@ def _train(
             if n_since_best >= config.early_stopping_patience:
                 break
     return best, curve
+
+
+def _gradient(
+    model: HookedModel, loss: Float[Tensor, ""], vectors: Float[Tensor, "n_virtual d_model"]
+) -> Float[Tensor, "n_virtual d_model"]:
+    """The gradient of the loss; that of a float16 model is computed from a multiple of the loss, see `nonfinite.py`."""
+    scales = loss_scales(model)
+    for scale in scales:
+        # not backward(), which would also fill the gradients of a model that is not frozen
+        (gradient,) = torch.autograd.grad(loss, vectors, torch.full_like(loss, scale), retain_graph=scale != scales[-1])
+        if torch.isfinite(gradient).all():
+            return gradient / scale
+    raise NonFiniteError(f"the gradient of the prompt is not finite; {suggested_fix(model)}")
 
 
 def _warmup_cosine(optimizer: torch.optim.Optimizer, max_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
