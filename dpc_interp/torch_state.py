@@ -50,7 +50,7 @@ def need_weights_with_gradients(model: Module) -> None:
         if any(weight.is_inference() for weight in module.parameters(recurse=False)):
             raise DPCInterpError(
                 "the model's weights were created within torch.inference_mode(), which keeps no gradients; "
-                "load the model outside of it, or copy it there with copy.deepcopy(model)"
+                "load the model outside of it, or give copy.deepcopy(model)"
             )
         for name, buffer in module.named_buffers(recurse=False):
             if buffer.is_inference():

@@ -21,6 +21,7 @@ from dpc_interp.generation.likelihood import likelihood
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.torch_state import need_weights_with_gradients, torch_defaults
 
+pytestmark = pytest.mark.filterwarnings("ignore:torch.set_default_tensor_type")
 TOKENS = torch.tensor([1, 40, 51, 62, 9, 13, 20, 33, 20, 87, 101, 2])
 FIXED_RULE = dpc.TriggerRule("late_share", 0.5)
 
@@ -193,6 +194,17 @@ def test_a_prompt_and_transcripts_made_within_inference_mode(world: World, usual
     assert_same(CALLS["analyse"](within), usual["analyse"])
 
 
+@pytest.mark.parametrize("mode", COMMON_MODES)
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_bridge_within_a_mode(world: World, hugging_face, bridge, family: str, mode: str) -> None:
+    bridged = World(bridge(hugging_face(family)), world.prompt, world.problems, world.runs, world.analysis)
+    calls = [CALLS[name] for name in ("saliency", "generate", "likelihood", "tune_prompt", "analyse")]
+    expected = [call(bridged) for call in calls]
+    with MODES[mode]():
+        actual = [call(bridged) for call in calls]
+    assert_same(actual, expected)
+
+
 def test_weights_made_within_inference_mode_are_refused_in_one_line(build, prompt: SoftPrompt, problems) -> None:
     with torch.inference_mode():
         model = build("gqa")
@@ -201,7 +213,7 @@ def test_weights_made_within_inference_mode_are_refused_in_one_line(build, promp
         lambda: dpc.saliency(model, TOKENS, None, 6, gradient_checkpointing=True),
         lambda: dpc.tune_prompt(model, problems, 3, max_steps=1, progress=False),
     ):
-        with pytest.raises(DPCInterpError, match=r"load the model outside of it, or copy it .* copy.deepcopy\(model\)"):
+        with pytest.raises(DPCInterpError, match=r"load the model outside of it, or give copy.deepcopy\(model\)"):
             refused()
     # the advice works
     expected = dpc.saliency(build("gqa"), TOKENS, prompt, 6)
