@@ -11,8 +11,8 @@ import pytest
 
 from dpc_interp import DPCInterpError, Problem
 from dpc_interp.tasks import problem as problem_module
-from dpc_interp.tasks import story
 from dpc_interp.tasks.problem import SPLITS, check_distinct, draw_distinct, question_hash, split_of
+from dpc_interp.tasks.word_problems import make_story
 
 SUM = Problem("sums", "What is 9 + 8?", "9 + 8 = 17\n#### 17", "17", 1, "sums-0")
 
@@ -62,7 +62,7 @@ def test_split_borders(monkeypatch: pytest.MonkeyPatch, value: int, split: str) 
 
 def test_splits_have_their_shares() -> None:
     rng = random.Random(1)
-    questions = {story.make(rng, 1 + k % 4).question for k in range(3000)}
+    questions = {make_story(rng, 1 + k % 4).question for k in range(3000)}
     shares = pd.Series([split_of(question) for question in questions]).value_counts(normalize=True)
     assert shares.to_dict() == pytest.approx({split: percent / 100 for split, percent in SPLITS.items()}, abs=0.025)
 
