@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.hub import hub_is_reachable
-from dpc_interp.tasks.problem import SPLITS, Problem, draw_distinct, question_hash
-from dpc_interp.tasks.rows import Row, read_rows, split_steps, take
+from dpc_interp.tasks.golds import split_steps
+from dpc_interp.tasks.problem import SPLITS, Problem, draw_distinct, question_hash, take
+from dpc_interp.tasks.rows import Row, read_rows
 
 
 class HubDataset(NamedTuple):
