@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.tasks.answers import extract_answer
 
 MAX_GOLD_LENGTH = 200
 """Characters. A longer text without a marker is a solution, not an answer."""
@@ -153,7 +152,17 @@ def _boxed_or_phrase(text: str) -> str | None:
     if phrase and not BOX.search(phrase[0]):
         return _bare(SENTENCE_END.split(phrase[1])[0])
     boxes = list(BOX.finditer(text))
-    return extract_answer(f"\\boxed{text[boxes[-1].end() :]}") if boxes else None
+    return _box_content(text[boxes[-1].end() :].lstrip()) if boxes else None
+
+
+def _box_content(text: str) -> str | None:
+    r"""What is between the first brace and the one that closes it; None if none does or nothing is between."""
+    depth = 0
+    for match in re.finditer(r"\\.|[{}]", text, flags=re.DOTALL):
+        depth += {"{": 1, "}": -1}.get(match[0], 0)
+        if depth == 0 and match[0] == "}":
+            return _bare(text[1 : match.start()]) or None
+    return None
 
 
 def _last_phrase(text: str) -> re.Match[str] | None:

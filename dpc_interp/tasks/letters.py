@@ -19,6 +19,8 @@ LETTERS = "ABCDE"
 """Letters that `answers.py` reads."""
 OPTION_LETTER = re.compile(r"\s*\(?\s*([A-Ja-j])\s*\)\s*|\s*([A-Ja-j])\s*[.:]\s*")
 SHOWN_OPTION = re.compile(r"(?<![\w(])(?:\(([A-Z])\)|([A-Z])[).:])\s*(?=\S)")
+MIN_SHOWN = 3
+"""Options that a question shows at least, if a gold that is none of them is refused."""
 WHOLE_LINE = re.compile(r"(?i)\W*(?:[^\W\d]+[^\w.=]+){0,3}?(?:answer|ans|option|choice)\b.{0,20}|\W*[A-E]\W*")
 """A last line that only names the answer: `Answer is B`, `The correct option: (C)`, `D`."""
 CONNECTIVE = (
@@ -139,10 +141,12 @@ def letter_of_shown_options(gold: str, question: str, place: str) -> str:
     if not n_shown:
         is_listed = re.search(r"(?s)\bA \S.*\bB \S.*\bC \S|\(a\).*\(b\)", question)
         return letter[1].upper() if letter and is_listed and letter[1].upper() in LETTERS else gold
-    if letter:
-        if letter[1].upper() not in LETTERS[:n_shown]:
-            raise _no_option(gold, LETTERS[:n_shown][-1], place)
+    if letter and letter[1].upper() in LETTERS[:n_shown]:
         return letter[1].upper()
+    if n_shown < MIN_SHOWN:  # two letters may be the initials of people, or names in the question
+        return gold
+    if letter:
+        raise _no_option(gold, LETTERS[:n_shown][-1], place)
     texts = [_squeezed(text) for text in SHOWN_OPTION.split(question)[3::3]]
     if re.fullmatch(r"\d", gold) and int(gold) <= n_shown and gold not in texts:
         raise _ambiguous_index(gold, place)

@@ -6,7 +6,7 @@
   `reasoning-gym` (`benchmarks.py`).
 - Files (`files.py`) and rows are read in any known layout (`rows.py`).
 
-To add a synthetic task, write its module and add it to `MAKERS` and `MAX_STEPS`.
+To add a synthetic task, write its function and add it to `MAKERS` and `MAX_STEPS`.
 """
 
 from __future__ import annotations

@@ -113,7 +113,9 @@ def test_a_number_that_cannot_be_an_index_is_the_text_of_an_option() -> None:
         ("x + 1", QUESTION, "x + 1"),
         ("b", "Which variable is free?", "b"),
         ("1", "How many? (a) and (b) are given.", "1"),
-        ("1", "How many? (A) 1 (B) 2", "1"),
+        ("1", "How many? (A) 1 (B) 2 (C) 3", "1"),
+        ("2", "John A. Smith has 2 cats and Mary B. Jones has 3. How many has John?", "2"),
+        ("x", "Class (A) has x pupils, class (B) has y. Which is less?", "x"),
     ],
 )
 def test_golds_of_questions_that_show_their_options(gold: str, question: str, answer: str) -> None:
