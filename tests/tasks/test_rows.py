@@ -341,3 +341,11 @@ def test_ids_and_tasks_of_benchmark_rows_are_kept(row: dict[str, object]) -> Non
 def test_problem_and_answer_without_a_solution() -> None:
     [problem] = load_problems([{"problem": "How many?", "answer": 17}])
     assert (problem.question, problem.answer, problem.rationale) == ("How many?", "17", "")
+
+
+@pytest.mark.parametrize(
+    "last", ["#### Cairo", "####Cairo", "The answer is Cairo.", "So \\boxed{Cairo}", "Answer: Cairo"]
+)
+def test_a_rationale_that_states_a_word_gets_no_second_answer_line(last: str) -> None:
+    row = {"question": "Where?", "answer": "Cairo", "rationale": f"It is on the Nile.\n{last}"}
+    assert load_problems([row])[0].rationale == row["rationale"]
