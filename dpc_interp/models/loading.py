@@ -1,8 +1,8 @@
 """Load a model: bundled, from a folder or a `.gguf` file, from TransformerLens's list, or from the Hugging Face Hub.
 
 Every model is returned frozen, in eval mode, without folding or centring, so that its activations are those of the
-trained model. The weights are stored in the order in which they are read (`layout.py`). The tokenizer is Hugging Face's
-own, unchanged apart from a missing padding token; a tokenizer without BOS is not given one.
+trained model. The weights are stored in the order in which they are read (`families.py`). The tokenizer is Hugging
+Face's own, unchanged apart from a missing padding token; a tokenizer without BOS is not given one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -29,13 +30,18 @@ from transformers import (
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.hub import hub_is_reachable
+from dpc_interp.models.end_tokens import remember_end_tokens
 from dpc_interp.models.gguf import packaged_smollm2, read_gguf
 from dpc_interp.models.hooked import HookedModel
-from dpc_interp.models.layout import make_weights_contiguous_as_read
 from dpc_interp.models.lens import HAS_HOOKED, HookedTransformer, need_hooked, official_name
 
 if TYPE_CHECKING or HAS_HOOKED:
-    from dpc_interp.models.families import FAMILIES, hooked_config, to_hooked_transformer
+    from dpc_interp.models.families import (
+        FAMILIES,
+        hooked_config,
+        make_weights_contiguous_as_read,
+        to_hooked_transformer,
+    )
 
 ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = {"reasoner": ASSETS / "reasoner"}
@@ -107,6 +113,7 @@ def load_model(
         else:
             model = _to_bridge(name, hf_model, tokenizer, device)
         _attach_tokenizer(model, tokenizer)
+        remember_end_tokens(model, getattr(hf_model, "generation_config", None), hf_model.config, tokenizer)
     if isinstance(model, HookedTransformer):
         make_weights_contiguous_as_read(model)
     model.eval()
@@ -134,11 +141,27 @@ def _source(name: str) -> Path | str:
 
 def _load_official(name: str, device: str, dtype: torch.dtype) -> HookedTransformer:
     official = official_name(name) or name
-    _cache_only(official)
+    local_only = _cache_only(official)
     try:
-        return HookedTransformer.from_pretrained_no_processing(name, device=device, dtype=dtype)
+        model = HookedTransformer.from_pretrained_no_processing(name, device=device, dtype=dtype)
     except OSError as error:
         raise _fetch_error(official, error) from error
+    # TransformerLens keeps neither configuration; their files are in the cache by now
+    options: dict[str, Any] = {"local_files_only": local_only}
+    generation_config = _config_or_none(GenerationConfig, official, **options) or _config_or_none(
+        GenerationConfig, official, config_file_name="config.json", **options
+    )
+    config = _config_or_none(AutoConfig, official, **options)
+    remember_end_tokens(model, generation_config, config, model.tokenizer)
+    return model
+
+
+def _config_or_none(kind: Any, name: str, **options: Any) -> Any:
+    """A configuration of a model on the Hub; None where it has none, as the models that TransformerLens trained."""
+    try:
+        return kind.from_pretrained(name, **options)
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _read(source: Path | str, backend: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
