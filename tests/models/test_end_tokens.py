@@ -135,7 +135,7 @@ def test_a_bridge_that_was_not_loaded_asks_its_wrapped_model(
 def test_an_official_name_reads_both_configurations(monkeypatch: pytest.MonkeyPatch, needs_hooked: None) -> None:
     """The Hub cannot be reached in tests: the model and its files are replaced."""
     model = load_model("reasoner", device="cpu", backend="hooked")
-    monkeypatch.setattr(loading, "_cache_only", lambda name: True)
+    monkeypatch.setattr(loading, "need_cached_if_unreachable", lambda name, hint: True)
     monkeypatch.setattr(
         loading.HookedTransformer, "from_pretrained_no_processing", lambda *args, **options: deepcopy(model)
     )
