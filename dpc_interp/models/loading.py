@@ -11,6 +11,7 @@ import copy
 import json
 import os
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -51,6 +52,44 @@ BUNDLED = {"reasoner": ASSETS / "reasoner"}
 SMOLLM2, SMOLLM2_ON_HUB = "smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"
 BACKENDS = ("hooked", "bridge")
 ModelName = str | os.PathLike[str]
+SOURCE = "_dpc_source"
+"""Attribute of a loaded model that holds its `ModelSource`."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model was loaded from, so that another process can load it again.
+
+    Attributes:
+        name: for `load_model`; the full path of a folder or file.
+        dtype: dtype of the weights.
+        backend: `hooked` or `bridge`.
+    """
+
+    name: str
+    dtype: torch.dtype
+    backend: str
+
+    def load(self, device: str) -> HookedModel:
+        """Load the model again.
+
+        Args:
+            device: device of the copy.
+        """
+        load: Any = load_model  # its overloads know the backend
+        return load(self.name, device=device, dtype=self.dtype, backend=self.backend)
+
+
+def model_source(model: HookedModel) -> ModelSource | None:
+    """Where a model was loaded from.
+
+    Args:
+        model: any supported model.
+
+    Returns:
+        The source; None for a model that `load_model` did not load. The weights may have been changed since.
+    """
+    return vars(model).get(SOURCE)
 
 
 @overload
@@ -128,6 +167,7 @@ def load_model(
         make_weights_contiguous_as_read(model)
     model.eval()
     model.requires_grad_(False)
+    vars(model)[SOURCE] = ModelSource(str(source.resolve()) if isinstance(source, Path) else name, dtype, backend)
     return model
 
 
