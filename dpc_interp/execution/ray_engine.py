@@ -53,9 +53,9 @@ class RayEngine:
     def __init__(self, ray: Any, n_workers: int | None):
         self._ray, self._n_workers = ray, n_workers
         self._model: HookedModel | None = None
-        self._parts: ModelParts | None = None
+        self._parts: Any = None  # in the object store, as the weights
         self._source: ModelSource | None = None
-        self._weights: list[Any] | None = None  # in the object store
+        self._weights: list[Any] | None = None
         self._actors: list[Any] = []
 
     def map(self, model: HookedModel, jobs: Sequence[Job]) -> Iterator[ShardResult]:
@@ -110,7 +110,9 @@ class RayEngine:
         if self._model is not model:
             self.close()
             self._weights = None
-            self._model, self._parts = model, ModelParts(_pickle_skeleton(model), model_digest(model))
+            self._model = model
+            # kept in the object store, from where a restarted actor reads it again
+            self._parts = self._ray.put(ModelParts(_pickle_skeleton(model), model_digest(model)))
             self._source = model_source(model)
         # Ray restarts a dead actor and repeats its task, so a killed worker needs no code here
         worker = self._ray.remote(max_restarts=MAX_ATTEMPTS - 1, max_task_retries=MAX_ATTEMPTS - 1)(_Worker)

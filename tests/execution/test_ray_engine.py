@@ -57,7 +57,8 @@ class FakeRay:
         return {"CPU": float(self.n_cpus)}
 
     def put(self, value: object) -> object:
-        self.stored.append(value)
+        if isinstance(value, ray_engine.PackedWeight):
+            self.stored.append(value)
         return value
 
     def remote(self, **options: Any) -> Callable[[type], Any]:
