@@ -14,6 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "errors",
     "hub",
+    "device",
     "stats",
     "tasks",
     "models",
