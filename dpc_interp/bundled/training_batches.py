@@ -69,7 +69,7 @@ def _pad(rows: list[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
     """Tokens and loss weights of one batch, padded on the right to a multiple of 8, so that fewer shapes occur."""
     width = -(-max(len(ids) for ids, _ in rows) // 8) * 8
     tokens = torch.zeros(len(rows), width, dtype=torch.long)
-    weight = torch.zeros(len(rows), width)
+    weight = torch.zeros(len(rows), width, dtype=torch.float32)
     for k, (ids, response_start) in enumerate(rows):
         tokens[k, : len(ids)] = torch.tensor(ids)
         weight[k, :response_start] = CONTEXT_WEIGHT

@@ -24,6 +24,7 @@ from dpc_interp.execution.keywords import read_keywords
 from dpc_interp.execution.run_config import RunConfig
 from dpc_interp.execution.store import RunStore
 from dpc_interp.generation.transcript import Transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.interventions.option_plans import check_options
 from dpc_interp.models.encoding import encode_questions
 from dpc_interp.models.hooked import HookedModel
@@ -77,6 +78,7 @@ class Results:
         return self.cost
 
 
+@torch_defaults()
 def evaluate(
     model: HookedModel,
     problems: Sequence[Problem],

@@ -22,6 +22,7 @@ from dpc_interp.evaluation.methods import Contexts
 from dpc_interp.evaluation.stages import Stages
 from dpc_interp.execution.keywords import read_keywords
 from dpc_interp.execution.run_config import RunConfig
+from dpc_interp.host.torch_state import torch_defaults
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "accumulation token": {},
@@ -50,6 +51,7 @@ the early half of each instance); `shallow` and `deep` as the share of the layer
 """
 
 
+@torch_defaults()
 def single_tokens(
     models: Models,
     tasks: Tasks,
@@ -100,6 +102,7 @@ def single_tokens(
     return measure(settings, cells, ["test"], run)
 
 
+@torch_defaults()
 def corruption_variants(
     models: Models,
     tasks: Tasks,
@@ -139,6 +142,7 @@ def corruption_variants(
     return measure(settings, lambda *_: cells, ["test"], run)
 
 
+@torch_defaults()
 def option_sensitivity(
     models: Models,
     tasks: Tasks,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -15,6 +14,7 @@ from dpc_interp.execution.batch_splits import by_length
 from dpc_interp.execution.run_config import RunConfig
 from dpc_interp.generation.decoding import MAX_NEW_TOKENS, decode
 from dpc_interp.generation.transcript import Transcript, make_transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.encoding import encode_questions
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.embed_hooks import PromptEdit
@@ -23,7 +23,7 @@ from dpc_interp.tasks.problem import Problem
 
 
 @renamed_keywords({"drafts": "draft_tokens"})
-@torch.no_grad()
+@torch_defaults()
 def generate(
     model: HookedModel,
     problems: Sequence[Problem],

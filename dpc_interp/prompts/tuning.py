@@ -21,8 +21,10 @@ from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError
 from dpc_interp.execution.keywords import read_keywords
+from dpc_interp.host.torch_state import need_weights_with_gradients, torch_defaults
 from dpc_interp.models.encoding import encode_question, encode_rationale, loss_mask
 from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
+from dpc_interp.models.nonfinite import loss_scales, suggested_fix
 from dpc_interp.prompts.prefill import prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 from dpc_interp.tasks.problem import Problem
@@ -53,6 +55,7 @@ class TuningConfig:
     init_text: str | None = None
 
 
+@torch_defaults(gradients=True)
 def tune_prompt(
     model: HookedModel,
     problems: Sequence[Problem],
@@ -84,8 +87,8 @@ def tune_prompt(
         training loss and validation loss (nats).
 
     Raises:
-        DPCInterpError: too few problems, or one without a rationale.
-        NonFiniteError: the loss is not finite.
+        DPCInterpError: too few problems, one without a rationale, or weights created within `torch.inference_mode()`.
+        NonFiniteError: the loss or its gradient is not finite.
 
     Example:
         >>> import dpc_interp as dpc
@@ -95,6 +98,7 @@ def tune_prompt(
         torch.Size([5, 128])
     """
     (config,) = read_keywords(fields, config or TuningConfig())
+    need_weights_with_gradients(model)
     if n_virtual_tokens < 1:
         raise DPCInterpError(f"n_virtual_tokens is {n_virtual_tokens}; give at least 1")
     if validation is None:
@@ -136,8 +140,7 @@ def _train(
                 raise NonFiniteError(
                     f"the loss is not finite at training step {step}; tune with a smaller learning_rate"
                 )
-            # not backward(), which would also fill the gradients of a model that is not frozen
-            (vectors.grad,) = torch.autograd.grad(loss, vectors)
+            vectors.grad = _gradient(model, loss, vectors)
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
@@ -154,6 +157,19 @@ def _train(
             if n_since_best >= config.early_stopping_patience:
                 break
     return best, curve
+
+
+def _gradient(
+    model: HookedModel, loss: Float[Tensor, ""], vectors: Float[Tensor, "n_virtual d_model"]
+) -> Float[Tensor, "n_virtual d_model"]:
+    """The gradient of the loss; that of a float16 model is computed from a multiple of the loss, see `nonfinite.py`."""
+    scales = loss_scales(model)
+    for scale in scales:
+        # not backward(), which would also fill the gradients of a model that is not frozen
+        (gradient,) = torch.autograd.grad(loss, vectors, torch.full_like(loss, scale), retain_graph=scale != scales[-1])
+        if torch.isfinite(gradient).all():
+            return gradient / scale
+    raise NonFiniteError(f"the gradient of the prompt is not finite; {suggested_fix(model)}")
 
 
 def _warmup_cosine(optimizer: torch.optim.Optimizer, max_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
