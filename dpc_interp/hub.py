@@ -8,7 +8,9 @@ from __future__ import annotations
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from huggingface_hub import constants
+from huggingface_hub import constants, try_to_load_from_cache
+
+from dpc_interp.errors import DPCInterpError
 
 TIMEOUT_SECONDS = 5.0
 """Seconds after which the Hub counts as unreachable."""
@@ -30,3 +32,35 @@ def hub_is_reachable() -> bool:
     except OSError:
         return False
     return True
+
+
+def need_cached_if_unreachable(name: str, hint: str) -> bool:
+    """Check that a model can be read from the Hub or from its local cache.
+
+    Args:
+        name: `owner/name` on the Hub.
+        hint: what to do if it can be read from neither, as the second half of an error message.
+
+    Returns:
+        Whether to read from the cache only, because the Hub cannot be reached.
+
+    Raises:
+        DPCInterpError: the Hub cannot be reached and the cache lacks the model.
+    """
+    if hub_is_reachable():
+        return False
+    if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        raise fetch_error(name, OSError("the hub cannot be reached and the model is not in its cache"), hint)
+    return True
+
+
+def fetch_error(name: str, error: OSError, hint: str) -> DPCInterpError:
+    """The error for a model that cannot be fetched, to be raised by the caller.
+
+    Args:
+        name: `owner/name` on the Hub.
+        error: what a client of the Hub raised.
+        hint: what to do, as the second half of the message.
+    """
+    reason = str(error).partition("\n")[0][:120]
+    return DPCInterpError(f"the weights of {name!r} cannot be fetched ({reason}); {hint}")

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "dpc_interp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "errors",
-    "torch_state",
     "hub",
+    "host",
     "stats",
     "tasks",
     "models",

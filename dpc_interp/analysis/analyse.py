@@ -23,11 +23,11 @@ from dpc_interp.execution.backoff import batches_with_backoff
 from dpc_interp.execution.batch_splits import by_length, cheapest_batch_ends
 from dpc_interp.execution.memory_plan import MAX_BATCH_SIZE, MemoryPlan, plan_memory
 from dpc_interp.generation.transcript import Transcript, gold_transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length, tokenizer_of
 from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.tasks.problem import check_distinct
-from dpc_interp.torch_state import torch_defaults
 
 FRAME_NAMES = ("flow", "accumulation", "tokens", "instances")
 

@@ -31,10 +31,10 @@ from dpc_interp.analysis.options import Options
 from dpc_interp.analysis.schema import conform
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.generation.transcript import Transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.stats.bootstrap import mean_interval
-from dpc_interp.torch_state import torch_defaults
 
 TEXT = "Think step by step.\nShow the steps.\nExplain the answer.\n"
 """Only words that the bundled reasoner knows."""

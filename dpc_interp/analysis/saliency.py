@@ -33,6 +33,7 @@ from torch.nn.utils.rnn import pad_sequence
 from dpc_interp.analysis.options import HeadReduction, Options
 from dpc_interp.analysis.pattern_recorder import PatternRecorder, Reduced
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError, renamed_keywords
+from dpc_interp.host.torch_state import need_weights_with_gradients, torch_defaults
 from dpc_interp.models.encoding import loss_mask
 from dpc_interp.models.gradient_checkpointing import checkpointed
 from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length
@@ -40,7 +41,6 @@ from dpc_interp.models.nonfinite import loss_scales, non_finite_error, suggested
 from dpc_interp.prompts.embed_hooks import forward_with_placeholders, write_prompt
 from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
-from dpc_interp.torch_state import need_weights_with_gradients, torch_defaults
 
 
 @renamed_keywords({"checkpoint": "gradient_checkpointing"})

@@ -34,10 +34,10 @@ from dpc_interp.analysis.segments import Segments, segment
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.execution.batch_splits import by_length
 from dpc_interp.generation.transcript import Transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel, tokenizer_of
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 from dpc_interp.tasks.problem import check_distinct
-from dpc_interp.torch_state import torch_defaults
 
 Array = NDArray[np.float64]
 SanityTest = Literal["weights", "answers"]

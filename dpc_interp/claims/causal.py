@@ -38,10 +38,10 @@ from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.execution.batch_splits import by_length
 from dpc_interp.execution.keywords import read_keywords
 from dpc_interp.generation.transcript import Transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.tasks.problem import check_distinct
-from dpc_interp.torch_state import torch_defaults
 
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Shares of the removed edges at which the curves are measured, besides 0 and 1."""

@@ -24,6 +24,7 @@ from dpc_interp.execution.keywords import read_keywords
 from dpc_interp.execution.run_config import RunConfig
 from dpc_interp.execution.store import RunStore
 from dpc_interp.generation.transcript import Transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.interventions.option_plans import check_options
 from dpc_interp.models.encoding import encode_questions
 from dpc_interp.models.hooked import HookedModel
@@ -31,7 +32,6 @@ from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.stats.ranking import ranking
 from dpc_interp.tasks.problem import Problem
 from dpc_interp.tasks.registry import has_validation, load_problems
-from dpc_interp.torch_state import torch_defaults
 
 N_VALIDATION = 200
 """Validation problems that `evaluate` draws where none are given."""

@@ -22,7 +22,7 @@ from dpc_interp.evaluation.methods import Contexts
 from dpc_interp.evaluation.stages import Stages
 from dpc_interp.execution.keywords import read_keywords
 from dpc_interp.execution.run_config import RunConfig
-from dpc_interp.torch_state import torch_defaults
+from dpc_interp.host.torch_state import torch_defaults
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "accumulation token": {},

@@ -2,25 +2,44 @@
 
 Each actor holds the model and is given one shard at a time; the frames return to this process, which alone writes to
 the run store. An actor that dies is restarted and computes its shard again.
+
+A model travels in two parts: a pickle of everything but its parameters, and the parameters. Where `load_model` loaded
+the model, each actor loads the same name and takes the parameters from there, so that they never pass through this
+process; the digest of the weights must be the same. Otherwise the parameters are put into Ray's object store one by
+one, and the actors of a machine share that one copy.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import pickle
+import socket
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
+import numpy as np
 import psutil
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.execution.digest import model_digest
 from dpc_interp.execution.engine import Job, ShardResult, run_job
 from dpc_interp.models.hooked import HookedModel
+from dpc_interp.models.loading import ModelSource, model_source
 
 MAX_ATTEMPTS = 4
 """Attempts per actor and per shard before giving up."""
+CONNECT_SECONDS = 5.0
+"""Seconds after which an address counts as dead."""
+CLIENT_PORT = 10001
+"""Port of `ray://host` without one."""
 
 
 class RayEngine:
@@ -34,7 +53,9 @@ class RayEngine:
     def __init__(self, ray: Any, n_workers: int | None):
         self._ray, self._n_workers = ray, n_workers
         self._model: HookedModel | None = None
-        self._model_ref: Any = None
+        self._parts: Any = None  # in the object store, as the weights
+        self._source: ModelSource | None = None
+        self._weights: list[Any] | None = None
         self._actors: list[Any] = []
 
     def map(self, model: HookedModel, jobs: Sequence[Job]) -> Iterator[ShardResult]:
@@ -88,41 +109,138 @@ class RayEngine:
             )
         if self._model is not model:
             self.close()
-            self._model, self._model_ref = model, self._ray.put(_pickle_model(model))
+            self._weights = None
+            self._model = model
+            # kept in the object store, from where a restarted actor reads it again
+            self._parts = self._ray.put(ModelParts(_pickle_skeleton(model), model_digest(model)))
+            self._source = model_source(model)
         # Ray restarts a dead actor and repeats its task, so a killed worker needs no code here
         worker = self._ray.remote(max_restarts=MAX_ATTEMPTS - 1, max_task_retries=MAX_ATTEMPTS - 1)(_Worker)
-        needs = {"num_cpus": 1, "num_gpus": int(resource == "GPU")}
+        worker = worker.options(num_cpus=1, num_gpus=int(resource == "GPU"))
+        n_new = min(n_jobs, n_actors) - len(self._actors)
+        if self._source is not None and n_new > 0:
+            started = [worker.remote(self._parts, device.partition(":")[0], self._source) for _ in range(n_new)]
+            self._actors += [actor for actor in started if self._is_ready(actor)]
         while len(self._actors) < min(n_jobs, n_actors):
-            self._actors.append(worker.options(**needs).remote(self._model_ref, device.partition(":")[0]))
+            self._source = None  # changed since it was loaded, or not found from another machine
+            if self._weights is None:
+                self._weights = [self._ray.put(PackedWeight.of(weight)) for weight in model.parameters()]
+            self._actors.append(worker.remote(self._parts, device.partition(":")[0], None, *self._weights))
+
+    def _is_ready(self, actor: Any) -> bool:
+        """Whether an actor has loaded the model by its name with the weights of the model here; else it is stopped."""
+        try:
+            ready: bool = self._ray.get(actor.is_ready.remote())
+        except self._ray.exceptions.RayError:
+            ready = False
+        if not ready:
+            self._ray.kill(actor)
+        return ready
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """What every actor is sent of a model.
+
+    Attributes:
+        skeleton: pickle of the model without its parameters.
+        digest: of the parameters.
+    """
+
+    skeleton: bytes
+    digest: str
+
+
+@dataclass(frozen=True)
+class PackedWeight:
+    """A parameter in the order in which its numbers are stored, which Ray's object store takes without a second copy.
+
+    Attributes:
+        numbers: its bytes, 1-D.
+        dtype: its dtype.
+        shape: its axes in the order of storage.
+        axes: for each axis of the parameter its place in `shape`.
+    """
+
+    numbers: NDArray[np.uint8]
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, weight: Tensor) -> PackedWeight:
+        """Pack a weight; it is copied if it is not on the CPU.
+
+        Args:
+            weight: with any strides.
+        """
+        order = sorted(range(weight.ndim), key=lambda axis: (-weight.stride()[axis], axis))
+        stored = weight.detach().permute(order).cpu().contiguous()
+        numbers = stored.as_strided((stored.numel(),), (1,)).view(torch.uint8).numpy()
+        return cls(numbers, weight.dtype, tuple(stored.shape), tuple(order.index(axis) for axis in range(weight.ndim)))
+
+    def unpack(self) -> Tensor:
+        """The weight, in memory that it shares with `numbers`: nothing may write to it."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            integers = torch.from_numpy(self.numbers).as_strided((self.numbers.size,), (1,))
+        stored = integers.view(self.dtype).view(self.shape)
+        return stored.permute(self.axes)
 
 
 class _Worker:
     """The class of the Ray actors."""
 
-    def __init__(self, model_bytes: bytes, device: str):
-        from ray import cloudpickle
-
-        self._model = cloudpickle.loads(model_bytes)
+    def __init__(self, parts: ModelParts, device: str, source: ModelSource | None, *weights: PackedWeight):
+        if source is None:
+            parameters = [weight.unpack() for weight in weights]
+        else:
+            parameters = list(source.load(device).parameters())
+        self._model = _assemble(parts.skeleton, parameters)
         if device != "cpu":
             self._model.to(device)
+        self._ready = model_digest(self._model) == parts.digest
+        if source is None and not self._ready:
+            raise DPCInterpError("the weights changed on their way to a worker; make the same call again")
+
+    def is_ready(self) -> bool:
+        return self._ready
 
     def run(self, index: int, job: Job) -> ShardResult:
         return run_job(self._model, index, job)
 
 
-def _pickle_model(model: HookedModel) -> bytes:
-    """Pickle a model with its tensors on the CPU, without moving the model itself."""
+def _pickle_skeleton(model: HookedModel) -> bytes:
+    """Pickle a model without its parameters and with its other tensors on the CPU, without moving the model itself."""
     from ray import cloudpickle
 
-    class OnCPU(cloudpickle.Pickler):
+    indices = {id(weight): i for i, weight in enumerate(model.parameters())}
+
+    class Skeleton(cloudpickle.Pickler):
+        def persistent_id(self, obj: Any) -> tuple[int, bool] | None:
+            return (indices[id(obj)], obj.requires_grad) if id(obj) in indices else None
+
         def reducer_override(self, obj: Any) -> Any:
             if type(obj) is Tensor and obj.device.type != "cpu":
                 return obj.cpu().__reduce_ex__(5)
             return super().reducer_override(obj)
 
     buffer = io.BytesIO()
-    OnCPU(buffer, protocol=5).dump(model)
+    Skeleton(buffer, protocol=5).dump(model)
     return buffer.getvalue()
+
+
+def _assemble(skeleton: bytes, weights: Sequence[Tensor]) -> HookedModel:
+    """The model of a skeleton and its parameters."""
+    parameters = [torch.nn.Parameter(weight.detach(), requires_grad=False) for weight in weights]
+
+    class Assembler(pickle.Unpickler):
+        def persistent_load(self, pid: tuple[int, bool]) -> torch.nn.Parameter:
+            index, requires_grad = pid
+            parameters[index].requires_grad_(requires_grad)
+            return parameters[index]
+
+    return Assembler(io.BytesIO(skeleton)).load()
 
 
 def import_ray() -> Any:
@@ -149,7 +267,7 @@ def open_ray(n_workers: int | None) -> Iterator[RayEngine]:
         n_workers: see `RayEngine`; also the cores of a Ray that is started here.
 
     Raises:
-        DPCInterpError: Ray is not installed or cannot be started.
+        DPCInterpError: Ray is not installed or cannot be started, or no cluster answers at `RAY_ADDRESS`.
     """
     ray = import_ray()
     starts = not ray.is_initialized()
@@ -166,8 +284,12 @@ def open_ray(n_workers: int | None) -> Iterator[RayEngine]:
 
 def _start_ray(ray: Any, n_workers: int | None) -> None:
     """Connect to the cluster at `RAY_ADDRESS`, or start one on this machine without its dashboard."""
-    connects = "RAY_ADDRESS" in os.environ
-    settings = {} if connects else {"num_cpus": n_workers, "include_dashboard": False}
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    connects = address not in ("", "local")
+    if connects:
+        _check_address(ray, address)
+    # "local": without an address Ray would connect to any cluster of this machine, and wait for one that has died
+    settings = {} if connects else {"address": "local", "num_cpus": n_workers, "include_dashboard": False}
     before = set(psutil.Process().children(recursive=True))
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", **settings)
@@ -176,6 +298,41 @@ def _start_ray(ray: Any, n_workers: int | None) -> None:
         _kill(set(psutil.Process().children(recursive=True)) - before)
         reason = str(error).partition("\n")[0].partition(". ")[0][:120]
         raise DPCInterpError(f"Ray cannot be started ({reason}); try again, or call ray.init yourself first") from error
+
+
+def _check_address(ray: Any, address: str) -> None:
+    """Check that a Ray server answers at `RAY_ADDRESS`; Ray itself would try for minutes.
+
+    Raises:
+        DPCInterpError: no server answers within `CONNECT_SECONDS`, or the address is malformed.
+    """
+    fix = "start that cluster, or unset RAY_ADDRESS to run on this machine"
+    scheme, separator, location = address.rpartition("://")
+    if separator and scheme != "ray":
+        return  # of a plug-in, which knows what it means
+    if address == "auto":
+        try:
+            location = ray._private.services.get_ray_address_from_environment("auto", None)
+        except ConnectionError as error:
+            raise DPCInterpError(f"RAY_ADDRESS is 'auto', but this machine runs no Ray cluster; {fix}") from error
+    try:
+        parsed = urlsplit(f"//{location}")
+        host, port = parsed.hostname, parsed.port or (CLIENT_PORT if separator else None)
+    except ValueError:  # the port is not a number from 0 to 65535
+        host = port = None
+    if not host or port is None:
+        raise DPCInterpError(f"RAY_ADDRESS is {address!r}; give host:port, ray://host:port or auto")
+    try:
+        with socket.create_connection((host, port), timeout=CONNECT_SECONDS) as connection:
+            connection.settimeout(CONNECT_SECONDS)
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                # Ray's servers speak HTTP/2: both sides begin with a frame of settings, whose type is 4
+                connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+                if connection.recv(9)[3:4] != b"\x04":
+                    raise OSError("what answers is no Ray server")
+    except OSError as error:
+        reason = str(error).partition("\n")[0][:80] or type(error).__name__
+        raise DPCInterpError(f"no Ray cluster answers at RAY_ADDRESS={address!r} ({reason}); {fix}") from error
 
 
 def _kill(processes: Collection[psutil.Process]) -> None:

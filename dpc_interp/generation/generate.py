@@ -14,12 +14,12 @@ from dpc_interp.execution.batch_splits import by_length
 from dpc_interp.execution.run_config import RunConfig
 from dpc_interp.generation.decoding import MAX_NEW_TOKENS, decode
 from dpc_interp.generation.transcript import Transcript, make_transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.encoding import encode_questions
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.embed_hooks import PromptEdit
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.tasks.problem import Problem
-from dpc_interp.torch_state import torch_defaults
 
 
 @renamed_keywords({"drafts": "draft_tokens"})

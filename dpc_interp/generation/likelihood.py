@@ -17,11 +17,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dpc_interp.errors import NonFiniteError
 from dpc_interp.generation.transcript import Transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.encoding import loss_mask
 from dpc_interp.models.hooked import HookedModel, check_length
 from dpc_interp.prompts.embed_hooks import forward_with_placeholders, prompted
 from dpc_interp.prompts.soft_prompt import SoftPrompt
-from dpc_interp.torch_state import torch_defaults
 
 
 @dataclass(frozen=True)

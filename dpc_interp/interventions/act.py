@@ -33,9 +33,9 @@ from dpc_interp.errors import DPCInterpError
 from dpc_interp.generation.decoding_batch import current_batch
 from dpc_interp.generation.likelihood import likelihood
 from dpc_interp.generation.transcript import Transcript, gold_transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.soft_prompt import SoftPrompt
-from dpc_interp.torch_state import torch_defaults
 
 Heads = Sequence[tuple[int, int]]
 """(layer, head) of each calibrated head; heads are query heads."""

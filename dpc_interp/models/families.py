@@ -4,6 +4,11 @@ The weights go through TransformerLens's own conversions. This module translates
 `DPCInterpError` for each part that a HookedTransformer cannot represent. Nothing is folded or centred. The context
 length is the model's own: TransformerLens 3.9 extends masks and rotary tables on demand, so a long context costs no
 memory.
+
+TransformerLens 3.9 multiplies by the transposes of its weights and makes each transpose contiguous first: a copy of
+every matrix in every pass. In decoding, where a pass reads one token per row, the copies cost nearly as much as the
+products. `make_weights_contiguous_as_read` stores each weight in the order in which the forward pass reads it, so that
+it is not copied. Shapes, values and results stay the same bit for bit; only strides change.
 """
 
 from __future__ import annotations
@@ -33,6 +38,19 @@ FAMILIES: dict[str, tuple[str, Callable[..., dict[str, torch.Tensor]]]] = {
 }
 """Hugging Face's `model_type` -> its architecture and the conversion of its weights."""
 
+# the axes of each weight, in the order in which the forward pass reads them
+ATTENTION_ORDERS: dict[str, tuple[int, ...]] = {
+    "attn.W_Q": (0, 2, 1),
+    "attn.W_K": (0, 2, 1),
+    "attn.W_V": (0, 2, 1),
+    "attn._W_K": (0, 2, 1),  # `GroupedQueryAttention` stores one matrix per key head
+    "attn._W_V": (0, 2, 1),
+    "attn.W_O": (2, 0, 1),
+}
+# a plain MLP multiplies by its weights untransposed
+GATED_MLP_ORDERS: dict[str, tuple[int, ...]] = {"mlp.W_gate": (1, 0), "mlp.W_in": (1, 0), "mlp.W_out": (1, 0)}
+UNEMBED_ORDERS: dict[str, tuple[int, ...]] = {"unembed.W_U": (1, 0)}
+
 
 def to_hooked_transformer(hf_model: PreTrainedModel, device: str, dtype: torch.dtype) -> HookedTransformer:
     """Convert a Hugging Face model, with unprocessed weights.
@@ -59,6 +77,21 @@ def to_hooked_transformer(hf_model: PreTrainedModel, device: str, dtype: torch.d
         fold_value_biases=False,
     )
     return model
+
+
+def make_weights_contiguous_as_read(model: HookedTransformer) -> None:
+    """Store each weight, in place, so that the order of axes in which it is read is contiguous.
+
+    Args:
+        model: the model; its parameters stay the same objects with the same shapes and values.
+    """
+    gated = model.cfg.gated_mlp and not model.cfg.num_experts  # experts keep their weights under other names
+    orders = ATTENTION_ORDERS | UNEMBED_ORDERS | (GATED_MLP_ORDERS if gated else {})
+    for name, weight in model.named_parameters():
+        order = orders.get(".".join(name.split(".")[-2:]))
+        if order is not None:
+            inverse = [order.index(axis) for axis in range(len(order))]
+            weight.data = weight.data.permute(order).contiguous().permute(inverse)
 
 
 def hooked_config(config: PreTrainedConfig, device: str, dtype: torch.dtype) -> HookedTransformerConfig:

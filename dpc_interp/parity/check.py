@@ -13,12 +13,12 @@ import torch
 from transformers import PreTrainedModel
 
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.parity.comparison import CheckRow
 from dpc_interp.parity.probe import Probe
 from dpc_interp.parity.reference import Reference, find_reference, is_wrapped
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
-from dpc_interp.torch_state import torch_defaults
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Largest error that passes, by the dtype of the weights (in float64 too, Hugging Face computes norms in float32)."""

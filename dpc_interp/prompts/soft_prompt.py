@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.models.loading import ASSETS
 from dpc_interp.prompts.adapter import (
@@ -26,7 +27,6 @@ from dpc_interp.prompts.adapter import (
     read_json,
     write_adapter,
 )
-from dpc_interp.torch_state import torch_defaults
 
 PROMPTS = ASSETS / "prompts"
 """Folder of the prompts that ship with the package."""

@@ -21,13 +21,13 @@ from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError
 from dpc_interp.execution.keywords import read_keywords
+from dpc_interp.host.torch_state import need_weights_with_gradients, torch_defaults
 from dpc_interp.models.encoding import encode_question, encode_rationale, loss_mask
 from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
 from dpc_interp.models.nonfinite import loss_scales, suggested_fix
 from dpc_interp.prompts.prefill import prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 from dpc_interp.tasks.problem import Problem
-from dpc_interp.torch_state import need_weights_with_gradients, torch_defaults
 
 Example = tuple[Int[Tensor, " _"], int]
 """Ids of question and rationale, and the number of them that are the question."""

@@ -7,7 +7,7 @@ another (docs/method.md, section 6).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dpc_interp.errors import DPCInterpError
@@ -122,3 +122,35 @@ def draw_distinct(draw: Callable[[int], Problem | None], name: str, split: str, 
             rejections = 0
             problems[problem.question] = problem
     return list(problems.values())
+
+
+def take(problems: Iterable[Problem], n: int | None, max_steps: int | None, source: str) -> list[Problem]:
+    """Take the first problems that are easy enough; the rest of an iterator is not read.
+
+    Args:
+        problems: any number of problems.
+        n: number of problems to take; None: all.
+        max_steps: leave out problems with more rationale steps; None: no limit.
+        source: where the problems come from, for the error messages.
+
+    Returns:
+        1 to `n` problems.
+
+    Raises:
+        DPCInterpError: `max_steps` is below 1, or no problem is left.
+    """
+    if max_steps is not None and max_steps < 1:
+        raise DPCInterpError(f"max_steps is {max_steps}; allow at least 1 step")
+    taken: list[Problem] = []
+    is_empty = True
+    for problem in problems:
+        is_empty = False
+        if max_steps is None or problem.n_steps <= max_steps:
+            taken.append(problem)
+        if len(taken) == n:
+            break
+    if is_empty:
+        raise DPCInterpError(f"{source} is empty; give at least one problem")
+    if not taken:
+        raise DPCInterpError(f"{source} has no problem of at most {max_steps} steps; raise max_steps")
+    return taken

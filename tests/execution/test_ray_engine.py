@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import os
+import pickle
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
-from dpc_interp import DPCInterpError
+from dpc_interp import DPCInterpError, load_model
 from dpc_interp.execution import ray_engine
+from dpc_interp.execution.digest import model_digest
 from dpc_interp.execution.engine import ShardResult
 from dpc_interp.execution.ray_engine import RayEngine, open_ray
+from dpc_interp.models.end_tokens import end_tokens
 from dpc_interp.models.hooked import HookedModel
+
+TOKENS = torch.arange(3, 23).view(2, 10)
 
 
 class RayError(Exception):
@@ -38,21 +50,31 @@ class FakeRay:
 
     def __init__(self, get: Callable[[Any], Any] = lambda future: future(), n_cpus: int = 2):
         self.get, self.n_cpus = get, n_cpus
+        self.makes_workers, self.workers, self.stored = False, [], []
         self.n_alive = self.n_started = self.n_running = self.most_running = 0
 
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": float(self.n_cpus)}
 
     def put(self, value: object) -> object:
+        if isinstance(value, ray_engine.PackedWeight):
+            self.stored.append(value)
         return value
 
     def remote(self, **options: Any) -> Callable[[type], Any]:
-        return lambda cls: SimpleNamespace(options=lambda **needs: SimpleNamespace(remote=self._start))
+        return lambda cls: SimpleNamespace(options=lambda **needs: SimpleNamespace(remote=partial(self._start, cls)))
 
-    def _start(self, model: object, device: str) -> Any:
+    def _start(self, cls: type, *args: Any) -> Any:
         self.n_alive += 1
         self.n_started += 1
-        return SimpleNamespace(run=SimpleNamespace(remote=self._submit))
+        ready = SimpleNamespace(remote=lambda: lambda: True)
+        if self.makes_workers:
+            try:
+                self.workers.append(cls(*args))
+                ready.remote = lambda: self.workers[-1].is_ready
+            except RayError as error:  # as Ray does: it is raised where the actor's answer is requested
+                ready.remote = lambda error=error: lambda: raise_(error)
+        return SimpleNamespace(run=SimpleNamespace(remote=self._submit), is_ready=ready)
 
     def _submit(self, index: int, job: Callable[[Any], Any]) -> Callable[[], ShardResult]:
         self.n_running += 1
@@ -67,9 +89,8 @@ class FakeRay:
         self.n_alive -= 1
 
 
-@pytest.fixture(autouse=True)
-def _no_pickling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_engine, "_pickle_model", lambda model: b"")
+def raise_(error: Exception) -> None:
+    raise error
 
 
 def jobs(n: int) -> list[Any]:
@@ -123,6 +144,212 @@ def test_more_workers_than_cores_are_an_error(model: HookedModel) -> None:
         list(RayEngine(FakeRay(n_cpus=2), 3).map(model, jobs(1)))
 
 
+# The model on its way to the actors
+
+
+def worker_of(model: HookedModel) -> tuple[ray_engine._Worker, FakeRay]:
+    """The actor of a model, and Ray."""
+    ray = FakeRay()
+    ray.makes_workers = True
+    list(RayEngine(ray, 1).map(model, jobs(1)))
+    return ray.workers[-1], ray
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def loaded(request: pytest.FixtureRequest, tiny: Callable, tmp_path: Path, backend: str) -> HookedModel:
+    """A model that was loaded from a folder."""
+    return load_model(tiny("llama", tmp_path), device="cpu", dtype=request.param, backend=backend)
+
+
+def assert_same(copy: HookedModel, model: HookedModel) -> None:
+    assert copy is not model
+    assert model_digest(copy) == model_digest(model)
+    assert end_tokens(copy) == end_tokens(model)
+    assert torch.equal(copy(TOKENS), model(TOKENS))
+    for mine, theirs in zip(copy.parameters(), model.parameters(), strict=True):
+        assert mine.stride() == theirs.stride(), "stored in the order in which it is read"
+        assert mine.requires_grad == theirs.requires_grad
+
+
+def test_a_loaded_model_is_loaded_again_by_its_name(loaded: HookedModel) -> None:
+    worker, ray = worker_of(loaded)
+    assert_same(worker._model, loaded)
+    assert ray.n_started == 1
+    assert ray.stored == [], "no weight passes through the object store"
+
+
+def test_what_was_changed_at_a_loaded_model_travels(loaded: HookedModel) -> None:
+    """Hooks, settings and the tokenizer are the caller's, although the weights are loaded by name."""
+    loaded.add_hook("blocks.0.hook_resid_pre", half)
+    loaded.tokenizer.model_max_length = 77
+    try:
+        worker, ray = worker_of(loaded)
+        assert_same(worker._model, loaded)
+        assert worker._model.tokenizer.model_max_length == 77
+    finally:
+        loaded.reset_hooks()
+    assert ray.stored == []
+    assert not torch.equal(worker._model(TOKENS), loaded(TOKENS))
+
+
+def half(resid: torch.Tensor, hook: object) -> torch.Tensor:
+    return resid / 2
+
+
+@pytest.mark.parametrize("change", ["weights", "the folder is gone", "another dtype"])
+def test_a_model_that_is_not_that_of_its_name_any_more_is_sent(
+    loaded: HookedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    if change == "weights":
+        with torch.no_grad():
+            next(iter(loaded.parameters())).view(-1)[3] += 1
+    elif change == "another dtype":
+        loaded.to(torch.float64)
+    else:
+        monkeypatch.setattr(ray_engine.ModelSource, "load", fail_as_an_actor_does)
+    worker, ray = worker_of(loaded)
+    assert_same(worker._model, loaded)
+    assert ray.n_started == 2
+    assert ray.n_alive == 1, "the first is stopped"
+    assert len(ray.stored) == len(list(loaded.parameters()))
+
+
+def fail_as_an_actor_does(source: object, device: str) -> HookedModel:
+    raise RayError("the actor died in its constructor: no such folder")
+
+
+@pytest.mark.parametrize("kind", ["gqa", "learned"])
+def test_a_model_that_was_not_loaded_is_sent_weight_by_weight(build: Callable[..., HookedModel], kind: str) -> None:
+    model = build(kind)
+    list(model.parameters())[1].requires_grad_(True)
+    worker, ray = worker_of(model)
+    assert_same(worker._model, model)
+    skeleton = ray_engine._pickle_skeleton(model)
+    assert len(skeleton) < len(pickle.dumps(model)), "the weights are not in it"
+    weights = list(model.parameters())
+    assert all(packed.numbers.nbytes == weight.nbytes for packed, weight in zip(ray.stored, weights, strict=True))
+    received = worker._model.parameters()
+    for packed, weight, copy in zip(ray.stored, weights, received, strict=True):
+        assert packed.numbers.ctypes.data == weight.data_ptr() == copy.data_ptr(), "not copied"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_weight_of_any_layout_is_packed_in_its_order_of_storage(dtype: torch.dtype) -> None:
+    weights = [torch.randn(3, 4, 5), torch.randn(3, 5, 4).mT, torch.randn(5, 3, 4).permute(1, 2, 0), torch.randn(4)]
+    for weight in (weight.to(dtype) for weight in [*weights, torch.randn(()), torch.zeros(0, 3)]):
+        packed = ray_engine.PackedWeight.of(weight)
+        assert torch.equal(packed.unpack(), weight)
+        if weight.numel():
+            assert packed.unpack().stride() == weight.stride()
+            assert packed.unpack().data_ptr() == weight.data_ptr()
+
+
+def test_weights_that_change_on_their_way_are_an_error(build: Callable[..., HookedModel]) -> None:
+    model = build("gqa")
+    parts = ray_engine.ModelParts(ray_engine._pickle_skeleton(model), model_digest(model))
+    weights = [ray_engine.PackedWeight.of(weight) for weight in model.parameters()]
+    weights[0] = ray_engine.PackedWeight.of(torch.zeros_like(next(iter(model.parameters()))))
+    with pytest.raises(DPCInterpError, match="the weights changed on their way"):
+        ray_engine._Worker(parts, "cpu", None, *weights)
+
+
+# The start of Ray
+
+
+@contextmanager
+def server(answer: bytes | None) -> Iterator[int]:
+    """The port of a server that answers every connection with these bytes; None: it accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    open_connections.append(connection)
+                    if answer is not None:
+                        connection.sendall(answer)
+
+        open_connections: list[socket.socket] = []
+        threading.Thread(target=serve, daemon=True).start()
+        yield listening.getsockname()[1]
+        for connection in open_connections:
+            connection.close()
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return listening.getsockname()[1]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """The settings of each `ray.init`, of a stand-in."""
+
+    def no_cluster(address: str, folder: object) -> str:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    calls: list[dict[str, object]] = []
+    services = SimpleNamespace(get_ray_address_from_environment=no_cluster)
+    fake = SimpleNamespace(
+        is_initialized=lambda: False,
+        init=lambda **options: calls.append(options),
+        shutdown=lambda: None,
+        _private=SimpleNamespace(services=services),
+    )
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setattr(ray_engine, "CONNECT_SECONDS", 0.3)
+    return calls
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "localhost:{}", "ray://localhost:{}"])
+@pytest.mark.parametrize("answer", ["no server", None, b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_a_cluster_that_is_gone_is_refused_in_seconds(
+    started: list, monkeypatch: pytest.MonkeyPatch, address: str, answer: bytes | str | None
+) -> None:
+    with ExitStack() as stack:
+        port = closed_port() if answer == "no server" else stack.enter_context(server(answer))
+        monkeypatch.setenv("RAY_ADDRESS", address.format(port))
+        start = time.monotonic()
+        with (
+            pytest.raises(DPCInterpError, match=rf"no Ray cluster answers at RAY_ADDRESS='.*{port}' \(.*\); start"),
+            open_ray(2),
+        ):
+            pytest.fail("it was not started")
+    assert time.monotonic() - start < 2
+    assert started == []
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1", "127.0.0.1:port", "127.0.0.1:70000", ":6379", "ray://"])
+def test_a_malformed_address_is_one_line(started: list, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(DPCInterpError, match="give host:port, ray://host:port or auto"), open_ray(2):
+        pytest.fail("it was not started")
+    assert started == []
+
+
+def test_auto_without_a_cluster_is_one_line(started: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(DPCInterpError, match="'auto', but this machine runs no Ray cluster"), open_ray(2):
+        pytest.fail("it was not started")
+    assert started == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "plugin://anything"])
+def test_a_cluster_that_answers_is_joined(started: list, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    with server(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])) as port:
+        monkeypatch.setenv("RAY_ADDRESS", address.format(port))
+        with open_ray(2):
+            assert started == [{"log_to_driver": False, "logging_level": "ERROR"}]
+
+
+@pytest.mark.parametrize("address", ["", "local", " "])
+def test_an_empty_address_starts_a_cluster_here(started: list, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with open_ray(2):
+        assert started[0]["num_cpus"] == 2
+        assert started[0]["address"] == "local"
+
+
 @pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
 def test_ray_is_started_without_dashboard_and_statistics(monkeypatch: pytest.MonkeyPatch, address: str | None) -> None:
     """A cluster at RAY_ADDRESS is joined with its own settings."""
@@ -137,6 +364,7 @@ def test_ray_is_started_without_dashboard_and_statistics(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "ray", fake)
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray_engine, "_check_address", lambda ray, address: None)
     if address:
         monkeypatch.setenv("RAY_ADDRESS", address)
     with open_ray(2):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +15,12 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from dpc_interp import DPCInterpError, Problem, SoftPrompt, generate, hub, load_model, load_prompt, prompted
 from dpc_interp.models import loading
 from dpc_interp.models.encoding import encode_question
+from dpc_interp.models.end_tokens import end_tokens
 from dpc_interp.models.lens import HAS_HOOKED, HookedTransformer
 from dpc_interp.models.loading import SMOLLM2
 
@@ -109,6 +113,40 @@ def test_home_folder_is_expanded(llama: Path, monkeypatch: pytest.MonkeyPatch) -
     assert load_model(f"~/{llama.name}", device="cpu").cfg.n_layers == 2
 
 
+@pytest.mark.parametrize(
+    "name", [str, Path, lambda folder: Path(f"~/{folder.name}"), lambda folder: f"~/{folder.name}/"]
+)
+def test_a_folder_is_text_or_a_path(llama: Path, monkeypatch: pytest.MonkeyPatch, name: Callable) -> None:
+    monkeypatch.setenv("HOME", str(llama.parent))
+    assert load_model(name(llama), device="cpu").cfg.n_layers == 2
+
+
+def test_a_path_below_the_working_folder(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(llama.parent)
+    for name in (Path(llama.name), Path(llama.name), f"./{llama.name}"):
+        assert load_model(name, device="cpu").cfg.n_layers == 2
+
+
+def test_a_bundled_name_may_be_a_path() -> None:
+    assert load_model(Path("reasoner"), device="cpu").cfg.n_layers == load_model("reasoner", device="cpu").cfg.n_layers
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("bf16", torch.bfloat16), ("torch.float64", torch.float64)])
+def test_dtype_and_device_by_name(llama: Path, backend: str, dtype: str, expected: torch.dtype) -> None:
+    model = load_model(llama, device=torch.device("cpu"), dtype=dtype, backend=backend)
+    assert {weight.dtype for weight in model.parameters()} == {expected}
+    assert model.cfg.dtype == expected
+    assert str(model.cfg.device) == "cpu"
+    assert model(TOKENS).dtype == expected
+
+
+def test_device_and_dtype_are_refused_before_the_model_is_looked_up() -> None:
+    with pytest.raises(DPCInterpError, match="unknown device 'gpu'"):
+        load_model("no-such-model", device="gpu")
+    with pytest.raises(DPCInterpError, match="dtype='int8'"):
+        load_model("no-such-model", device="cpu", dtype="int8")
+
+
 def test_tokenizer_equals_hugging_face(llama: Path, tokenizer, backend: str) -> None:
     model = load_model(str(llama), device="cpu", backend=backend)
     ids = tokenizer("Tom has 9 apples.", add_special_tokens=False).input_ids
@@ -172,6 +210,56 @@ def test_missing_tokenizer_raises(tiny: Tiny, tmp_path: Path) -> None:
         load_model(str(tmp_path))
 
 
+@pytest.mark.parametrize("change", ["a smaller model", "an added token", "a token with a gap before it"])
+def test_tokenizer_with_more_tokens_than_the_model_is_refused(
+    tiny: Tiny, tmp_path: Path, tokenizer: PreTrainedTokenizerBase, backend: str, change: str
+) -> None:
+    """Before the weights are read."""
+    n_tokens = len(tokenizer)
+    folder = tiny("llama", tmp_path, vocab_size=n_tokens - (change == "a smaller model"))
+    if change == "an added token":
+        larger = copy.deepcopy(tokenizer)
+        larger.add_tokens(["<extra>"])
+        larger.save_pretrained(folder)
+    elif change == "a token with a gap before it":  # fewer tokens than the model has embeddings
+        file = folder / "tokenizer.json"
+        text = json.loads(file.read_text())
+        vocab = text["model"]["vocab"]
+        token = max(vocab, key=vocab.get)
+        vocab[token] = n_tokens + 5
+        file.write_text(json.dumps(text))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(DPCInterpError, match=r"has ids up to \d+ \('.*'\), but the model only \d+ embeddings; give"):
+        load_model(folder, device="cpu", backend=backend)
+
+
+def test_a_model_with_padded_embeddings_loads(tiny: Tiny, tmp_path: Path, tokenizer, backend: str) -> None:
+    folder = tiny("llama", tmp_path, vocab_size=len(tokenizer) + 40)
+    assert load_model(folder, device="cpu", backend=backend).cfg.d_vocab == len(tokenizer) + 40
+
+
+def test_a_padding_token_without_an_embedding_loads(
+    tiny: Tiny, tmp_path: Path, tokenizer: PreTrainedTokenizerBase, backend: str, problems: list[Problem]
+) -> None:
+    """It is often added for training, and is never read here: padding is masked placeholders."""
+    folder = tiny("llama", tmp_path)
+    larger = copy.deepcopy(tokenizer)
+    larger.add_special_tokens({"pad_token": "[PAD]"})
+    larger.save_pretrained(folder)
+    model = load_model(folder, device="cpu", backend=backend)
+    assert model.tokenizer.pad_token_id == model.cfg.d_vocab
+    assert len(generate(model, problems[:3], max_new_tokens=3, progress=False)) == 3
+
+
+def test_tokenizer_without_eos_uses_the_end_token_of_the_model(tiny: Tiny, tmp_path: Path, backend: str) -> None:
+    folder = tiny("llama", tmp_path)
+    config = folder / "tokenizer_config.json"
+    config.write_text(re.sub(r'"eos_token": "[^"]*"', '"eos_token": null', config.read_text()))
+    model = load_model(folder, device="cpu", backend=backend)
+    assert model.tokenizer.eos_token is None
+    assert end_tokens(model) == (2,)
+
+
 def test_unknown_architecture_raises(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "sparrow"}')
     with pytest.raises(DPCInterpError, match="sparrow"):
@@ -184,10 +272,15 @@ def test_unknown_architecture_raises(tmp_path: Path) -> None:
         ("reasonr", "unknown model 'reasonr'"),
         ("/no/such/folder", "unknown model '/no/such/folder'"),
         ("here/model.gguf", "the file here/model.gguf does not exist"),
+        (Path("/no/such/folder"), "/no/such/folder does not exist"),
+        (Path("owner/name"), "owner/name does not exist"),
+        ("", "unknown model ''"),
+        ("~nobody-of-this-name/model", "the home folder of no user"),
+        (Path("here/model.gguf"), "here/model.gguf does not exist"),
         (__file__, "neither a folder nor a .gguf file"),
     ],
 )
-def test_unknown_name_raises(name: str, message: str) -> None:
+def test_unknown_name_raises(name: str | Path, message: str) -> None:
     with pytest.raises(DPCInterpError, match=message):
         load_model(name)
 

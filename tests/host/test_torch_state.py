@@ -18,8 +18,8 @@ from torch import Tensor
 import dpc_interp as dpc
 from dpc_interp import DPCInterpError, Problem, SoftPrompt, Transcript
 from dpc_interp.generation.likelihood import likelihood
+from dpc_interp.host.torch_state import need_weights_with_gradients, torch_defaults
 from dpc_interp.models.hooked import HookedModel
-from dpc_interp.torch_state import need_weights_with_gradients, torch_defaults
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.set_default_tensor_type")
 TOKENS = torch.tensor([1, 40, 51, 62, 9, 13, 20, 33, 20, 87, 101, 2])
