@@ -34,6 +34,7 @@ from dpc_interp.interventions.act import Act, attention_calibration, choose_head
 from dpc_interp.interventions.corrupted import corrupted
 from dpc_interp.interventions.knockout import KnockoutPlan, edge_mask, knocked_out, plan_knockout
 from dpc_interp.interventions.plan import CorruptionPlan, plan_corruption, plan_random
+from dpc_interp.models.encoding import QuestionFormat
 from dpc_interp.models.loading import load_model
 from dpc_interp.parity.check import ModelCheck, check_model
 from dpc_interp.prompts.embed_hooks import prompted
@@ -56,6 +57,7 @@ __all__ = [
     "Options",
     "Problem",
     "ProblemSample",
+    "QuestionFormat",
     "Results",
     "RunConfig",
     "SaliencyMap",

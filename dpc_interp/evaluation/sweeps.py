@@ -229,7 +229,7 @@ def _option_cells(
 
 def _accumulation_shares(setting: Setting, stages: Stages, options: Options) -> pd.DataFrame:
     """By virtual token: accumulation and peak_share over the test problems."""
-    _, analysis = analyse_pt(stages, setting.problems["test"], options)
+    _, analysis = analyse_pt(stages, setting.problems["test"], setting.settled(options))
     layers = options.shallow or shallow_layers(analysis.n_layers)
     shallow = analysis.accumulation[analysis.accumulation["layer"].isin(layers)]
     table = shallow.pivot_table(index="instance", columns="virtual_token", values="value")
@@ -244,7 +244,7 @@ def _accumulation_shares(setting: Setting, stages: Stages, options: Options) -> 
 
 def _beta_unit(setting: Setting, stages: Stages, options: Options) -> float:
     """Mean flow from the prompt into the rationale tokens of validation, over the deep layers."""
-    _, analysis = analyse_pt(stages, setting.problems["validation"], options, "validation-")
+    _, analysis = analyse_pt(stages, setting.problems["validation"], setting.settled(options), "validation-")
     deep = options.deep or deep_layers(analysis.n_layers)
     return float(analysis.tokens.loc[analysis.tokens["layer"].isin(deep), "value"].mean())
 

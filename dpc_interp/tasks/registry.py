@@ -18,9 +18,10 @@ from pathlib import Path
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.tasks import equations, word_problems
+from dpc_interp.tasks.answers import Extraction, check_extraction
 from dpc_interp.tasks.benchmarks import GSM_SYMBOLIC, HUB_DATASETS, load_benchmark, load_gsm_symbolic
 from dpc_interp.tasks.files import FILE_SUFFIXES, SUFFIX_LIST, file_suffix
-from dpc_interp.tasks.problem import SPLITS, Problem, draw_distinct, question_hash
+from dpc_interp.tasks.problem import SPLITS, Problem, Template, check_template, draw_distinct, question_hash
 from dpc_interp.tasks.rows import problems_from_file, problems_from_rows
 
 MAKERS: Mapping[str, Callable[[random.Random, int], Problem]] = {
@@ -68,6 +69,9 @@ def load_problems(
     n: int | None = 200,
     seed: int = 0,
     max_steps: int | None = None,
+    *,
+    template: Template | None = None,
+    extraction: Extraction = Problem.extraction,
 ) -> list[Problem]:
     """Load problems of a task, from a file or from rows.
 
@@ -83,6 +87,11 @@ def load_problems(
             draw.
         max_steps: the largest number of rationale steps; None: no limit, which for a synthetic task is 4. Synthetic
             tasks draw every number of steps equally often.
+        template: how each question becomes the text that a model reads: a text with `{question}`, which may begin with
+            few-shot examples, a function, or `chat`; see `QuestionFormat`. None: that of the prompt, or the question
+            and a line break.
+        extraction: how an answer is read from a text: `marked`, `strict`, `flexible` or a function, see
+            `extract_answer`.
 
     Returns:
         The problems, in an order that only the arguments decide. Except in files and rows, no two share a question.
@@ -98,6 +107,14 @@ def load_problems(
         >>> [problem.n_steps for problem in dpc.load_problems("story", n=6)]
         [1, 2, 3, 4, 1, 2]
     """
+    check_template(template)
+    check_extraction(extraction)
+    problems = _load(name, split, n, seed, max_steps)
+    return [replace(problem, template=template, extraction=extraction) for problem in problems]
+
+
+def _load(name: object, split: str, n: int | None, seed: int, max_steps: int | None) -> list[Problem]:
+    """`load_problems` without the settings that every problem carries."""
     if n is not None and n < 1:
         raise DPCInterpError(f"n is {n}; request at least 1 problem")
     if isinstance(name, Path) or (isinstance(name, str) and file_suffix(name) in FILE_SUFFIXES):

@@ -50,7 +50,7 @@ def test_loss_is_the_mean_over_the_tokens_after_each_question(
     total = n_tokens = 0.0
     for problem in train[:5]:
         question = encode_question(model, problem.question)
-        ids = [*model.tokenizer(problem.rationale).input_ids, model.tokenizer.eos_token_id]
+        ids = [*model.tokenizer(problem.rationale, add_special_tokens=False).input_ids, model.tokenizer.eos_token_id]
         with prompted(model, prompt) as run:
             logits = run(torch.cat([question, torch.tensor(ids)])[None])[0]
         for k, token in enumerate(ids):  # the logits one position before token k predict it
@@ -95,7 +95,7 @@ def test_the_seed_determines_the_prompt(
 def opposed(model: HookedTransformer, train: list[Problem], held_out: list[Problem]) -> dict[str, list[Problem]]:
     """Train on one word, validate on the word whose unembedding points away: one loss falls, the other rises."""
     directions = torch.nn.functional.normalize(model.W_U, dim=0)
-    (word,) = model.tokenizer(" apples").input_ids
+    (word,) = model.tokenizer(" apples", add_special_tokens=False).input_ids
     opposite = model.tokenizer.decode([int((directions.T @ directions[:, word])[4:].argmin()) + 4])
     return {
         "problems": [replace(problem, rationale=" apples" * 4) for problem in train],
