@@ -45,7 +45,9 @@ class RotatedCacheEntry(TransformerLensKeyValueCacheEntry):
         self._rotates = rotates and "apply_rotary" not in vars(attention)
         cfg = attention.cfg
         n_rows = len(cache.previous_attention_mask)
-        empty = torch.empty(n_rows, cfg.n_key_value_heads or cfg.n_heads, 0, cfg.d_head)
+        # ungrouped, a layer computes a key and a value for every query head
+        n_heads = cfg.n_heads if cfg.ungroup_grouped_query_attention else cfg.n_key_value_heads or cfg.n_heads
+        empty = torch.empty(n_rows, n_heads, 0, cfg.d_head)
         # keys and values, each [batch, head, pos, d_head]; the first tokens set dtype and device
         self._buffers = [empty, empty]
         super().__init__(empty.transpose(1, 2), empty.transpose(1, 2))
@@ -170,6 +172,7 @@ class DecodingCache(TransformerLensKeyValueCache):
         rotates = model.cfg.positional_embedding_type == "rotary" and not model.cfg.use_dynamic_ntk_rope
         attentions: list[Any] = [block.attn for block in model.blocks]
         self._layers = [(attention, RotatedCacheEntry(self, attention, rotates)) for attention in attentions]
+        self._model = model
         self.entries = [entry for _, entry in self._layers]
 
     def select_rows(self, rows: Int[Tensor, " n_rows"]) -> None:
@@ -194,16 +197,33 @@ class DecodingCache(TransformerLensKeyValueCache):
         forked.select_rows(rows)
         return forked
 
+    def pos_offset(self, cache: object, n_rows: int) -> int:
+        """Replacement of the model's `get_pos_offset` that takes this cache whatever its number of heads.
+
+        Args:
+            cache: the cache that a pass of the model reads, this one or another.
+            n_rows: rows of the batch.
+        """
+        if cache is not self:  # another forward pass of the model, inside a hook of the caller
+            offset: int = type(self._model).get_pos_offset(self._model, cache, n_rows)
+            return offset
+        return self.entries[0].past_keys.shape[1]
+
     @contextmanager
     def patched_attention(self) -> Iterator[None]:
         """Within, the model's attention layers read this cache; afterwards they are restored, also on an exception."""
-        overrides_by_layer = {attention: entry.method_overrides() for attention, entry in self._layers}
+        overrides_by_layer: dict[Any, dict[str, Any]] = {
+            attention: entry.method_overrides() for attention, entry in self._layers
+        }
+        if self._model.cfg.ungroup_grouped_query_attention and "get_pos_offset" not in vars(self._model):
+            # TransformerLens refuses a cache that has a key for every query head, which ungrouped layers fill
+            overrides_by_layer[self._model] = {"get_pos_offset": self.pos_offset}
         try:
-            for attention, overrides in overrides_by_layer.items():
+            for module, overrides in overrides_by_layer.items():
                 # an attribute of the instance takes precedence over the method of its class
-                vars(attention).update(overrides)
+                vars(module).update(overrides)
             yield
         finally:
-            for attention, overrides in overrides_by_layer.items():
+            for module, overrides in overrides_by_layer.items():
                 for name in overrides:
-                    vars(attention).pop(name, None)
+                    vars(module).pop(name, None)

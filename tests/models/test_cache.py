@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
+from dpc_interp import Problem, SoftPrompt, analyse, generate
 from dpc_interp.models.cache import SPARE_POSITIONS
 from dpc_interp.models.hooked import CachedDecoding
 from dpc_interp.models.lens import HookedTransformer
@@ -180,3 +182,68 @@ def test_each_key_is_rotated_once(build: Callable[..., HookedTransformer], monke
     monkeypatch.setattr(layer_class, "apply_rotary", record)
     decode(model, CachedDecoding(model, BATCH), n=4)
     assert n_rotated == [FIRST, FIRST] * model.cfg.n_layers + [1, 1] * model.cfg.n_layers * 4
+
+
+# Settings of TransformerLens that change how an attention layer is computed, and not what it computes
+
+
+SETTINGS = ["ungroup_grouped_query_attention", "use_split_qkv_input", "use_attn_result", "use_hook_mlp_in"]
+COMBINATIONS = [
+    *([setting] for setting in SETTINGS),
+    ["use_attn_in", "ungroup_grouped_query_attention"],
+    ["ungroup_grouped_query_attention", "use_split_qkv_input"],
+    SETTINGS,
+]
+
+
+@pytest.mark.parametrize("settings", COMBINATIONS, ids=" ".join)
+def test_settings_of_the_layers_change_no_number(
+    build: Callable[..., HookedTransformer], prompt: SoftPrompt, problems: list[Problem], settings: list[str]
+) -> None:
+    kind = "plain" if "use_attn_in" in settings else "gqa"  # TransformerLens has no attn_in with grouped queries
+    before, after = build(kind), build(kind)
+    for setting in settings:
+        getattr(after, f"set_{setting}")(True)
+    for mask in (PADDED, None):
+        expected = decode(before, CachedDecoding(before, BATCH), mask=mask)
+        for mine, theirs in zip(decode(after, CachedDecoding(after, BATCH), mask=mask), expected, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    runs = [generate(model, problems[:4], prompt, max_new_tokens=12, progress=False) for model in (before, after)]
+    assert [run.text for run in runs[0]] == [run.text for run in runs[1]]
+    flows = [analyse(model, runs[0], prompt, progress=False).flow for model in (before, after)]
+    pd.testing.assert_frame_equal(*flows, rtol=1e-4, atol=1e-7)
+    assert "get_pos_offset" not in vars(after)
+
+
+def test_hooks_see_a_key_of_every_head_where_they_are_ungrouped(build: Callable[..., HookedTransformer]) -> None:
+    """An edit of one head's key, which is the purpose of the setting, reaches later passes through the cache."""
+    model = build("gqa", ungroup_grouped_query_attention=True)
+
+    def silence(key: Tensor, hook: object) -> Tensor:
+        assert key.shape[2] == 4
+        return torch.cat([torch.zeros_like(key[:, :, :1]), key[:, :, 1:]], dim=2)
+
+    tokens = torch.arange(3, 19).view(2, 8)
+    with model.hooks(fwd_hooks=[("blocks.1.attn.hook_k", silence)]):
+        expected = model(tokens)
+        assert not torch.allclose(expected, build("gqa")(tokens))
+        cache = CachedDecoding(model, 2)
+        first, second = cache(tokens[:, :5]), cache(tokens[:, 5:])
+    torch.testing.assert_close(torch.cat([first, second], dim=1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_pass_without_the_cache_within_a_hook_has_its_own_positions(build: Callable[..., HookedTransformer]) -> None:
+    model = build("gqa", ungroup_grouped_query_attention=True)
+    tokens = torch.arange(3, 19).view(2, 8)
+    plain, inside = model(tokens), []
+
+    def call(resid: Tensor, hook: object) -> None:
+        if not inside:
+            inside.append(None)
+            inside[0] = model(tokens)
+
+    cache = CachedDecoding(model, 2)
+    cache(tokens[:, :5])
+    with model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", call)]):
+        cache(tokens[:, 5:])
+    torch.testing.assert_close(inside[0], plain, rtol=1e-4, atol=1e-5)
