@@ -28,6 +28,7 @@ from dpc_interp.evaluation.grid import ProblemSample
 from dpc_interp.evaluation.sweeps import corruption_variants, option_sensitivity, single_tokens
 from dpc_interp.execution.memory_plan import MemoryPlan, plan_memory
 from dpc_interp.execution.run_config import RunConfig
+from dpc_interp.generation.external_texts import load_transcripts, read_transcripts
 from dpc_interp.generation.generate import generate
 from dpc_interp.generation.transcript import Transcript
 from dpc_interp.interventions.act import Act, attention_calibration, choose_heads, head_gains
@@ -88,6 +89,7 @@ __all__ = [
     "load_model",
     "load_problems",
     "load_prompt",
+    "load_transcripts",
     "option_sensitivity",
     "plan_corruption",
     "plan_knockout",
@@ -96,6 +98,7 @@ __all__ = [
     "plots",
     "prompted",
     "rank_correlation",
+    "read_transcripts",
     "saliency",
     "saliency_map",
     "saliency_sanity",

@@ -68,7 +68,5 @@ def name_of(value: object) -> Any:
     name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
     if code is None:
         return name
-    constants = [
-        constant for constant in code.co_consts if not hasattr(constant, "co_code")
-    ]
+    constants = [constant for constant in code.co_consts if not hasattr(constant, "co_code")]
     return f"{name} {digest(code.co_code, repr(constants).encode())}"
