@@ -17,15 +17,8 @@ from torch import Tensor
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.models.loading import ASSETS
-from dpc_interp.prompts.adapter import (
-    CONFIG,
-    RECIPE,
-    fetch_adapter,
-    is_hub_name,
-    read_adapter,
-    read_json,
-    write_adapter,
-)
+from dpc_interp.prompts.adapter import CONFIG, RECIPE, read_adapter, read_json, write_adapter
+from dpc_interp.prompts.adapter_source import check_has_adapter, fetch_adapter, join_subfolder, parse_hub_name
 
 PROMPTS = ASSETS / "prompts"
 """Folder of the prompts that ship with the package."""
@@ -70,22 +63,33 @@ class SoftPrompt:
         (folder / RECIPE).write_text(json.dumps({"name": self.name, **self.recipe}, indent=1) + "\n")
 
 
-def load_prompt(name: str | Path, model: HookedModel | None = None) -> SoftPrompt:
+def load_prompt(
+    name: str | Path,
+    model: HookedModel | None = None,
+    *,
+    subfolder: str | None = None,
+    revision: str | None = None,
+    task: int | None = None,
+) -> SoftPrompt:
     """Load a soft prompt, its vectors in float32.
 
     Args:
         name: a bundled prompt, `reasoner/story` (tuning seed 0) or `reasoner/story/seed1`; the folder of a PEFT
-            prompt-tuning adapter; or an adapter on the Hugging Face Hub, `owner/adapter`.
+            adapter (prompt tuning, P-tuning, CPT or multitask prompt tuning); or an adapter on the Hugging Face Hub,
+            `owner/name`, `owner/name/subfolder`, `owner/name@revision` or `owner/name/subfolder@revision`.
         model: the model that will read the prompt, whose width is checked; None: no check. The base model named by the
             adapter is informative only, because a model has many names (Hub, folder, alias).
+        subfolder: folder of the adapter within `name`, such as `checkpoint-500`; None: `name` itself.
+        revision: branch, tag or commit on the Hub; None: the main branch.
+        task: which task of a multitask adapter, counted from 0; None for every other adapter.
 
     Returns:
         The prompt.
 
     Raises:
         UnknownNameError: no such bundled prompt and no such folder.
-        DPCInterpError: another type of adapter (prefix tuning, P-tuning, LoRA, ...), files that cannot be read, or an
-            adapter that cannot be fetched.
+        DPCInterpError: another type of adapter (prefix tuning, LoRA, ...), files that cannot be read, a task that is
+            missing or does not exist, or an adapter that cannot be fetched.
         ShapeError: the prompt is not as wide as the model, or not of the shape that its configuration states.
         NonFiniteError: the vectors contain NaN or infinity.
 
@@ -94,32 +98,44 @@ def load_prompt(name: str | Path, model: HookedModel | None = None) -> SoftPromp
         >>> dpc.load_prompt("reasoner/story").vectors.shape
         torch.Size([20, 128])
     """
-    folder = _find_prompt(str(name))
-    vectors, base_model = read_adapter(folder)
+    if not isinstance(name, (str, Path)):
+        raise DPCInterpError(f"load_prompt takes a name or a path, not a {type(name).__name__}")
+    given = "/".join(filter(None, [str(name), subfolder]))
+    folder = _find_prompt(str(name), subfolder, revision)
+    vectors, base_model = read_adapter(folder, task)
     check_finite(vectors)
     if model is not None and vectors.shape[1] != model.cfg.d_model:
         tuned_on = f" (tuned on {base_model!r})" if base_model else ""
         raise ShapeError(
-            f"the prompt {str(name)!r}{tuned_on} is {vectors.shape[1]} wide, the model {model.cfg.model_name!r} "
+            f"the prompt {given!r}{tuned_on} is {vectors.shape[1]} wide, the model {model.cfg.model_name!r} "
             f"{model.cfg.d_model}; load the model it was tuned on"
         )
     recipe = read_json(folder / RECIPE) if (folder / RECIPE).is_file() else {}
     # a prompt without a recorded name: a folder of the Hub's cache is named after a commit, so use the name given
-    default_name = folder.resolve().name if Path(name).is_dir() else str(name)
+    default_name = folder.resolve().name if Path(name).expanduser().is_dir() else given
+    if task is not None:
+        default_name += f"/task{task}"
     return SoftPrompt(vectors, str(recipe.pop("name", default_name)), recipe, base_model)
 
 
-def _find_prompt(name: str) -> Path:
-    for folder in (PROMPTS / name, PROMPTS / name / "seed0", Path(name)):
+def _find_prompt(name: str, subfolder: str | None, revision: str | None) -> Path:
+    """The folder of an adapter: bundled, local, or in the cache of the Hub."""
+    local = Path(name).expanduser()
+    bundled = [] if local.is_absolute() else [PROMPTS / name, PROMPTS / name / "seed0"]
+    for folder in (join_subfolder(root, subfolder) for root in (*bundled, local) if name):
         if (folder / CONFIG).is_file():
+            if revision is not None:
+                raise DPCInterpError(f"{folder} is a local folder, which has no revisions; leave out revision=")
             return folder
-    if Path(name).is_dir():
-        return Path(name)
-    if Path(name).is_file():
+    if name and local.is_dir():
+        folder = join_subfolder(local, subfolder)
+        check_has_adapter(folder, str(folder))
+    if local.is_file():
         raise DPCInterpError(f"{name} is a file; give the folder of the adapter")
+    on_hub = parse_hub_name(name, subfolder, revision)
     # a misspelt name below a bundled model, such as reasoner/stroy, must not be looked up on the Hub
-    if is_hub_name(name) and not (PROMPTS / name.partition("/")[0]).is_dir():
-        return fetch_adapter(name)
+    if on_hub and not (PROMPTS / name.partition("/")[0]).is_dir():
+        return fetch_adapter(on_hub)
     tasks = dict.fromkeys(prompt.rpartition("/")[0] for prompt in bundled_prompts())
     raise UnknownNameError("prompt", name, [*tasks, "a PEFT adapter folder"])
 
