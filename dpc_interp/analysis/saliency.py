@@ -38,6 +38,7 @@ from dpc_interp.models.gradient_checkpointing import checkpointed
 from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, check_length
 from dpc_interp.models.nonfinite import non_finite_error, suggested_fix
 from dpc_interp.prompts.embed_hooks import forward_with_placeholders, write_prompt
+from dpc_interp.prompts.entry import embed_hook_name
 from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 
@@ -215,7 +216,7 @@ def forward_loss(
     """
 
     def forward_in_rows() -> Float[Tensor, "row logit_pos d_vocab"]:
-        with model.hooks(fwd_hooks=[("hook_embed", write_prompt(vectors.detach()))]):
+        with model.hooks(fwd_hooks=[(embed_hook_name(model), write_prompt(vectors.detach()))]):
             return forward_with_placeholders(model, inputs.tokens, vectors.shape[0])
 
     cache, mask = inputs.prompt_cache, inputs.loss_mask

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -17,11 +17,20 @@ from torch import Tensor
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.models.loading import ASSETS
+from dpc_interp.prompts import embedding
 from dpc_interp.prompts.adapter import CONFIG, RECIPE, read_adapter, read_json, write_adapter
 from dpc_interp.prompts.adapter_source import check_has_adapter, fetch_adapter, join_subfolder, parse_hub_name
+from dpc_interp.prompts.entry import check_entry, prompt_width
+
+if TYPE_CHECKING:
+    Vectors = Float[Tensor, "n_virtual d_model"]
+else:
+    Vectors = Any  # `as_vectors` checks what is given, in one line
 
 PROMPTS = ASSETS / "prompts"
 """Folder of the prompts that ship with the package."""
+MAX_NAME = 40
+"""Characters of a prompt's name that comes from its text."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,8 @@ class SoftPrompt:
     """A soft prompt.
 
     Attributes:
-        vectors: embeddings of the virtual tokens.
+        vectors: embeddings of the virtual tokens. A tensor is taken as it is; a parameter of a module is copied
+            without its gradient; arrays and lists of numbers become float32 tensors.
         name: name of the prompt, as results show it.
         recipe: how the prompt was tuned; empty where that is not known.
         base_model: name of the model that the prompt was tuned on; empty where that is not known.
@@ -39,12 +49,78 @@ class SoftPrompt:
         >>> import dpc_interp as dpc
         >>> dpc.SoftPrompt(torch.zeros(20, 128), name="zeros").n_virtual
         20
+
+    Raises:
+        ShapeError: the vectors are not [n_virtual, d_model].
+        DPCInterpError: the vectors are no floating-point numbers.
     """
 
-    vectors: Float[Tensor, "n_virtual d_model"]
+    vectors: Vectors
     name: str = "prompt"
     recipe: dict[str, Any] = field(default_factory=dict)
     base_model: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the vectors, and turn arrays and parameters into plain tensors."""
+        object.__setattr__(self, "vectors", embedding.as_vectors(self.vectors))
+
+    @classmethod
+    def from_text(
+        cls, model: HookedModel, text: str, n_virtual: int | None = None, name: str | None = None
+    ) -> SoftPrompt:
+        """Make a prompt of the embeddings of a text, tokenized without special tokens.
+
+        Args:
+            model: the model that will read the prompt: a `HookedTransformer` or `TransformerBridge` with a tokenizer.
+            text: any text, such as "Think step by step."
+            n_virtual: number of virtual tokens, to which the tokens are repeated or cut as PEFT does; None: one for
+                each token of the text.
+            name: name of the prompt; None: the first characters of the text.
+
+        Returns:
+            The prompt, float32 on the CPU. Its `recipe` holds the text and the number of virtual tokens.
+
+        Raises:
+            DPCInterpError: no tokens, words that the model's vocabulary lacks, or a number below 1.
+
+        Example:
+            >>> import dpc_interp as dpc
+            >>> dpc.SoftPrompt.from_text(dpc.load_model("reasoner"), "Think step by step.").name
+            'Think step by step.'
+        """
+        tokens = embedding.text_tokens(model, text)
+        if n_virtual is not None:
+            embedding.check_n_virtual(n_virtual)
+            tokens = embedding.repeat_or_cut(tokens, n_virtual)
+        name = " ".join(text.split())[:MAX_NAME] if name is None else name
+        recipe = {"text": text, "n_virtual": len(tokens)}
+        return cls(embedding.embed_tokens(model, tokens), name, recipe, str(model.cfg.model_name))
+
+    @classmethod
+    def random(cls, model: HookedModel, n_virtual: int, seed: int = 0, name: str | None = None) -> SoftPrompt:
+        """Make a Gaussian prompt with the mean and standard deviation of each column of the embedding table.
+
+        Args:
+            model: the model that will read the prompt: a `HookedTransformer` or `TransformerBridge`.
+            n_virtual: number of virtual tokens.
+            seed: seed of the draws, which are the same on every device.
+            name: name of the prompt; None: `random/seed0` with the seed.
+
+        Returns:
+            The prompt, float32 on the CPU. Its `recipe` holds the seed and the number of virtual tokens.
+
+        Raises:
+            DPCInterpError: a number below 1.
+
+        Example:
+            >>> import dpc_interp as dpc
+            >>> dpc.SoftPrompt.random(dpc.load_model("reasoner"), 20, seed=3).name
+            'random/seed3'
+        """
+        embedding.check_n_virtual(n_virtual)
+        vectors = embedding.random_vectors(model, n_virtual, seed)
+        recipe = {"init": "random", "seed": seed, "n_virtual": n_virtual}
+        return cls(vectors, f"random/seed{seed}" if name is None else name, recipe, str(model.cfg.model_name))
 
     @property
     def n_virtual(self) -> int:
@@ -104,11 +180,11 @@ def load_prompt(
     folder = _find_prompt(str(name), subfolder, revision)
     vectors, base_model = read_adapter(folder, task)
     check_finite(vectors)
-    if model is not None and vectors.shape[1] != model.cfg.d_model:
+    if model is not None and vectors.shape[1] != prompt_width(model):
         tuned_on = f" (tuned on {base_model!r})" if base_model else ""
         raise ShapeError(
             f"the prompt {given!r}{tuned_on} is {vectors.shape[1]} wide, the model {model.cfg.model_name!r} "
-            f"{model.cfg.d_model}; load the model it was tuned on"
+            f"{prompt_width(model)}; load the model it was tuned on"
         )
     recipe = read_json(folder / RECIPE) if (folder / RECIPE).is_file() else {}
     # a prompt without a recorded name: a folder of the Hub's cache is named after a commit, so use the name given
@@ -166,10 +242,11 @@ def check_prompt(model: HookedModel, vectors: Tensor) -> None:
     Raises:
         ShapeError: the vectors are not [n_virtual, d_model] of this model.
         NonFiniteError: the vectors contain NaN or infinity.
+        DPCInterpError: the model cannot read a soft prompt (see `entry.py`).
     """
-    if vectors.ndim != 2 or vectors.shape[1] != model.cfg.d_model or vectors.shape[0] < 1:
+    width = prompt_width(model)
+    if vectors.ndim != 2 or vectors.shape[1] != width or vectors.shape[0] < 1:
         shape = list(vectors.shape)
-        raise ShapeError(
-            f"the soft prompt is {shape}; this model needs [n_virtual, {model.cfg.d_model}]: tune one for it"
-        )
+        raise ShapeError(f"the soft prompt is {shape}; this model needs [n_virtual, {width}]: tune one for it")
     check_finite(vectors)
+    check_entry(model)

@@ -98,12 +98,12 @@ def test_a_path_is_a_hub_name_too(hub: Path, vectors: dict[str, torch.Tensor]) -
         (
             "someone/story-prompt",
             {"subfolder": "../v2"},
-            "leads out of the folder of the adapter; give a path within it",
+            "leads out of the folder of the adapter; give",
         ),
         (
             "someone/story-prompt",
             {"subfolder": "/etc"},
-            "leads out of the folder of the adapter; give a path within it",
+            "leads out of the folder of the adapter; give",
         ),
     ],
 )
