@@ -57,7 +57,7 @@ def as_vectors(vectors: Any) -> Tensor:
     shape = list(vectors.shape)
     if len(shape) != 2 or 0 in shape:
         fix = {1: ": vectors[None] is one virtual token", 3: ": vectors[0] is the first prompt of a batch"}
-        raise ShapeError(f"the vectors of a prompt are {shape}; give [n_virtual, d_model]{fix.get(len(shape), '')}")
+        raise ShapeError(f"the soft prompt is {shape}; give [n_virtual, d_model]{fix.get(len(shape), '')}")
     return vectors
 
 

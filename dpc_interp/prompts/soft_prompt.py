@@ -71,10 +71,9 @@ class SoftPrompt:
         """Make a prompt of the embeddings of a text, tokenized without special tokens.
 
         Args:
-            model: the model that will read the prompt: a `HookedTransformer` or `TransformerBridge` with a tokenizer.
+            model: the model that will read the prompt, with a tokenizer.
             text: any text, such as "Think step by step."
-            n_virtual: number of virtual tokens, to which the tokens are repeated or cut as PEFT does; None: one for
-                each token of the text.
+            n_virtual: number to which the tokens are repeated or cut, as PEFT does; None: as many as there are.
             name: name of the prompt; None: the first characters of the text.
 
         Returns:
@@ -101,7 +100,7 @@ class SoftPrompt:
         """Make a Gaussian prompt with the mean and standard deviation of each column of the embedding table.
 
         Args:
-            model: the model that will read the prompt: a `HookedTransformer` or `TransformerBridge`.
+            model: the model that will read the prompt.
             n_virtual: number of virtual tokens.
             seed: seed of the draws, which are the same on every device.
             name: name of the prompt; None: `random/seed0` with the seed.

@@ -54,7 +54,7 @@ def test_tables_of_numbers_are_vectors(given: object, tmp_path: Path) -> None:
     [
         (torch.ones(16), r"\[16\]; give \[n_virtual, d_model\]: vectors\[None\] is one virtual token"),
         (torch.ones(1, 5, 16), r"\[1, 5, 16\]; give .*: vectors\[0\] is the first prompt of a batch"),
-        (torch.ones(()), r"are \[\]; give \[n_virtual, d_model\]$"),
+        (torch.ones(()), r"is \[\]; give \[n_virtual, d_model\]$"),
         (torch.ones(0, 16), r"\[0, 16\]; give \[n_virtual"),
         (torch.ones(5, 0), r"\[5, 0\]; give \[n_virtual"),
         (np.ones(16), r"\[16\]; give"),
