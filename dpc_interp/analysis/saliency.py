@@ -35,7 +35,7 @@ from dpc_interp.analysis.options import HeadReduction, Options
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError, renamed_keywords
 from dpc_interp.models.encoding import loss_mask
 from dpc_interp.models.gradient_checkpointing import checkpointed
-from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, check_length
+from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, check_length, suggest_pattern_fix
 from dpc_interp.models.nonfinite import non_finite_error, suggested_fix
 from dpc_interp.prompts.embed_hooks import forward_with_placeholders, write_prompt
 from dpc_interp.prompts.entry import embed_hook_name
@@ -243,7 +243,7 @@ def backward_reduce(model: HookedModel, loss: Float[Tensor, ""], recorder: Patte
     if missing:
         raise DPCInterpError(
             f"no gradient reached the pattern of layer {missing[0]}, which is not on the loss path; "
-            "use a HookedTransformer, and see check_model(model)"
+            f"{suggest_pattern_fix(model)}"
         )
     deepest = max((layer for layer, is_finite in recorder.is_finite.items() if not is_finite), default=None)
     if deepest is not None:  # gradients run from the deepest layer to the first

@@ -30,7 +30,7 @@ from transformers import (
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.hub import hub_is_reachable
 from dpc_interp.models.gguf import packaged_smollm2, read_gguf
-from dpc_interp.models.hooked import HookedModel
+from dpc_interp.models.hooked import HookedModel, use_pattern_hooks
 from dpc_interp.models.layout import make_weights_contiguous_as_read
 from dpc_interp.models.lens import HAS_HOOKED, HookedTransformer, need_hooked, official_name
 
@@ -219,13 +219,15 @@ def _to_bridge(
     adds_bos = copy.deepcopy(tokenizer)
     adds_bos.init_kwargs["add_bos_token"] = True
     try:
-        return TransformerBridge.boot_transformers(
+        bridge = TransformerBridge.boot_transformers(
             name, hf_model=Module.to(hf_model, device), tokenizer=adds_bos, device=device, dtype=hf_model.dtype
         )
     except ValueError as error:
         raise DPCInterpError(
             f"TransformerBridge does not support {name} ({_first_line(error)}); give another model"
         ) from error
+    use_pattern_hooks(bridge)
+    return bridge
 
 
 def _attach_tokenizer(model: HookedModel, tokenizer: PreTrainedTokenizerBase) -> None:
