@@ -32,7 +32,8 @@ from dpc_interp.analysis.schema import conform
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.generation.transcript import Transcript
 from dpc_interp.host.torch_state import torch_defaults
-from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
+from dpc_interp.models.hooked import HookedModel, check_length
+from dpc_interp.prompts.embedding import embed_tokens, repeat_or_cut, text_tokens
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.stats.bootstrap import mean_interval
 
@@ -106,14 +107,13 @@ def control_prompts(
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(model.cfg.d_vocab, (prompt.n_virtual,), generator=generator)  # as `tune_prompt` draws them
     directions = torch.randn(trained.shape, generator=generator, dtype=torch.float32)
-    text_tokens = _text_tokens(model, text)
-    repeated = text_tokens.repeat(-(-prompt.n_virtual // len(text_tokens)))[: prompt.n_virtual]
+    tokens = text_tokens(model, text)
     vectors = {
         "trained": trained,
-        "untrained": _embed(model, rows),
+        "untrained": embed_tokens(model, rows),
         "random": trained.norm(dim=1, keepdim=True) * torch.nn.functional.normalize(directions, dim=1),
-        "text": _embed(model, repeated),
-        "trained after text": torch.cat([_embed(model, text_tokens), trained]),
+        "text": embed_tokens(model, repeat_or_cut(tokens, prompt.n_virtual)),
+        "trained after text": torch.cat([embed_tokens(model, tokens), trained]),
     }
     return {condition: vectors[condition] for condition in conditions}
 
@@ -180,15 +180,3 @@ def sink_summary(peaks: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _text_tokens(model: HookedModel, text: str) -> Tensor:
-    tokenizer = tokenizer_of(model)
-    ids = tokenizer(text, add_special_tokens=False).input_ids
-    if not ids or (tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids):
-        raise DPCInterpError(f"the model's vocabulary lacks words of {text[:40]!r}; give text= in words that it knows")
-    return torch.tensor(ids)
-
-
-def _embed(model: HookedModel, tokens: Tensor) -> Tensor:
-    return model.W_E[tokens.to(model.W_E.device)].detach().cpu().float()

@@ -36,9 +36,10 @@ from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, Unknow
 from dpc_interp.host.torch_state import need_weights_with_gradients, torch_defaults
 from dpc_interp.models.encoding import loss_mask
 from dpc_interp.models.gradient_checkpointing import checkpointed
-from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length
+from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length, suggest_pattern_fix
 from dpc_interp.models.nonfinite import loss_scales, non_finite_error, suggested_fix
 from dpc_interp.prompts.embed_hooks import forward_with_placeholders, write_prompt
+from dpc_interp.prompts.entry import embed_hook_name
 from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 
@@ -220,7 +221,7 @@ def forward_loss(
     def forward_in_rows() -> Float[Tensor, "row logit_pos d_vocab"]:
         if vectors is None:
             return forward_with_placeholders(model, inputs.tokens, 0)
-        with model.hooks(fwd_hooks=[("hook_embed", write_prompt(vectors.detach()))]):
+        with model.hooks(fwd_hooks=[(embed_hook_name(model), write_prompt(vectors.detach()))]):
             return forward_with_placeholders(model, inputs.tokens, vectors.shape[0])
 
     cache, mask = inputs.prompt_cache, inputs.loss_mask
@@ -258,7 +259,7 @@ def backward_reduce(
     if missing:
         raise DPCInterpError(
             f"no gradient reached the pattern of layer {missing[0]}, which is not on the loss path; "
-            "use a HookedTransformer, and see check_model(model)"
+            f"{suggest_pattern_fix(model)}"
         )
     deepest = max((layer for layer, is_finite in recorder.is_finite.items() if not is_finite), default=None)
     if deepest is not None:  # gradients run from the deepest layer to the first

@@ -29,6 +29,7 @@ from dpc_interp.generation.stopping import STOP_STRINGS, StopRule
 from dpc_interp.models.edges import without_edges
 from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, attention_span
 from dpc_interp.prompts.embed_hooks import PromptEdit, edit_prompt, prompt_index, write_prompt
+from dpc_interp.prompts.entry import embed_hook_name
 from dpc_interp.prompts.prefill import can_share_prompt_cache, keep_last_position, prefill_prompt
 
 
@@ -117,7 +118,7 @@ def _prefill_inputs(
         # the shared prompt comes before the padding, so the virtual tokens of every row start at 0
         return PrefillInputs(cache, [], tokens, mask, torch.zeros_like(starts))
     tokens, mask, starts = left_padded(questions, 0 if vectors is None else len(vectors))
-    hooks = _prompt_hooks(vectors, plans, starts)
+    hooks = _prompt_hooks(model, vectors, plans, starts)
     return PrefillInputs(CachedDecoding(model, len(questions)), hooks, tokens, mask, starts)
 
 
@@ -188,15 +189,17 @@ def _n_accepted(input_row: list[int], predicted_row: list[int]) -> int:
 
 
 def _prompt_hooks(
+    model: HookedModel,
     vectors: Float[Tensor, "n_virtual d_model"] | None,
     plans: Sequence[PromptEdit] | None,
     starts: Int[Tensor, " batch"],
 ) -> list[Hook]:
     if vectors is None:
         return []
-    hooks: list[Hook] = [("hook_embed", write_prompt(vectors, starts))]
+    embed_hook = embed_hook_name(model)
+    hooks: list[Hook] = [(embed_hook, write_prompt(vectors, starts))]
     if plans is not None:
-        hooks.append(("hook_embed", edit_prompt(plans, vectors.shape[0], starts)))
+        hooks.append((embed_hook, edit_prompt(plans, vectors.shape[0], starts)))
     return hooks
 
 

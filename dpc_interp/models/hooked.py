@@ -3,6 +3,9 @@
 `HookedTransformer` and `TransformerBridge` have the same hook points, `hooks(...)`, `cfg` and forward pass over tokens
 and an attention mask. Their caches differ: a HookedTransformer fills one of TransformerLens's form (`cache.py`), a
 bridge returns the key and value cache of the Hugging Face model that it wraps. `CachedDecoding` hides the difference.
+
+For some families (OPT, XGLM, GPT-J, GPT-Neo) a bridge calls Hugging Face's attention and its hook only observes the
+pattern. `use_pattern_hooks` makes such layers compute with what the hook returns.
 """
 
 from __future__ import annotations
@@ -14,7 +17,10 @@ from typing import Any, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components import AttentionBridge
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from dpc_interp.errors import ContextLengthError, DPCInterpError
@@ -187,3 +193,57 @@ def check_length(model: HookedModel, n_positions: int) -> None:
         raise ContextLengthError(
             f"{n_positions} positions exceed the model's context of {model.cfg.n_ctx}; shorten the input"
         )
+
+
+class _HookedSoftmax(TorchFunctionMode):
+    """Passes the first softmax over [batch, head, destination, source] through a hook point.
+
+    Attention that joins batch and heads in one axis (XGLM) is shown to the hook with both.
+    """
+
+    def __init__(self, hook_point: Callable[[Tensor], Tensor], n_heads: int):
+        super().__init__()
+        self._n_heads = n_heads
+        self._hook_point: Callable[[Tensor], Tensor] | None = hook_point
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        is_softmax = func in (functional.softmax, torch.softmax, Tensor.softmax) and result.ndim in (3, 4)
+        if self._hook_point is None or not is_softmax:
+            return result
+        hook_point, self._hook_point = self._hook_point, None
+        return hook_point(result.view(-1, self._n_heads, *result.shape[-2:])).view_as(result)
+
+
+class _PatternOnLossPath(AttentionBridge):
+    """Hugging Face's attention, which computes its output from what `hook_pattern` returns."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if "hidden_states" in kwargs:
+            kwargs["hidden_states"] = self.hook_in(kwargs["hidden_states"])
+        else:
+            args = (self.hook_in(args[0]), *args[1:])
+        with _HookedSoftmax(self.hook_pattern, self._get_n_heads()):
+            output = cast(Any, self.original_component)(*args, **kwargs)
+        return (self.hook_out(output[0]), *output[1:]) if isinstance(output, tuple) else self.hook_out(output)
+
+
+def suggest_pattern_fix(model: HookedModel) -> str:
+    """What to do about patterns of a model that are not on the loss path, for error messages."""
+    if isinstance(model, HookedTransformer):
+        return "check the hooks on the model, and see check_model(model)"
+    if any(type(getattr(block, "attn", None)) is AttentionBridge for block in model.blocks):
+        return "load it with load_model(folder, backend='bridge'), which puts patterns on the loss path"
+    return "TransformerBridge does not compute with it; load a model of another family, such as llama, gpt2 or gpt_neox"
+
+
+def use_pattern_hooks(model: TransformerBridge) -> None:
+    """Put the patterns of layers that a bridge only observes on the loss path, in place; the logits do not change.
+
+    Args:
+        model: a bridge with eager attention.
+    """
+    for block in model.blocks:
+        attention: Any = getattr(block, "attn", None)
+        if type(attention) is AttentionBridge:  # its subclasses compute the pattern themselves
+            attention.__class__ = _PatternOnLossPath

@@ -36,7 +36,7 @@ from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.hub import fetch_error, need_cached_if_unreachable
 from dpc_interp.models.end_tokens import remember_end_tokens
 from dpc_interp.models.gguf import packaged_smollm2, read_gguf
-from dpc_interp.models.hooked import HookedModel, tokenizer_of
+from dpc_interp.models.hooked import HookedModel, tokenizer_of, use_pattern_hooks
 from dpc_interp.models.lens import HAS_HOOKED, HookedTransformer, need_hooked, official_name
 
 if TYPE_CHECKING or HAS_HOOKED:
@@ -322,13 +322,15 @@ def _to_bridge(
     adds_bos = copy.deepcopy(tokenizer)
     adds_bos.init_kwargs["add_bos_token"] = True
     try:
-        return TransformerBridge.boot_transformers(
+        bridge = TransformerBridge.boot_transformers(
             name, hf_model=Module.to(hf_model, device), tokenizer=adds_bos, device=device, dtype=hf_model.dtype
         )
     except ValueError as error:
         raise DPCInterpError(
             f"TransformerBridge does not support {name} ({_first_line(error)}); give another model"
         ) from error
+    use_pattern_hooks(bridge)
+    return bridge
 
 
 def _attach_tokenizer(model: HookedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -22,6 +22,7 @@ from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length
 from dpc_interp.parity.comparison import CheckRow, Comparison, compare, without_error
 from dpc_interp.parity.reference import Reference
 from dpc_interp.prompts.embed_hooks import prompted, write_prompt
+from dpc_interp.prompts.entry import embed_hook_name
 from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 
@@ -152,7 +153,7 @@ class Probe:
         n_virtual, n_rows = self.prompt.n_virtual, len(self.sequences)
         tokens, mask, starts = left_padded(self.sequences, n_virtual)
         cache = CachedDecoding(self.model, n_rows)
-        with self.model.hooks(fwd_hooks=[("hook_embed", write_prompt(self.prompt.vectors, starts))]):
+        with self.model.hooks(fwd_hooks=[(embed_hook_name(self.model), write_prompt(self.prompt.vectors, starts))]):
             logits = cache(tokens[:, :-N_CACHED], mask[:, :-N_CACHED])
         comparisons = [Comparison(logits[:, -1], uncached[:, -N_CACHED - 1], "first pass")]
         comparisons += self._one_by_one(cache, uncached, "")
@@ -195,7 +196,7 @@ class Probe:
 
     def _left_padded(self) -> Float[Tensor, "batch n_virtual_and_pos d_vocab"]:
         tokens, mask, starts = left_padded(self.sequences, self.prompt.n_virtual)
-        with self.model.hooks(fwd_hooks=[("hook_embed", write_prompt(self.prompt.vectors, starts))]):
+        with self.model.hooks(fwd_hooks=[(embed_hook_name(self.model), write_prompt(self.prompt.vectors, starts))]):
             return self._forward(tokens, mask)
 
     def _loss(self, tokens: Int[Tensor, " pos"], *embed_hooks: Any) -> Float[Tensor, ""]:

@@ -1,49 +1,31 @@
-"""Read and write PEFT prompt-tuning adapters: `adapter_config.json` next to `adapter_model.safetensors`.
+"""Read and write PEFT adapters that are soft prompts: `adapter_config.json` next to `adapter_model.safetensors`.
 
-The only tensor is `prompt_embeddings` [n_virtual, d_model]. The older `adapter_model.bin` is read as well, but only as
-tensors: a pickle that would run code is rejected. An adapter that holds anything PEFT would use and a soft prompt
-cannot represent (another adapter type, a second submodule, trained embeddings) is rejected with the reason, because
-ignoring it would change the model's outputs.
+The tensor `prompt_embeddings` [n_virtual, d_model] is the prompt; multitask prompt tuning has two more (`peft_types.py`
+lists the types). The older `adapter_model.bin` is read as well, but only as tensors: a pickle that would run code is
+rejected. An adapter that holds anything PEFT would use and a soft prompt cannot represent (another adapter type, a
+second submodule, trained embeddings) is rejected with the reason, because ignoring it would change the model's outputs.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dpc_interp.errors import DPCInterpError, ShapeError
-from dpc_interp.hub import hub_is_reachable
+from dpc_interp.prompts.peft_types import MULTITASK, refusal_reason
 
 CONFIG, RECIPE = "adapter_config.json", "recipe.json"
 WEIGHTS, LEGACY_WEIGHTS = "adapter_model.safetensors", "adapter_model.bin"
-VECTORS = "prompt_embeddings"
-"""Name of the tensor that PEFT saves for a prompt-tuning adapter."""
-
-MERGE = "it changes the model's weights: merge it (merge_and_unload), save that model and give it to load_model"
-NOT_A_PROMPT = {
-    "PREFIX_TUNING": "it writes keys and values into every layer; tune with PROMPT_TUNING",
-    "P_TUNING": "an encoder network makes its vectors; tune with PROMPT_TUNING",
-    "MULTITASK_PROMPT_TUNING": "it makes one prompt per task by a product; tune one PROMPT_TUNING prompt per task",
-    "ADAPTION_PROMPT": "it enters inside the attention layers; tune with PROMPT_TUNING",
-    "CPT": "it embeds the examples of a context; tune with PROMPT_TUNING",
-    "LORA": MERGE,
-    "ADALORA": MERGE,
-    "IA3": MERGE,
-    "LOHA": MERGE,
-    "LOKR": MERGE,
-}
-"""PEFT type -> why such an adapter is not a soft prompt, and what to do about it."""
+VECTORS, TASK_COLS, TASK_ROWS = "prompt_embeddings", "prefix_task_cols", "prefix_task_rows"
+"""Names of the tensors that PEFT saves: the vectors, and the two factors by which a task scales them."""
 
 
 def write_adapter(folder: Path, vectors: Float[Tensor, "n_virtual d_model"], base_model: str) -> None:
@@ -70,31 +52,34 @@ def write_adapter(folder: Path, vectors: Float[Tensor, "n_virtual d_model"], bas
     save_file({VECTORS: vectors.detach().float().cpu().contiguous()}, folder / WEIGHTS)
 
 
-def read_adapter(folder: Path) -> tuple[Float[Tensor, "n_virtual d_model"], str]:
+def read_adapter(folder: Path, task: int | None = None) -> tuple[Float[Tensor, "n_virtual d_model"], str]:
     """Read the vectors of an adapter and the name of its base model.
 
     Args:
         folder: with the configuration and the weights.
+        task: which task of a multitask adapter, counted from 0; None for every other adapter.
 
     Returns:
         The vectors, float32 on the CPU, and the name of the base model ("" where the configuration has none).
 
     Raises:
-        DPCInterpError: another type of adapter, or files that are missing, broken or hold more than a prompt.
-        ShapeError: the vectors are not of the shape that the configuration states.
+        DPCInterpError: another type of adapter, files that are missing, broken or hold more than a prompt, or a task
+            that is missing or does not exist.
+        ShapeError: the tensors are not of the shape that the configuration states.
     """
     config = read_config(folder)
     file = next((folder / name for name in (WEIGHTS, LEGACY_WEIGHTS) if (folder / name).is_file()), None)
     if file is None:
         raise DPCInterpError(f"{folder} lacks {WEIGHTS}; give a PEFT adapter folder")
     weights = _read_weights(file)
-    vectors = weights.pop(VECTORS, None)
-    if not isinstance(vectors, Tensor) or not vectors.is_floating_point():
-        raise DPCInterpError(f"{file} has no floating-point tensor {VECTORS!r}; save the adapter again with PEFT")
+    vectors = _pop_floats(file, weights, VECTORS)
+    factors = None
+    if config["peft_type"] == MULTITASK:
+        factors = _pop_floats(file, weights, TASK_COLS), _pop_floats(file, weights, TASK_ROWS)
     if weights:
         raise DPCInterpError(
-            f"{file} also contains {str(next(iter(weights)))[:60]!r}, which is not part of a soft prompt; "
-            "save the adapter again with save_embedding_layers=False"
+            f"{file} also contains {str(next(iter(weights)))[:60]!r}, which is not part of a soft prompt; save the "
+            "adapter again with save_embedding_layers=False, and tune it without modules_to_save"
         )
     stated_shape = [config.get("num_virtual_tokens"), config.get("token_dim")]
     shape = list(vectors.shape)
@@ -103,11 +88,50 @@ def read_adapter(folder: Path) -> tuple[Float[Tensor, "n_virtual d_model"], str]
         raise ShapeError(
             f"{file} has vectors of shape {shape}, {CONFIG} states {stated_shape}; save the adapter again with PEFT"
         )
-    return vectors.float(), str(config.get("base_model_name_or_path") or "")
+    base_model = str(config.get("base_model_name_or_path") or "")
+    if factors is not None:
+        return _vectors_of_task(file, vectors, *factors, task), base_model
+    if task is not None:
+        raise DPCInterpError(f"{folder} is a {config['peft_type']} adapter, which has no tasks; leave out task=")
+    return vectors, base_model
+
+
+def _pop_floats(file: Path, weights: dict[str, Any], name: str) -> Tensor:
+    """Take a tensor out of the weights, in float32."""
+    tensor = weights.pop(name, None)
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        raise DPCInterpError(f"{file} has no floating-point tensor {name!r}; save the adapter again with PEFT")
+    return tensor.float()
+
+
+def _vectors_of_task(
+    file: Path, vectors: Float[Tensor, "n_virtual d_model"], cols: Tensor, rows: Tensor, task: int | None
+) -> Float[Tensor, "n_virtual d_model"]:
+    """Vectors * (cols[task] @ rows[task]), as PEFT computes the prompt of a task."""
+    (n_virtual, width), n_tasks = vectors.shape, len(cols)
+    ranks = {cols.shape[-1], rows.shape[-2] if rows.ndim > 1 else None}
+    if (cols.ndim, rows.ndim, len(ranks)) != (3, 3, 1) or (cols.shape[1], *rows.shape[::2]) != (
+        n_virtual,
+        n_tasks,
+        width,
+    ):
+        raise ShapeError(
+            f"{file} has {TASK_COLS} {list(cols.shape)} and {TASK_ROWS} {list(rows.shape)} for vectors "
+            f"{[n_virtual, width]}; save the adapter again with PEFT"
+        )
+    if task is None and n_tasks == 1:
+        task = 0
+    if isinstance(task, bool) or not isinstance(task, int) or not 0 <= task < n_tasks:
+        given = "needs one of them" if task is None else f"has no task {task!r}"
+        raise DPCInterpError(
+            f"{file.parent} holds a prompt for each of {n_tasks} tasks and {given}; "
+            f"give task=0{f' to task={n_tasks - 1}' if n_tasks > 1 else ''}"
+        )
+    return vectors * (cols[task] @ rows[task])
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read the configuration of a prompt-tuning adapter for a decoder-only model.
+    """Read the configuration of an adapter that is a soft prompt for a decoder-only model.
 
     Args:
         folder: folder of the adapter.
@@ -122,8 +146,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise DPCInterpError(f"{folder} lacks {CONFIG}; give a PEFT adapter folder")
     config = read_json(folder / CONFIG)
     peft_type = config.get("peft_type")
-    if peft_type != "PROMPT_TUNING":
-        reason = NOT_A_PROMPT.get(str(peft_type), "only PROMPT_TUNING adapters put vectors before the input")
+    reason = refusal_reason(peft_type)
+    if reason is not None:
         raise DPCInterpError(f"{folder} is a {str(peft_type)[:40]} adapter; {reason}")
     # PEFT's own default where the configuration leaves the number open
     submodules = config.get("num_transformer_submodules") or 1 + (config.get("task_type") == "SEQ_2_SEQ_LM")
@@ -167,33 +191,3 @@ def _read_weights(file: Path) -> dict[str, Any]:
     if not isinstance(weights, dict):
         raise DPCInterpError(f"{file} does not contain a state dict; save the adapter again with PEFT")
     return weights
-
-
-def is_hub_name(name: str) -> bool:
-    """Whether `name` has the form of a repository on the Hugging Face Hub, `owner/adapter`."""
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
-
-
-def fetch_adapter(name: str) -> Path:
-    """Download an adapter from the Hugging Face Hub, or find it in the local cache.
-
-    Args:
-        name: name of the repository, `owner/adapter`.
-
-    Returns:
-        The folder of the adapter in the cache.
-
-    Raises:
-        DPCInterpError: another type of adapter, or the Hub cannot be reached or has no such adapter.
-    """
-    cache_only = not hub_is_reachable()
-    try:
-        # configuration first: another type of adapter is rejected before its weights are downloaded
-        read_config(Path(snapshot_download(name, allow_patterns=[CONFIG, RECIPE], local_files_only=cache_only)))
-        files = [CONFIG, RECIPE, WEIGHTS, LEGACY_WEIGHTS]
-        return Path(snapshot_download(name, allow_patterns=files, local_files_only=cache_only))
-    except (OSError, HFValidationError) as error:
-        raise DPCInterpError(
-            f"{name!r} is not a local folder and cannot be fetched from the Hub ({type(error).__name__}); "
-            "download the adapter and give its folder"
-        ) from error

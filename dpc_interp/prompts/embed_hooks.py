@@ -1,4 +1,4 @@
-"""How a soft prompt enters a model: hooks at `hook_embed`.
+"""How a soft prompt is written into a model: hooks at the output of its embedding table.
 
 A frozen model reads `P | Q | ...`. Placeholder tokens reserve the positions of the n virtual tokens, and a hook writes
 the prompt's vectors over their embeddings. Positions, masks, caches and `run_with_cache` then work as for any tokens.
@@ -17,13 +17,14 @@ from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.models.hooked import HookedModel, check_length
+from dpc_interp.prompts.entry import embed_hook_name
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 
 PLACEHOLDER = 0
 """Token id at the position of a virtual token; its embedding is always overwritten."""
 
 EmbedHook = Callable[[Tensor, HookPoint], Tensor]
-"""A forward hook at `hook_embed`."""
+"""A forward hook at `embed_hook_name(model)`."""
 
 PromptEdit = Callable[[Tensor], Tensor]
 """Maps the vectors of a prompt [n_virtual, d_model] to the vectors that the model reads instead."""
@@ -88,7 +89,7 @@ def forward_with_placeholders(
 
 
 def write_prompt(vectors: Tensor, starts: Int[Tensor, " batch"] | None = None) -> EmbedHook:
-    """Make a hook for `hook_embed` that writes a prompt over the placeholders.
+    """Make a hook for `embed_hook_name(model)` that writes a prompt over the placeholders.
 
     Args:
         vectors: vectors of the prompt [n_virtual, d_model]; gradients reach them.
@@ -107,7 +108,7 @@ def write_prompt(vectors: Tensor, starts: Int[Tensor, " batch"] | None = None) -
 
 
 def edit_prompt(edits: Sequence[PromptEdit], n_virtual: int, starts: Int[Tensor, " batch"] | None = None) -> EmbedHook:
-    """Make a hook for `hook_embed` that edits the prompt that `write_prompt` has written.
+    """Make a hook for `embed_hook_name(model)` that edits the prompt that `write_prompt` has written.
 
     Args:
         edits: one for each row, or a single one for all rows.
@@ -141,7 +142,7 @@ def prompted(
     Args:
         model: a `HookedTransformer` or `TransformerBridge`.
         prompt: the soft prompt.
-        embed_hooks: further hooks at `hook_embed`, which run after the prompt is written.
+        embed_hooks: further hooks at `embed_hook_name(model)`, which run after the prompt is written.
 
     Yields:
         A function from tokens [batch, pos] to logits [batch, n_virtual + pos, d_vocab].
@@ -149,6 +150,7 @@ def prompted(
     Raises:
         ShapeError: the prompt is not as wide as the model.
         NonFiniteError: the prompt contains NaN or infinity.
+        DPCInterpError: the model cannot read a soft prompt (see `entry.py`).
         ContextLengthError: a sequence longer than the context (raised by the yielded function).
 
     Example:
@@ -167,5 +169,5 @@ def prompted(
         return forward_with_placeholders(model, tokens, prompt.n_virtual)
 
     hooks = [write_prompt(prompt.vectors), *embed_hooks]
-    with model.hooks(fwd_hooks=[("hook_embed", hook) for hook in hooks]):
+    with model.hooks(fwd_hooks=[(embed_hook_name(model), hook) for hook in hooks]):
         yield run

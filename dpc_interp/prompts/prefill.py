@@ -16,6 +16,7 @@ from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, attention_span
 from dpc_interp.prompts.embed_hooks import PromptEdit, edit_prompt, with_placeholders, write_prompt
+from dpc_interp.prompts.entry import embed_hook_name
 
 
 def can_share_prompt_cache(model: HookedModel, n_positions: int) -> bool:
@@ -51,10 +52,11 @@ def prefill_prompt(
     """
     keys: list[Hashable] = [_plan_key(plan) for plan in plans or []]
     distinct_plans = dict(zip(keys, plans or [], strict=True))
+    embed_hook = embed_hook_name(model)
     n_rows, n_virtual = max(1, len(distinct_plans)), len(vectors)
-    hooks: list[Hook] = [("hook_embed", write_prompt(vectors)), ("unembed.hook_in", keep_last_position)]
+    hooks: list[Hook] = [(embed_hook, write_prompt(vectors)), ("unembed.hook_in", keep_last_position)]
     if distinct_plans:
-        hooks.insert(1, ("hook_embed", edit_prompt(list(distinct_plans.values()), n_virtual)))
+        hooks.insert(1, (embed_hook, edit_prompt(list(distinct_plans.values()), n_virtual)))
     cache = CachedDecoding(model, n_rows)
     with model.hooks(fwd_hooks=hooks):
         cache(with_placeholders(torch.empty(n_rows, 0, dtype=torch.long), n_virtual))

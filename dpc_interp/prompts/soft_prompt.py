@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -18,18 +18,20 @@ from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, Unknow
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.models.loading import ASSETS
-from dpc_interp.prompts.adapter import (
-    CONFIG,
-    RECIPE,
-    fetch_adapter,
-    is_hub_name,
-    read_adapter,
-    read_json,
-    write_adapter,
-)
+from dpc_interp.prompts import embedding
+from dpc_interp.prompts.adapter import CONFIG, RECIPE, read_adapter, read_json, write_adapter
+from dpc_interp.prompts.adapter_source import check_has_adapter, fetch_adapter, join_subfolder, parse_hub_name
+from dpc_interp.prompts.entry import check_entry, prompt_width
+
+if TYPE_CHECKING:
+    Vectors = Float[Tensor, "n_virtual d_model"]
+else:
+    Vectors = Any  # `as_vectors` checks what is given, in one line
 
 PROMPTS = ASSETS / "prompts"
 """Folder of the prompts that ship with the package."""
+MAX_NAME = 40
+"""Characters of a prompt's name that comes from its text."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class SoftPrompt:
     """A soft prompt.
 
     Attributes:
-        vectors: embeddings of the virtual tokens.
+        vectors: embeddings of the virtual tokens. A tensor is taken as it is; a parameter of a module is copied
+            without its gradient; arrays and lists of numbers become float32 tensors.
         name: name of the prompt, as results show it.
         recipe: how the prompt was tuned; empty where that is not known.
         base_model: name of the model that the prompt was tuned on; empty where that is not known.
@@ -47,12 +50,77 @@ class SoftPrompt:
         >>> import dpc_interp as dpc
         >>> dpc.SoftPrompt(torch.zeros(20, 128), name="zeros").n_virtual
         20
+
+    Raises:
+        ShapeError: the vectors are not [n_virtual, d_model].
+        DPCInterpError: the vectors are no floating-point numbers.
     """
 
-    vectors: Float[Tensor, "n_virtual d_model"]
+    vectors: Vectors
     name: str = "prompt"
     recipe: dict[str, Any] = field(default_factory=dict)
     base_model: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the vectors, and turn arrays and parameters into plain tensors."""
+        object.__setattr__(self, "vectors", embedding.as_vectors(self.vectors))
+
+    @classmethod
+    def from_text(
+        cls, model: HookedModel, text: str, n_virtual: int | None = None, name: str | None = None
+    ) -> SoftPrompt:
+        """Make a prompt of the embeddings of a text, tokenized without special tokens.
+
+        Args:
+            model: the model that will read the prompt, with a tokenizer.
+            text: any text, such as "Think step by step."
+            n_virtual: number to which the tokens are repeated or cut, as PEFT does; None: as many as there are.
+            name: name of the prompt; None: the first characters of the text.
+
+        Returns:
+            The prompt, float32 on the CPU. Its `recipe` holds the text and the number of virtual tokens.
+
+        Raises:
+            DPCInterpError: no tokens, words that the model's vocabulary lacks, or a number below 1.
+
+        Example:
+            >>> import dpc_interp as dpc
+            >>> dpc.SoftPrompt.from_text(dpc.load_model("reasoner"), "Think step by step.").name
+            'Think step by step.'
+        """
+        tokens = embedding.text_tokens(model, text)
+        if n_virtual is not None:
+            embedding.check_n_virtual(n_virtual)
+            tokens = embedding.repeat_or_cut(tokens, n_virtual)
+        name = " ".join(text.split())[:MAX_NAME] if name is None else name
+        recipe = {"text": text, "n_virtual": len(tokens)}
+        return cls(embedding.embed_tokens(model, tokens), name, recipe, str(model.cfg.model_name))
+
+    @classmethod
+    def random(cls, model: HookedModel, n_virtual: int, seed: int = 0, name: str | None = None) -> SoftPrompt:
+        """Make a Gaussian prompt with the mean and standard deviation of each column of the embedding table.
+
+        Args:
+            model: the model that will read the prompt.
+            n_virtual: number of virtual tokens.
+            seed: seed of the draws, which are the same on every device.
+            name: name of the prompt; None: `random/seed0` with the seed.
+
+        Returns:
+            The prompt, float32 on the CPU. Its `recipe` holds the seed and the number of virtual tokens.
+
+        Raises:
+            DPCInterpError: a number below 1.
+
+        Example:
+            >>> import dpc_interp as dpc
+            >>> dpc.SoftPrompt.random(dpc.load_model("reasoner"), 20, seed=3).name
+            'random/seed3'
+        """
+        embedding.check_n_virtual(n_virtual)
+        vectors = embedding.random_vectors(model, n_virtual, seed)
+        recipe = {"init": "random", "seed": seed, "n_virtual": n_virtual}
+        return cls(vectors, f"random/seed{seed}" if name is None else name, recipe, str(model.cfg.model_name))
 
     @property
     def n_virtual(self) -> int:
@@ -72,22 +140,33 @@ class SoftPrompt:
 
 
 @torch_defaults()
-def load_prompt(name: str | Path, model: HookedModel | None = None) -> SoftPrompt:
+def load_prompt(
+    name: str | Path,
+    model: HookedModel | None = None,
+    *,
+    subfolder: str | None = None,
+    revision: str | None = None,
+    task: int | None = None,
+) -> SoftPrompt:
     """Load a soft prompt, its vectors in float32.
 
     Args:
         name: a bundled prompt, `reasoner/story` (tuning seed 0) or `reasoner/story/seed1`; the folder of a PEFT
-            prompt-tuning adapter; or an adapter on the Hugging Face Hub, `owner/adapter`.
+            adapter (prompt tuning, P-tuning, CPT or multitask prompt tuning); or an adapter on the Hugging Face Hub,
+            `owner/name`, `owner/name/subfolder`, `owner/name@revision` or `owner/name/subfolder@revision`.
         model: the model that will read the prompt, whose width is checked; None: no check. The base model named by the
             adapter is informative only, because a model has many names (Hub, folder, alias).
+        subfolder: folder of the adapter within `name`, such as `checkpoint-500`; None: `name` itself.
+        revision: branch, tag or commit on the Hub; None: the main branch.
+        task: which task of a multitask adapter, counted from 0; None for every other adapter.
 
     Returns:
         The prompt.
 
     Raises:
         UnknownNameError: no such bundled prompt and no such folder.
-        DPCInterpError: another type of adapter (prefix tuning, P-tuning, LoRA, ...), files that cannot be read, or an
-            adapter that cannot be fetched.
+        DPCInterpError: another type of adapter (prefix tuning, LoRA, ...), files that cannot be read, a task that is
+            missing or does not exist, or an adapter that cannot be fetched.
         ShapeError: the prompt is not as wide as the model, or not of the shape that its configuration states.
         NonFiniteError: the vectors contain NaN or infinity.
 
@@ -96,32 +175,44 @@ def load_prompt(name: str | Path, model: HookedModel | None = None) -> SoftPromp
         >>> dpc.load_prompt("reasoner/story").vectors.shape
         torch.Size([20, 128])
     """
-    folder = _find_prompt(str(name))
-    vectors, base_model = read_adapter(folder)
+    if not isinstance(name, (str, Path)):
+        raise DPCInterpError(f"load_prompt takes a name or a path, not a {type(name).__name__}")
+    given = "/".join(filter(None, [str(name), subfolder]))
+    folder = _find_prompt(str(name), subfolder, revision)
+    vectors, base_model = read_adapter(folder, task)
     check_finite(vectors)
-    if model is not None and vectors.shape[1] != model.cfg.d_model:
+    if model is not None and vectors.shape[1] != prompt_width(model):
         tuned_on = f" (tuned on {base_model!r})" if base_model else ""
         raise ShapeError(
-            f"the prompt {str(name)!r}{tuned_on} is {vectors.shape[1]} wide, the model {model.cfg.model_name!r} "
-            f"{model.cfg.d_model}; load the model it was tuned on"
+            f"the prompt {given!r}{tuned_on} is {vectors.shape[1]} wide, the model {model.cfg.model_name!r} "
+            f"{prompt_width(model)}; load the model it was tuned on"
         )
     recipe = read_json(folder / RECIPE) if (folder / RECIPE).is_file() else {}
     # a prompt without a recorded name: a folder of the Hub's cache is named after a commit, so use the name given
-    default_name = folder.resolve().name if Path(name).is_dir() else str(name)
+    default_name = folder.resolve().name if Path(name).expanduser().is_dir() else given
+    if task is not None:
+        default_name += f"/task{task}"
     return SoftPrompt(vectors, str(recipe.pop("name", default_name)), recipe, base_model)
 
 
-def _find_prompt(name: str) -> Path:
-    for folder in (PROMPTS / name, PROMPTS / name / "seed0", Path(name)):
+def _find_prompt(name: str, subfolder: str | None, revision: str | None) -> Path:
+    """The folder of an adapter: bundled, local, or in the cache of the Hub."""
+    local = Path(name).expanduser()
+    bundled = [] if local.is_absolute() else [PROMPTS / name, PROMPTS / name / "seed0"]
+    for folder in (join_subfolder(root, subfolder) for root in (*bundled, local) if name):
         if (folder / CONFIG).is_file():
+            if revision is not None:
+                raise DPCInterpError(f"{folder} is a local folder, which has no revisions; leave out revision=")
             return folder
-    if Path(name).is_dir():
-        return Path(name)
-    if Path(name).is_file():
+    if name and local.is_dir():
+        folder = join_subfolder(local, subfolder)
+        check_has_adapter(folder, str(folder))
+    if local.is_file():
         raise DPCInterpError(f"{name} is a file; give the folder of the adapter")
+    on_hub = parse_hub_name(name, subfolder, revision)
     # a misspelt name below a bundled model, such as reasoner/stroy, must not be looked up on the Hub
-    if is_hub_name(name) and not (PROMPTS / name.partition("/")[0]).is_dir():
-        return fetch_adapter(name)
+    if on_hub and not (PROMPTS / name.partition("/")[0]).is_dir():
+        return fetch_adapter(on_hub)
     tasks = dict.fromkeys(prompt.rpartition("/")[0] for prompt in bundled_prompts())
     raise UnknownNameError("prompt", name, [*tasks, "a PEFT adapter folder"])
 
@@ -152,10 +243,11 @@ def check_prompt(model: HookedModel, vectors: Tensor) -> None:
     Raises:
         ShapeError: the vectors are not [n_virtual, d_model] of this model.
         NonFiniteError: the vectors contain NaN or infinity.
+        DPCInterpError: the model cannot read a soft prompt (see `entry.py`).
     """
-    if vectors.ndim != 2 or vectors.shape[1] != model.cfg.d_model or vectors.shape[0] < 1:
+    width = prompt_width(model)
+    if vectors.ndim != 2 or vectors.shape[1] != width or vectors.shape[0] < 1:
         shape = list(vectors.shape)
-        raise ShapeError(
-            f"the soft prompt is {shape}; this model needs [n_virtual, {model.cfg.d_model}]: tune one for it"
-        )
+        raise ShapeError(f"the soft prompt is {shape}; this model needs [n_virtual, {width}]: tune one for it")
     check_finite(vectors)
+    check_entry(model)

@@ -1,7 +1,7 @@
 """Prompt tuning: learn only a soft prompt, the model stays frozen (Lester et al. 2021; docs/method.md, section 1).
 
-The loss is the next-token NLL of `R A` and the stop token given `P Q`, averaged over tokens. The vectors enter at
-`hook_embed`, as in every other module. They start from the embeddings of random vocabulary tokens or of a text, the two
+The loss is the next-token NLL of `R A` and the stop token given `P Q`, averaged over tokens. The vectors enter
+as in every other module (`entry.py`). They start from the embeddings of random vocabulary tokens or of a text, the two
 values of `prompt_tuning_init` in PEFT. The prompt with the lowest validation loss is returned.
 """
 
@@ -31,8 +31,10 @@ from dpc_interp.models.encoding import (
     format_recipe,
     loss_mask,
 )
-from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
+from dpc_interp.models.hooked import HookedModel, check_length
 from dpc_interp.models.nonfinite import loss_scales, suggested_fix
+from dpc_interp.prompts.embedding import check_n_virtual, embed_tokens, repeat_or_cut, text_tokens
+from dpc_interp.prompts.entry import check_entry
 from dpc_interp.prompts.prefill import prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 from dpc_interp.tasks.problem import Problem, Template
@@ -100,7 +102,9 @@ def tune_prompt(
         training loss and validation loss (nats).
 
     Raises:
-        DPCInterpError: too few problems, one without a rationale, or weights created within `torch.inference_mode()`.
+        DPCInterpError: too few problems, or one without a rationale; an `init_text` without tokens or with words that
+            the model's vocabulary lacks; a model that cannot read a soft prompt, or whose weights were created within
+            `torch.inference_mode()`.
         NonFiniteError: the loss or its gradient is not finite.
 
     Example:
@@ -112,8 +116,8 @@ def tune_prompt(
     """
     (config,) = read_keywords(fields, config or TuningConfig())
     need_weights_with_gradients(model)
-    if n_virtual_tokens < 1:
-        raise DPCInterpError(f"n_virtual_tokens is {n_virtual_tokens}; give at least 1")
+    check_n_virtual(n_virtual_tokens, "n_virtual_tokens")
+    check_entry(model)
     if validation is None:
         validation, problems = problems[::10], [p for i, p in enumerate(problems) if i % 10]
     if not problems or not validation:
@@ -124,7 +128,7 @@ def tune_prompt(
     check_length(model, n_virtual_tokens + max(len(tokens) for tokens, _ in [*train, *held_out]))
     generator = torch.Generator().manual_seed(seed)
     rows = _initial_tokens(model, config.init_text, n_virtual_tokens, generator)
-    vectors = model.W_E[rows.to(model.W_E.device)].detach().clone().float().requires_grad_()
+    vectors = embed_tokens(model, rows).to(model.W_E.device).requires_grad_()
     best, curve = _train(model, vectors, train, held_out, config, generator, name, progress)
     recipe = format_recipe(given) | {
         "seed": seed,
@@ -243,10 +247,7 @@ def _initial_tokens(
     """The tokens whose embeddings the vectors start from."""
     if text is None:
         return torch.randint(model.cfg.d_vocab, (n_virtual_tokens,), generator=generator)
-    ids = tokenizer_of(model)(text, add_special_tokens=False).input_ids
-    if not ids:
-        raise DPCInterpError("init_text has no tokens; give a text, or None for random tokens")
-    return torch.tensor((ids * -(-n_virtual_tokens // len(ids)))[:n_virtual_tokens])
+    return repeat_or_cut(text_tokens(model, text, "init_text"), n_virtual_tokens)
 
 
 def _format_of(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from dpc_interp import DPCInterpError
+from dpc_interp import DPCInterpError, SoftPrompt, check_model, load_model, prompted, saliency
 from dpc_interp.errors import ContextLengthError
 from dpc_interp.models.hooked import (
     CachedDecoding,
@@ -17,7 +20,9 @@ from dpc_interp.models.hooked import (
     check_length,
     mlp_shape,
     n_block_weights,
+    suggest_pattern_fix,
     tokenizer_of,
+    use_pattern_hooks,
 )
 
 TOKENS = torch.randint(3, 200, (2, 9), generator=torch.Generator().manual_seed(7))
@@ -130,3 +135,79 @@ def test_masked_tokens_leave_no_trace(any_model: HookedModel) -> None:
     for row, n_read in ((0, 6), (1, 7)):
         sequence = torch.cat([TOKENS[row, :n_read], following[row]])[None]
         assert_near(logits[row : row + 1], any_model(sequence)[:, -2:])
+
+
+SIZES = {"num_hidden_layers": 2, "num_attention_heads": 4}
+OBSERVED: dict[str, dict[str, object]] = {
+    "OPT": {"hidden_size": 16, "ffn_dim": 32, **SIZES},
+    "XGLM": {"d_model": 16, "ffn_dim": 32, "num_layers": 2, "attention_heads": 4},
+    "GPTJ": {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 224, "rotary_dim": 2},
+    "GPTNeo": {"hidden_size": 16, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
+    "ModernBertDecoder": {"hidden_size": 16, "intermediate_size": 32, **SIZES},
+}
+"""Families whose patterns a bridge only observes."""
+
+
+def observed(family: str, tokenizer, folder: Path) -> PreTrainedModel:
+    """A random model of a family, saved with its tokenizer."""
+    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = getattr(transformers, f"{family}Config")(vocab_size=len(tokenizer), **special, **OBSERVED[family])
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(0.3 * torch.randn_like(weight) + (weight.ndim == 1))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", OBSERVED)
+def test_patterns_that_a_bridge_observes_are_put_on_the_loss_path(family: str, tokenizer, tmp_path: Path) -> None:
+    """The logits stay Hugging Face's, and saliency is that of Hugging Face's own attention weights."""
+    hf_model = observed(family, tokenizer, tmp_path)
+    model = load_model(str(tmp_path), backend="bridge", device="cpu")
+    tokens, vectors = torch.randint(3, 200, (1, 9)), torch.randn(3, model.W_E.shape[1])
+    hf_model.set_attn_implementation("eager")
+    embedded = torch.cat([vectors, hf_model.get_input_embeddings()(tokens[0])])[None]
+    output = hf_model(inputs_embeds=embedded, output_attentions=True)
+    with prompted(model, SoftPrompt(vectors)) as forward:
+        assert_near(forward(tokens), output.logits.detach())
+    if family == "XGLM":  # it returns a copy of its attention weights, so that they have no gradient
+        assert check_model(model).passed
+        return
+    nll = torch.nn.functional.cross_entropy(output.logits[0, 6:-1], tokens[0, 4:])
+    grads = torch.autograd.grad(nll, output.attentions)
+    expected = torch.stack([(a * g).abs().sum(1)[0] for a, g in zip(output.attentions, grads, strict=True)])
+    computed = saliency(model, tokens[0], SoftPrompt(vectors), 4, head_reduction="sum_of_abs")
+    strictly_lower = torch.ones_like(expected).tril(-1)
+    assert expected.max() > 1e-3
+    torch.testing.assert_close(computed, expected.detach() * strictly_lower, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["OPT", "GPTNeo"])
+def test_a_bridge_of_observed_patterns_passes_every_check(family: str, tokenizer, tmp_path: Path) -> None:
+    """Edits of patterns, their gradients, padding and caches."""
+    observed(family, tokenizer, tmp_path)
+    check = check_model(load_model(str(tmp_path), backend="bridge", device="cpu"))
+    assert check.passed, str(check)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_bridge_of_ones_own_is_sent_to_load_model(bridge: Callable, tokenizer, tmp_path: Path) -> None:
+    hf_model = observed("GPTJ", tokenizer, tmp_path).requires_grad_(False)
+    hf_model.set_attn_implementation("eager")
+    model = bridge(hf_model)
+    with pytest.raises(
+        DPCInterpError, match=r"no gradient .* layer 0, .*; load it with load_model\(folder, "
+    ) as caught:
+        saliency(model, TOKENS[0], SoftPrompt(torch.randn(3, 16)), 4)
+    assert len(str(caught.value)) < 240
+    use_pattern_hooks(model)
+    assert saliency(model, TOKENS[0], SoftPrompt(torch.randn(3, 16)), 4).abs().max() > 0
+
+
+def test_advice_about_patterns(model: HookedModel, hugging_face: Callable, bridge: Callable) -> None:
+    assert "check the hooks" in suggest_pattern_fix(model)
+    assert "another family" in suggest_pattern_fix(bridge(hugging_face("llama")))

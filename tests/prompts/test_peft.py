@@ -5,13 +5,24 @@ PEFT pads between prompt and question, this package before the prompt; so PEFT a
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, PeftModel, PromptTuningConfig, TaskType, get_peft_model
+from peft import (
+    AutoPeftModelForCausalLM,
+    CPTConfig,
+    MultitaskPromptTuningConfig,
+    PeftConfig,
+    PeftModel,
+    PromptEncoderConfig,
+    PromptTuningConfig,
+    TaskType,
+    get_peft_model,
+)
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -21,7 +32,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from dpc_interp import Problem, SoftPrompt, generate, load_model, load_problems, load_prompt, prompted
+from dpc_interp import DPCInterpError, Problem, SoftPrompt, generate, load_model, load_problems, load_prompt, prompted
 from dpc_interp.models.encoding import encode_question
 from dpc_interp.models.hooked import HookedModel
 
@@ -187,3 +198,67 @@ def test_the_legacy_file_of_peft(pair: Pair, tmp_path: Path) -> None:
     pair.in_peft(pair.trained).save_pretrained(tmp_path, safe_serialization=False)
     assert {file.name for file in tmp_path.glob("adapter_model.*")} == {"adapter_model.bin"}
     assert torch.equal(load_prompt(tmp_path).vectors, load_prompt(pair.trained).vectors)
+
+
+OF_PEFT: dict[str, PeftConfig] = {
+    "prompt tuning": PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=N_VIRTUAL),
+    "P-tuning, MLP": PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=N_VIRTUAL, encoder_hidden_size=8),
+    "P-tuning, LSTM": PromptEncoderConfig(
+        task_type="CAUSAL_LM",
+        num_virtual_tokens=N_VIRTUAL,
+        encoder_hidden_size=8,
+        encoder_reparameterization_type="LSTM",
+    ),
+    "CPT": CPTConfig(task_type="CAUSAL_LM", cpt_token_ids=[5, 6, 7, 8], cpt_tokens_type_mask=[1, 2, 3, 4]),
+    "multitask": MultitaskPromptTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=N_VIRTUAL, num_tasks=3, num_ranks=2
+    ),
+    "one task": MultitaskPromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=N_VIRTUAL, num_tasks=1),
+}
+
+
+def write_in_peft(pair: Pair, kind: str, folder: Path) -> None:
+    """Make an adapter in PEFT, every weight of its encoder random, and save it with PEFT."""
+    theirs = get_peft_model(pair.hf_model(), deepcopy(OF_PEFT[kind]))
+    with torch.no_grad():
+        for weight in theirs.prompt_encoder.parameters():
+            weight.add_(torch.randn_like(weight))
+    theirs.save_pretrained(folder)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", OF_PEFT)
+def test_every_kind_of_prompt_that_peft_writes_gives_its_logits(pair: Pair, kind: str, tmp_path: Path) -> None:
+    write_in_peft(pair, kind, tmp_path)
+    theirs = pair.in_peft(tmp_path)
+    tokens = torch.tensor([[5, 6, 7, 8, 9]])
+    tasks: dict[str, list[int | None]] = {"multitask": [0, 1, 2], "one task": [None, 0]}
+    read = []
+    for task in tasks.get(kind, [None]):
+        prompt = load_prompt(tmp_path, pair.model, task=task)
+        options = {} if kind not in tasks else {"task_ids": torch.tensor([task or 0])}
+        # PEFT multiplies the vectors of a task in place, also those that it keeps: a fresh model for each pass
+        expected = (pair.in_peft(tmp_path) if options else theirs)(input_ids=tokens, **options).logits
+        with prompted(pair.model, prompt) as forward:
+            torch.testing.assert_close(forward(tokens), expected, rtol=1e-4, atol=1e-4)
+            read.append(forward(tokens))
+        bare = pair.model(tokens)
+        assert (read[-1][:, N_VIRTUAL:] - bare).abs().max() > 0.01  # the prompt does something
+    if kind == "multitask":
+        assert (read[0] - read[1]).abs().max() > 0.01
+        assert (read[1] - read[2]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("task", [None, -1, 3, 17])
+def test_a_multitask_adapter_needs_one_of_its_tasks(pair: Pair, tmp_path: Path, task: int | None) -> None:
+    write_in_peft(pair, "multitask", tmp_path)
+    given = "needs one of them" if task is None else f"has no task {task}"
+    with pytest.raises(DPCInterpError, match=f"a prompt for each of 3 tasks and {given}; give task=0 to task=2$"):
+        load_prompt(tmp_path, task=task)
+
+
+@pytest.mark.parametrize("kind", ["prompt tuning", "CPT"])
+def test_an_adapter_without_tasks_refuses_a_task(pair: Pair, kind: str, tmp_path: Path) -> None:
+    write_in_peft(pair, kind, tmp_path)
+    with pytest.raises(DPCInterpError, match="adapter, which has no tasks; leave out task="):
+        load_prompt(tmp_path, task=0)
