@@ -28,12 +28,14 @@ from dpc_interp.evaluation.grid import ProblemSample
 from dpc_interp.evaluation.sweeps import corruption_variants, option_sensitivity, single_tokens
 from dpc_interp.execution.memory_plan import MemoryPlan, plan_memory
 from dpc_interp.execution.run_config import RunConfig
+from dpc_interp.generation.external_texts import load_transcripts, read_transcripts
 from dpc_interp.generation.generate import generate
 from dpc_interp.generation.transcript import Transcript
 from dpc_interp.interventions.act import Act, attention_calibration, choose_heads, head_gains
 from dpc_interp.interventions.corrupted import corrupted
 from dpc_interp.interventions.knockout import KnockoutPlan, edge_mask, knocked_out, plan_knockout
 from dpc_interp.interventions.plan import CorruptionPlan, plan_corruption, plan_random
+from dpc_interp.models.encoding import QuestionFormat
 from dpc_interp.models.loading import load_model
 from dpc_interp.parity.check import ModelCheck, check_model
 from dpc_interp.prompts.embed_hooks import prompted
@@ -56,6 +58,7 @@ __all__ = [
     "Options",
     "Problem",
     "ProblemSample",
+    "QuestionFormat",
     "Results",
     "RunConfig",
     "SaliencyMap",
@@ -86,6 +89,7 @@ __all__ = [
     "load_model",
     "load_problems",
     "load_prompt",
+    "load_transcripts",
     "option_sensitivity",
     "plan_corruption",
     "plan_knockout",
@@ -94,6 +98,7 @@ __all__ = [
     "plots",
     "prompted",
     "rank_correlation",
+    "read_transcripts",
     "saliency",
     "saliency_map",
     "saliency_sanity",

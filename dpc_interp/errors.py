@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import wraps
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 Params = ParamSpec("Params")
 Return = TypeVar("Return")
+INSIDE = (str(Path(__file__).parent), contextlib.__file__)
+"""Where the frames of a call of this package are, those of context managers used as decorators among them."""
 MAX_LISTED = 200
 """Characters of a list of known names, at most; a longer one does not fit a one-line message."""
 
@@ -40,13 +45,22 @@ class NonFiniteError(DPCInterpError):
     """NaN or infinity where a number is needed."""
 
 
-def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
+def warn_renamed(old: str, new: str) -> None:
     """Warn that `old` works for one more release and is now called `new`."""
-    warnings.warn(
-        f"{old} is deprecated and will be removed in the next release; use {new}",
-        DeprecationWarning,
-        stacklevel=stacklevel,
-    )
+    warn_user(f"{old} is deprecated and will be removed in the next release; use {new}", DeprecationWarning)
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line outside the package that led here, through however many decorators and calls.
+
+    Args:
+        message: one line that says what to do.
+        category: class of the warning.
+    """
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(INSIDE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 def renamed_keywords(renamed: Mapping[str, str]) -> Callable[[Callable[Params, Return]], Callable[Params, Return]]:

@@ -328,8 +328,8 @@ def written(tokenizer: PreTrainedTokenizerBase) -> Callable[..., Transcript]:
 
     def write(text: str, *, gold: str = "17", name: str = "story-0", stopped: bool = True) -> Transcript:
         problem = Problem("story", "Tom has 9 apples. How many apples does Tom have now?", text, gold, 2, name)
-        question = [tokenizer.bos_token_id, *tokenizer(problem.question + "\n").input_ids]
-        ids = tokenizer(text).input_ids + [tokenizer.eos_token_id] * stopped
+        question = [tokenizer.bos_token_id, *tokenizer(problem.question + "\n", add_special_tokens=False).input_ids]
+        ids = tokenizer(text, add_special_tokens=False).input_ids + [tokenizer.eos_token_id] * stopped
         answer = extract_answer(text)
         correct = is_correct(answer, gold)
         return Transcript(problem, torch.tensor(question), torch.tensor(ids, dtype=torch.long), text, answer, correct)

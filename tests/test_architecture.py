@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "errors",
     "hub",
-    "device",
+    "host",
     "stats",
     "tasks",
     "models",

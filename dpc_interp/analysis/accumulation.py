@@ -32,7 +32,8 @@ def accumulation_peaks(
         sink.
 
     Raises:
-        DPCInterpError: a layer that the model does not have, or no virtual token besides the sink.
+        DPCInterpError: no rows, as without a soft prompt; a layer that the model does not have, or no virtual token
+            besides the sink.
 
     Example:
         >>> import pandas as pd
@@ -41,6 +42,8 @@ def accumulation_peaks(
         >>> dpc.accumulation_peaks(frame)["peak_token"].tolist()
         [2]
     """
+    if accumulation.empty:
+        raise DPCInterpError("accumulation needs a soft prompt, and these transcripts were analysed without one")
     n_layers = int(accumulation["layer"].max()) + 1
     layers = check_layers(layers or shallow_layers(n_layers), n_layers)
     shallow = accumulation[accumulation["layer"].isin(layers)]

@@ -13,17 +13,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dpc_interp.analysis.accumulation import accumulation_frame
-from dpc_interp.analysis.flow import PositionGroups
+from dpc_interp.analysis.flow import PositionGroups, instances_frame, tokens_frame
 from dpc_interp.analysis.options import HeadReduction, Options, Target
 from dpc_interp.analysis.saliency import saliency, saliency_pass
 from dpc_interp.analysis.schema import conform, in_order_of
 from dpc_interp.analysis.segments import Segments, segment
-from dpc_interp.analysis.token_frames import instances_frame, tokens_frame
 from dpc_interp.errors import DPCInterpError, UnknownNameError, renamed_keywords
 from dpc_interp.execution.backoff import batches_with_backoff
 from dpc_interp.execution.batch_splits import by_length, cheapest_batch_ends
 from dpc_interp.execution.memory_plan import MAX_BATCH_SIZE, MemoryPlan, plan_memory
 from dpc_interp.generation.transcript import Transcript, gold_transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length, tokenizer_of
 from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
@@ -53,8 +53,8 @@ class Analysis:
 
     Attributes:
         flow: mean flow between segments and steps.
-        accumulation: mean flow from each virtual token.
-        tokens: flow from the prompt into each rationale token.
+        accumulation: mean flow from each virtual token; no rows without a soft prompt.
+        tokens: flow from the prompt into each rationale token; no rows without a soft prompt.
         instances: one row per transcript.
         options: the options that the frames were computed with.
     """
@@ -63,7 +63,7 @@ class Analysis:
     accumulation: pd.DataFrame
     tokens: pd.DataFrame
     instances: pd.DataFrame
-    options: dict[str, str | int | bool]
+    options: Mapping[str, str | int | bool | None]
 
     @property
     def frames(self) -> Mapping[str, pd.DataFrame]:
@@ -73,19 +73,21 @@ class Analysis:
     @property
     def n_layers(self) -> int:
         """Layers of the analysed model."""
-        return int(self.accumulation["layer"].max()) + 1
+        frame = self.flow if self.accumulation.empty else self.accumulation
+        return int(frame["layer"].max()) + 1
 
     @property
     def n_virtual(self) -> int:
-        """Virtual tokens of the analysed prompt."""
-        return int(self.accumulation["virtual_token"].max()) + 1
+        """Virtual tokens of the analysed prompt; 0 without one."""
+        return 0 if self.accumulation.empty else int(self.accumulation["virtual_token"].max()) + 1
 
 
 @renamed_keywords({"checkpoint": "gradient_checkpointing"})
+@torch_defaults()
 def saliency_map(
     model: HookedModel,
     run: Transcript,
-    prompt: SoftPrompt,
+    prompt: SoftPrompt | None,
     *,
     head_reduction: HeadReduction = Options.head_reduction,
     gradient_checkpointing: bool = False,
@@ -107,7 +109,8 @@ def saliency_map(
         (0, 20)
     """
     tokenizer = tokenizer_of(model)
-    segments = segment(run, tokenizer, prompt.n_virtual)
+    n_virtual = 0 if prompt is None else prompt.n_virtual
+    segments = segment(run, tokenizer, n_virtual)
     _check_rationales([run], [segments])
     values = saliency(
         model,
@@ -117,15 +120,16 @@ def saliency_map(
         head_reduction=head_reduction,
         gradient_checkpointing=gradient_checkpointing,
     )
-    strings = [f"<P{j}>" for j in range(prompt.n_virtual)] + [str(tokenizer.decode([i])) for i in run.tokens.tolist()]
+    strings = [f"<P{j}>" for j in range(n_virtual)] + [str(tokenizer.decode([i])) for i in run.tokens.tolist()]
     return SaliencyMap(values.cpu(), segments, strings)
 
 
 @renamed_keywords({"checkpoint": "gradient_checkpointing"})
+@torch_defaults()
 def analyse(
     model: HookedModel,
     runs: Sequence[Transcript],
-    prompt: SoftPrompt,
+    prompt: SoftPrompt | None,
     *,
     target: Target = Options.target,
     head_reduction: HeadReduction = Options.head_reduction,
@@ -139,7 +143,7 @@ def analyse(
         model: a `HookedTransformer` or `TransformerBridge`.
         runs: transcripts generated with `prompt`; each must have a rationale (`drop_empty_rationales` drops the
             others).
-        prompt: the soft prompt.
+        prompt: the soft prompt; None: plain text, whose frames `accumulation` and `tokens` have no rows.
         target: take the loss on the model's own tokens (`generated`; needs no label) or on the written rationale
             (`gold`).
         head_reduction: see `saliency`.
@@ -183,7 +187,8 @@ def analyse(
         name: conform(in_order_of(pd.concat([part[name] for part in parts], ignore_index=True), ids), name)
         for name in FRAME_NAMES
     }
-    return Analysis(**frames, options={"target": target, "head_reduction": head_reduction, "prompt": prompt.name})
+    options = {"target": target, "head_reduction": head_reduction, "prompt": None if prompt is None else prompt.name}
+    return Analysis(**frames, options=options)
 
 
 def drop_empty_rationales(model: HookedModel, runs: Sequence[Transcript]) -> list[Transcript]:
@@ -197,16 +202,18 @@ def drop_empty_rationales(model: HookedModel, runs: Sequence[Transcript]) -> lis
 
 
 def _segment_runs(
-    model: HookedModel, runs: Sequence[Transcript], prompt: SoftPrompt, target: Target
+    model: HookedModel, runs: Sequence[Transcript], prompt: SoftPrompt | None, target: Target
 ) -> tuple[list[Transcript], list[Segments]]:
     """The transcripts that are read under `target`, with their segments; raise for what cannot be analysed."""
     if not runs:
         raise DPCInterpError("there are no runs to analyse; generate some first")
     check_distinct([run.problem for run in runs])
-    check_prompt(model, prompt.vectors)
+    if prompt is not None:
+        check_prompt(model, prompt.vectors)
     if target == "gold":
         runs = [gold_transcript(model, run) for run in runs]
-    segments = [segment(run, tokenizer_of(model), prompt.n_virtual) for run in runs]
+    n_virtual = 0 if prompt is None else prompt.n_virtual
+    segments = [segment(run, tokenizer_of(model), n_virtual) for run in runs]
     _check_rationales(runs, segments)
     check_length(model, max(s.length for s in segments))
     return list(runs), segments
@@ -224,7 +231,7 @@ def _analyse_in_batches(
     model: HookedModel,
     runs: list[Transcript],
     segments: list[Segments],
-    prompt: SoftPrompt,
+    prompt: SoftPrompt | None,
     head_reduction: HeadReduction,
     plan: MemoryPlan,
     progress: bool,
@@ -232,7 +239,8 @@ def _analyse_in_batches(
     lengths = [s.length for s in segments]
     order = by_length(lengths)
     prompt_cache = None
-    if len(runs) > 1 and not plan.gradient_checkpointing and can_share_prompt_cache(model, max(lengths)):
+    share_prompt = len(runs) > 1 and not plan.gradient_checkpointing and can_share_prompt_cache(model, max(lengths))
+    if share_prompt and prompt is not None:
         with torch.no_grad():
             prompt_cache = prefill_prompt(model, prompt.vectors, 1)
 
@@ -263,19 +271,18 @@ def _analyse_batch(
     model: HookedModel,
     runs: list[Transcript],
     segments: list[Segments],
-    prompt: SoftPrompt,
+    prompt: SoftPrompt | None,
     head_reduction: HeadReduction,
     gradient_checkpointing: bool,
     prompt_cache: CachedDecoding | None,
 ) -> Mapping[str, pd.DataFrame]:
     width = max(s.length for s in segments)
-    device = prompt.vectors.device if model.cfg.device is None else torch.device(model.cfg.device)
-    groups = PositionGroups.from_segments(segments, width, device)
+    groups = PositionGroups.from_segments(segments, width, torch.device(model.cfg.device or "cpu"))
     result = saliency_pass(
         model,
         [run.tokens for run in runs],
         [len(run.question_tokens) for run in runs],
-        prompt.vectors,
+        None if prompt is None else prompt.vectors,
         groups.reduce,
         head_reduction=head_reduction,
         gradient_checkpointing=gradient_checkpointing,

@@ -31,6 +31,7 @@ from dpc_interp.analysis.options import Options
 from dpc_interp.analysis.schema import conform
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.generation.transcript import Transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.stats.bootstrap import mean_interval
@@ -41,6 +42,7 @@ TEXT = "Think step by step.\nShow the steps.\nExplain the answer.\n"
 CONDITIONS = ("trained", "untrained", "random", "text", "trained after text")
 
 
+@torch_defaults()
 def sink_controls(
     model: HookedModel,
     runs: Sequence[Transcript],
@@ -86,6 +88,7 @@ def sink_controls(
     return conform(joined, "sink_controls")
 
 
+@torch_defaults()
 def control_prompts(
     model: HookedModel,
     prompt: SoftPrompt,
@@ -102,7 +105,7 @@ def control_prompts(
     seed = int(prompt.recipe.get("seed", 0)) if seed is None else seed
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(model.cfg.d_vocab, (prompt.n_virtual,), generator=generator)  # as `tune_prompt` draws them
-    directions = torch.randn(trained.shape, generator=generator)
+    directions = torch.randn(trained.shape, generator=generator, dtype=torch.float32)
     text_tokens = _text_tokens(model, text)
     repeated = text_tokens.repeat(-(-prompt.n_virtual // len(text_tokens)))[: prompt.n_virtual]
     vectors = {

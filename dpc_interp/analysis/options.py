@@ -7,12 +7,16 @@ run, on which results never depend, is `RunConfig` (`execution/run_config.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 from dpc_interp.analysis.schema import TRIGGER_STATISTICS
 from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.generation.decoding import MAX_NEW_TOKENS
+from dpc_interp.generation.stopping import STOP_STRINGS, check_max_new_tokens, check_stop_strings
+from dpc_interp.generation.text_options import TextOptions, name_of
+from dpc_interp.models.encoding import QuestionFormat, as_question_format
+from dpc_interp.tasks.answers import Extraction, check_extraction
+from dpc_interp.tasks.problem import Template
 
 Target = Literal["generated", "gold"]
 """Tokens that the loss is taken on: those the model generated, or the problem's written rationale."""
@@ -50,7 +54,11 @@ class Options:
         knock_out: corrupt by attention knock-out instead of changing vectors, at the `shallow` layers, the `deep` ones
             or `everywhere`; see `KnockoutPlan`.
         seed: seed of the random placebo, of noise and of the bootstrap.
-        max_new_tokens: decoding stops there at the latest.
+        max_new_tokens: decoding stops there at the latest; None: a length by task, see `generate`.
+        template: how a question becomes the text that the model reads, see `generate`; None: that of the prompt.
+        prepend_bos: whether BOS comes first; None: that of the prompt, else the tokenizer's own rule.
+        stop_strings: a text ends before the first of them.
+        extraction: how answers are read, see `extract_answer`; None: that of the problems.
 
     Example:
         >>> import dpc_interp as dpc
@@ -74,7 +82,11 @@ class Options:
     gamma: float = 10
     knock_out: KnockOut = "nowhere"
     seed: int = 0
-    max_new_tokens: int = MAX_NEW_TOKENS
+    max_new_tokens: int | None = None
+    template: QuestionFormat | Template | None = None
+    prepend_bos: bool | None = None
+    stop_strings: Sequence[str] = STOP_STRINGS
+    extraction: Extraction | None = None
 
     def __post_init__(self) -> None:
         for name in ("deep", "shallow"):
@@ -92,8 +104,30 @@ class Options:
                 raise UnknownNameError(name, value, known)
         check_corruption(self.mask, self.gamma, self.replace)
         self._check_token()
-        if self.max_new_tokens < 1:
-            raise DPCInterpError(f"max_new_tokens is {self.max_new_tokens}; give at least 1")
+        check_max_new_tokens(self.max_new_tokens)
+        self._check_text()
+
+    def _check_text(self) -> None:
+        check_stop_strings(self.stop_strings)
+        object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
+        as_question_format(self.template, self.prepend_bos)
+        if self.extraction is not None:
+            check_extraction(self.extraction)
+
+    @property
+    def text(self) -> TextOptions:
+        """The options on which generated texts and their answers depend."""
+        given = as_question_format(self.template, self.prepend_bos)
+        return TextOptions(self.max_new_tokens, given, tuple(self.stop_strings), self.extraction)
+
+    def record(self) -> dict[str, Any]:
+        """Each option as JSON can hold it; a function by its name and a hash of its code."""
+        record = asdict(self)
+        if isinstance(self.template, QuestionFormat):
+            record["template"] = asdict(self.template) | {"template": name_of(self.template.template)}
+        else:
+            record["template"] = name_of(self.template)
+        return record | {"extraction": name_of(self.extraction)}
 
     def _check_token(self) -> None:
         if isinstance(self.token, str) and self.token not in ("peak", "random"):

@@ -11,44 +11,44 @@ dtype of the model.
    all rows and is left out of the graph.
 2. `forward_loss`: one forward pass under a `PatternRecorder`, which asks autograd for the gradient of every pattern.
    Logits are computed only at the positions in L.
-3. `backward_reduce`: one backward pass from L to the first pattern. Each layer's gradient is multiplied by its pattern,
-   reduced over heads, handed to the caller's reduction and freed.
+3. `backward_reduce`: one backward pass from L to the first pattern, in which the recorder reduces each layer. In a
+   float16 model it starts from L times a power of two, which the saliency is divided by in float32 (`nonfinite.py`).
 
 `saliency_pass` runs the three; `saliency` returns the full map of one sequence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, get_args
+from typing import Generic, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
-from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.analysis.options import HeadReduction, Options
+from dpc_interp.analysis.pattern_recorder import PatternRecorder, Reduced
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError, renamed_keywords
+from dpc_interp.host.torch_state import need_weights_with_gradients, torch_defaults
 from dpc_interp.models.encoding import loss_mask
 from dpc_interp.models.gradient_checkpointing import checkpointed
-from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, check_length
-from dpc_interp.models.nonfinite import non_finite_error, suggested_fix
+from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length
+from dpc_interp.models.nonfinite import loss_scales, non_finite_error, suggested_fix
 from dpc_interp.prompts.embed_hooks import forward_with_placeholders, write_prompt
 from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 
-Reduced = TypeVar("Reduced")
-
 
 @renamed_keywords({"checkpoint": "gradient_checkpointing"})
+@torch_defaults()
 def saliency(
     model: HookedModel,
     tokens: Int[Tensor, " n_tokens"],
-    prompt: SoftPrompt | Float[Tensor, "n_virtual d_model"],
+    prompt: SoftPrompt | Float[Tensor, "n_virtual d_model"] | None,
     n_question: int,
     *,
     head_reduction: HeadReduction = Options.head_reduction,
@@ -59,7 +59,7 @@ def saliency(
     Args:
         model: a `HookedTransformer` or `TransformerBridge`.
         tokens: ids of the question (with BOS first, where the model has one) and the rationale.
-        prompt: the soft prompt in front, or its vectors.
+        prompt: the soft prompt in front, or its vectors; None: plain text.
         n_question: number of `tokens` that are the question; the loss is the mean NLL of the others.
         head_reduction: how heads are reduced to one value.
         gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
@@ -70,7 +70,8 @@ def saliency(
     Raises:
         ShapeError, NonFiniteError: the prompt does not fit, or the saliency is not finite.
         ContextLengthError: the sequence is longer than the context.
-        DPCInterpError: nothing follows the question, or a pattern hook is not on the loss path.
+        DPCInterpError: nothing follows the question, a pattern hook is not on the loss path, or the weights were
+            created within `torch.inference_mode()`.
 
     Example:
         >>> import torch
@@ -128,11 +129,12 @@ class PassInputs:
     prompt_cache: CachedDecoding | None
 
 
+@torch_defaults(gradients=True)
 def saliency_pass(
     model: HookedModel,
     sequences: list[Int[Tensor, " _"]],
     n_question: list[int],
-    vectors: Float[Tensor, "n_virtual d_model"],
+    vectors: Float[Tensor, "n_virtual d_model"] | None,
     reduce: Callable[[Float[Tensor, "batch dest src"]], Reduced],
     *,
     head_reduction: HeadReduction = Options.head_reduction,
@@ -149,7 +151,7 @@ def saliency_pass(
         model: see `saliency`.
         sequences: ids of question and rationale, one sequence per row.
         n_question: number of question tokens of each row.
-        vectors: vectors of the soft prompt.
+        vectors: vectors of the soft prompt; None: no prompt.
         reduce: called once a layer with I [batch, destination, source], float32 with a zero diagonal.
         head_reduction: see `saliency`.
         targets: tokens whose NLL is the loss, as long as `sequences`; None: the sequences themselves.
@@ -164,14 +166,16 @@ def saliency_pass(
     """
     if head_reduction not in get_args(HeadReduction):
         raise UnknownNameError("head_reduction", head_reduction, get_args(HeadReduction))
-    check_prompt(model, vectors)
-    n_virtual, width = vectors.shape[0], max(len(s) for s in sequences)
+    need_weights_with_gradients(model)
+    if vectors is not None:
+        check_prompt(model, vectors)
+    n_virtual, width = 0 if vectors is None else vectors.shape[0], max(len(s) for s in sequences)
     check_length(model, n_virtual + width)
     # for a single row, prefilling the prompt costs more than it saves
     share_prompt = prompt_cache is not None or len(sequences) > 1
     share_prompt = share_prompt and not (prompt_rows or gradient_checkpointing)
     share_prompt = share_prompt and can_share_prompt_cache(model, n_virtual + width)
-    if not share_prompt:
+    if vectors is None or not share_prompt:
         prompt_cache = None
     elif prompt_cache is None:
         with torch.no_grad():
@@ -180,12 +184,11 @@ def saliency_pass(
     first_destination = 0 if prompt_rows or share_prompt else n_virtual
     recorder = PatternRecorder(lambda flow: reduce(flow[:, first_destination:]), head_reduction, inputs.tokens.device)
     with (
-        torch.enable_grad(),
-        model.hooks(fwd_hooks=recorder.hooks(inputs)),
+        model.hooks(fwd_hooks=recorder.hooks(inputs.loss_mask)),
         checkpointed(model) if gradient_checkpointing else nullcontext(),
     ):
         loss, nll = forward_loss(model, inputs, vectors)
-        layers = backward_reduce(model, loss, recorder)
+        layers = backward_reduce(model, loss, recorder, loss_scales(model))
     return SaliencyPass(layers, torch.nn.functional.pad(nll, (n_virtual, 0)))
 
 
@@ -206,7 +209,7 @@ def prepare_inputs(
 
 
 def forward_loss(
-    model: HookedModel, inputs: PassInputs, vectors: Float[Tensor, "n_virtual d_model"]
+    model: HookedModel, inputs: PassInputs, vectors: Float[Tensor, "n_virtual d_model"] | None
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch pos"]]:
     """The loss and the NLL of each token, 0 outside the loss. The recorder's hooks must be on the model.
 
@@ -215,6 +218,8 @@ def forward_loss(
     """
 
     def forward_in_rows() -> Float[Tensor, "row logit_pos d_vocab"]:
+        if vectors is None:
+            return forward_with_placeholders(model, inputs.tokens, 0)
         with model.hooks(fwd_hooks=[("hook_embed", write_prompt(vectors.detach()))]):
             return forward_with_placeholders(model, inputs.tokens, vectors.shape[0])
 
@@ -225,19 +230,30 @@ def forward_loss(
     loss = (nll / mask.sum(1, keepdim=True).expand_as(mask)[mask]).sum()
     if not torch.isfinite(loss):
         raise non_finite_error(model, forward_in_rows)
-    return loss, torch.zeros(mask.shape, device=nll.device).masked_scatter_(mask, nll.detach())
+    return loss, nll.new_zeros(mask.shape).masked_scatter_(mask, nll.detach())
 
 
-def backward_reduce(model: HookedModel, loss: Float[Tensor, ""], recorder: PatternRecorder[Reduced]) -> list[Reduced]:
+def backward_reduce(
+    model: HookedModel, loss: Float[Tensor, ""], recorder: PatternRecorder[Reduced], scales: Sequence[float]
+) -> list[Reduced]:
     """Run the backward pass and return the reduced saliency of each layer.
+
+    Args:
+        model: the model whose loss it is.
+        loss: of `forward_loss`.
+        recorder: whose hooks were on the model.
+        scales: factors of the loss, tried in turn until the saliency is finite.
 
     Raises:
         DPCInterpError: a pattern is not on the loss path.
         NonFiniteError: the saliency is not finite.
     """
-    if loss.requires_grad:  # otherwise no pattern is on the loss path
+    for scale in scales if loss.requires_grad else ():  # otherwise no pattern is on the loss path
+        recorder.loss_scale = scale
         # only as far as the first pattern, and no gradient into the caller's weights
-        torch.autograd.grad(loss, recorder.graph_root)
+        torch.autograd.grad(loss, recorder.graph_root, torch.full_like(loss, scale), retain_graph=scale != scales[-1])
+        if all(recorder.is_finite.values()):
+            break
     missing = sorted(set(range(model.cfg.n_layers)) - set(recorder.reduced))
     if missing:
         raise DPCInterpError(
@@ -248,93 +264,3 @@ def backward_reduce(model: HookedModel, loss: Float[Tensor, ""], recorder: Patte
     if deepest is not None:  # gradients run from the deepest layer to the first
         raise NonFiniteError(f"the saliency is not finite from layer {deepest} down; {suggested_fix(model)}")
     return [recorder.reduced[layer] for layer in range(model.cfg.n_layers)]
-
-
-class PatternRecorder(Generic[Reduced]):
-    """Reduces the saliency of each layer as soon as the backward pass has its gradient.
-
-    Attributes:
-        reduced: by layer, what `reduce` returned.
-        is_finite: by layer, whether the saliency is finite (a tensor, so that a GPU is not waited for).
-        graph_root: the scalar that the backward pass ends at; it makes the graph begin at the first pattern.
-    """
-
-    def __init__(
-        self,
-        reduce: Callable[[Float[Tensor, "batch dest src"]], Reduced],
-        head_reduction: HeadReduction,
-        device: torch.device,
-    ):
-        self.reduced: dict[int, Reduced] = {}
-        self.is_finite: dict[int, Tensor] = {}
-        self.graph_root = torch.zeros((), device=device, requires_grad=True)
-        self._reduce, self._head_reduction = reduce, head_reduction
-        self._first_layer: int | None = None
-
-    def hooks(self, inputs: PassInputs) -> list[Hook]:
-        """Forward hooks that record every pattern and keep the positions that predict a token in the loss."""
-        width, predicts = inputs.tokens.shape[1], inputs.loss_mask[:, 1:]
-
-        def keep_predicted_positions(
-            resid: Float[Tensor, "batch pos d_model"], hook: HookPoint
-        ) -> Float[Tensor, "1 counted d_model"]:
-            return resid[:, -width:-1][predicts][None]  # avoid [batch, pos, d_vocab] logits outside the loss
-
-        def is_pattern(name: str) -> bool:
-            return name.endswith("attn.hook_pattern")
-
-        return [(is_pattern, self._record_pattern), ("unembed.hook_in", keep_predicted_positions)]
-
-    def _record_pattern(self, pattern: Float[Tensor, "batch head dest src"], hook: HookPoint) -> Tensor | None:
-        layer = hook.layer()
-        if not pattern.requires_grad:  # true of the first layer; elsewhere the pattern is not on the loss path
-            self._first_layer = layer if self._first_layer is None else self._first_layer
-            if layer != self._first_layer:
-                return None
-
-        def on_pattern_grad(pattern: Tensor, grad: Tensor) -> None:
-            flow = _reduce_heads(pattern, grad, self._head_reduction)
-            self.is_finite[layer] = torch.isfinite(flow.sum())
-            self.reduced[layer] = self._reduce(flow)
-
-        return _PatternGradient.apply(pattern, self.graph_root, on_pattern_grad)
-
-
-class _PatternGradient(torch.autograd.Function):
-    """Identity whose backward pass calls `on_grad(pattern, grad)`.
-
-    The pattern is saved as autograd saves any tensor, so that under gradient checkpointing it is the recomputed one.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, pattern: Tensor, graph_root: Tensor, on_grad: Callable[[Tensor, Tensor], None]) -> Tensor:
-        ctx.save_for_backward(pattern)
-        ctx.on_grad = on_grad
-        return pattern.view_as(pattern)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None]:
-        (pattern,) = ctx.saved_tensors
-        ctx.on_grad(pattern, grads[0])
-        return grads[0] if ctx.needs_input_grad[0] else None, grads[0].new_zeros(()), None
-
-
-def _reduce_heads(
-    pattern: Float[Tensor, "batch head dest src"],
-    grad: Float[Tensor, "batch head dest src"],
-    reduction: HeadReduction,
-) -> Float[Tensor, "batch dest src"]:
-    """Head by head, so that no other tensor of the size of a pattern is allocated."""
-    flow = torch.zeros_like(pattern[:, 0], dtype=torch.float32)
-    for head in range(pattern.shape[1]):
-        weight, slope = pattern[:, head].float(), grad[:, head].float()
-        if reduction == "abs_of_sum":
-            flow.addcmul_(weight, slope)
-        else:
-            flow += (weight * slope).abs_()
-    if reduction == "abs_of_sum":
-        flow.abs_()
-    elif reduction == "mean_of_abs":
-        flow /= pattern.shape[1]
-    flow.diagonal(offset=flow.shape[2] - flow.shape[1], dim1=1, dim2=2).zero_()
-    return flow

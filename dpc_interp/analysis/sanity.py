@@ -34,6 +34,7 @@ from dpc_interp.analysis.segments import Segments, segment
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.execution.batch_splits import by_length
 from dpc_interp.generation.transcript import Transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel, tokenizer_of
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 from dpc_interp.tasks.problem import check_distinct
@@ -46,10 +47,11 @@ Ranks = dict[str, dict[str, Array]]
 """By instance and source, the ranks [layer, edge] of I_l."""
 
 
+@torch_defaults()
 def saliency_sanity(
     model: HookedModel,
     runs: Sequence[Transcript],
-    prompt: SoftPrompt,
+    prompt: SoftPrompt | None,
     *,
     head_reduction: HeadReduction = Options.head_reduction,
     seed: int = Options.seed,
@@ -61,7 +63,7 @@ def saliency_sanity(
     Args:
         model: a `HookedTransformer` or `TransformerBridge`; it is copied, not changed.
         runs: transcripts generated with `prompt`, each with a rationale.
-        prompt: the soft prompt.
+        prompt: the soft prompt; None: plain text, which has no edges from a prompt.
         head_reduction: see `saliency`.
         seed: seed of the shuffles.
         batch_size: sequences in one pass.
@@ -74,7 +76,7 @@ def saliency_sanity(
         DPCInterpError: no runs, or one without a rationale.
     """
     check_distinct([run.problem for run in runs])
-    segments = [segment(run, tokenizer_of(model), prompt.n_virtual) for run in runs]
+    segments = [segment(run, tokenizer_of(model), 0 if prompt is None else prompt.n_virtual) for run in runs]
     if not runs or not all(s.steps for s in segments):
         raise DPCInterpError(
             "saliency_sanity needs runs with a rationale; keep only dpc.drop_empty_rationales(model, runs)"
@@ -85,7 +87,7 @@ def saliency_sanity(
 
         def compare(other: HookedModel, test: SanityTest, n_randomised: int, targets: list[Tensor] | None) -> None:
             ranks = _rank_edges(other, runs, segments, prompt, head_reduction, batch_size, targets)
-            for instance, source in product(ranks, get_args(SanitySource)):
+            for instance, source in product(ranks, get_args(SanitySource) if prompt else ("all",)):
                 values = _row_correlations(ranks[instance][source], true_ranks[instance][source])
                 rows.extend((instance, test, n_randomised, layer, source, value) for layer, value in enumerate(values))
             bar.update()
@@ -106,13 +108,14 @@ def _rank_edges(
     model: HookedModel,
     runs: Sequence[Transcript],
     segments: Sequence[Segments],
-    prompt: SoftPrompt,
+    prompt: SoftPrompt | None,
     head_reduction: HeadReduction,
     batch_size: int,
     targets: list[Tensor] | None,
 ) -> Ranks:
     """Rank I_l over the edges into each rationale."""
     ranks: Ranks = {}
+    n_virtual = 0 if prompt is None else prompt.n_virtual
     order = by_length([s.length for s in segments])
     for batch_start in range(0, len(order), batch_size):
         indices = order[batch_start : batch_start + batch_size]
@@ -120,7 +123,7 @@ def _rank_edges(
             model,
             [runs[i].tokens for i in indices],
             [len(runs[i].question_tokens) for i in indices],
-            prompt.vectors,
+            None if prompt is None else prompt.vectors,
             lambda flow: flow.cpu(),
             head_reduction=head_reduction,
             targets=None if targets is None else [targets[i] for i in indices],
@@ -130,10 +133,10 @@ def _rank_edges(
         for row, i in enumerate(indices):
             start, stop = segments[i].rationale
             # in float64, because newer versions of scipy give ranks in the dtype of the values
-            edges = flow[row, :, start - prompt.n_virtual : stop - prompt.n_virtual].double().numpy()
+            edges = flow[row, :, start - n_virtual : stop - n_virtual].double().numpy()
             causal = np.tri(stop - start, flow.shape[-1], start - 1, dtype=bool)
             ranks[runs[i].problem.id] = {
-                "prompt": rankdata(edges[:, :, : prompt.n_virtual].reshape(len(edges), -1), axis=1),
+                "prompt": rankdata(edges[:, :, :n_virtual].reshape(len(edges), (stop - start) * n_virtual), axis=1),
                 "all": rankdata(edges[:, causal], axis=1),
             }
     return ranks

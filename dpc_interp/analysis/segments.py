@@ -79,7 +79,7 @@ def segment(transcript: Transcript, tokenizer: PreTrainedTokenizerBase, n_virtua
         The segments; the rationale may be empty.
     """
     ids = transcript.generated_tokens.tolist()
-    stopped = bool(ids) and ids[-1] == tokenizer.eos_token_id
+    stopped = transcript.ends_with_stop or (bool(ids) and ids[-1] == tokenizer.eos_token_id)
     written = ids[:-1] if stopped else ids
     text = str(tokenizer.decode(written))
     rationale_text = text[: answer_start(text)]

@@ -77,7 +77,7 @@ def trigger_statistics(
         `TRIGGER_STATISTICS`.
 
     Raises:
-        DPCInterpError: a layer that the model does not have.
+        DPCInterpError: a layer that the model does not have, or an analysis without a soft prompt.
 
     Example:
         >>> import dpc_interp as dpc
@@ -87,6 +87,8 @@ def trigger_statistics(
         >>> stats["late_share"].between(0, 1).all()
         np.True_
     """
+    if not analysis.n_virtual:
+        raise DPCInterpError("trigger statistics need a soft prompt, and these transcripts were analysed without one")
     deep = check_layers(deep or deep_layers(analysis.n_layers), analysis.n_layers)
     shallow = check_layers(shallow or shallow_layers(analysis.n_layers), analysis.n_layers)
     by_token = (

@@ -19,7 +19,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dpc_interp.tasks import rule
+from dpc_interp.tasks import equations
 from dpc_interp.tasks.problem import Problem, split_of
 from dpc_interp.tasks.registry import MAKERS, SYNTHETIC
 
@@ -79,7 +79,7 @@ def draw_document(rng: random.Random) -> Document:
     """
     task = "rule" if rng.random() < RULE_SHARE else rng.choice([name for name in SYNTHETIC if name != "rule"])
     # the rules are drawn for every task, because a prefix of any task may state them
-    rules = {op: (rng.choice("+-"), rng.randint(2, 9)) for op in rule.OPERATORS}
+    rules = {op: (rng.choice("+-"), rng.randint(2, 9)) for op in equations.OPERATORS}
     problem = _training_problem(rng, task, rules)
     has_prefix = rng.random() < (RULE_PREFIX_SHARE if task == "rule" else PREFIX_SHARE)
     shares = WITH_PREFIX if has_prefix else WITHOUT_PREFIX["short" if problem.n_steps <= SHORT else "long"]
@@ -96,7 +96,7 @@ def equations_only(problem: Problem) -> str:
 def _training_problem(rng: random.Random, task: str, rules: Rules) -> Problem:
     while True:
         n_steps = rng.randint(1, MAX_STEPS)
-        problem = rule.make(rng, n_steps, rules) if task == "rule" else MAKERS[task](rng, n_steps)
+        problem = equations.make_rule(rng, n_steps, rules) if task == "rule" else MAKERS[task](rng, n_steps)
         if split_of(problem.question) == "train":
             return problem
 
@@ -115,9 +115,9 @@ def _prefix(rng: random.Random, dialect: str, rules: Rules, task: str) -> str:
     """Lines in random order: a request for the dialect, perhaps the rules, perhaps a line that means nothing."""
     lines = [rng.choice(INSTRUCTIONS[dialect])]
     if task == "rule" or rng.random() < 0.05:
-        operators = rng.sample(rule.OPERATORS, len(rule.OPERATORS))
+        operators = rng.sample(equations.OPERATORS, len(equations.OPERATORS))
         lines.extend(RULE_TEXT.format(op=op, sign=rules[op][0], factor=rules[op][1]) for op in operators)
     if rng.random() < 0.3:
-        lines.append(rng.choice(rule.DISTRACTORS).format(n=rng.randint(2, 40)))
+        lines.append(rng.choice(equations.DISTRACTORS).format(n=rng.randint(2, 40)))
     rng.shuffle(lines)
     return "\n".join(lines)

@@ -1,14 +1,15 @@
 r"""The tokenizer of the bundled reasoner: word-level, with single digits.
 
 A token is a word, a digit, a sign, a line break, `####` or `\boxed{`; words, digits and signs carry their leading
-space. Every character of a text belongs to exactly one token, so decoding returns the text unchanged.
+space. Every character of a text belongs to exactly one token, so decoding returns the text unchanged. BOS is put before
+a text, as in training.
 """
 
 from __future__ import annotations
 
 from itertools import islice
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from dpc_interp.bundled.corpus import documents
@@ -39,6 +40,10 @@ def build_tokenizer(n_documents: int = 20_000, seed: int = 0) -> PreTrainedToken
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=SPECIAL_TOKENS["unk_token"]))
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.Fuse()
+    bos = SPECIAL_TOKENS["bos_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, vocabulary[bos])]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, padding_side="right", **SPECIAL_TOKENS
     )

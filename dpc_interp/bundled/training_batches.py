@@ -32,9 +32,9 @@ def encode_documents(tokenizer: PreTrainedTokenizerFast, docs: list[Document]) -
         For each document its token ids, and the position of its first response token.
     """
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    prefixes = tokenizer([doc.prefix for doc in docs]).input_ids
-    questions = tokenizer([doc.question + "\n" for doc in docs]).input_ids
-    responses = tokenizer([doc.response for doc in docs]).input_ids
+    prefixes = tokenizer([doc.prefix for doc in docs], add_special_tokens=False).input_ids
+    questions = tokenizer([doc.question + "\n" for doc in docs], add_special_tokens=False).input_ids
+    responses = tokenizer([doc.response for doc in docs], add_special_tokens=False).input_ids
     return [
         ([*prefix, bos, *question, *response, eos], len(prefix) + 1 + len(question))
         for prefix, question, response in zip(prefixes, questions, responses, strict=True)
@@ -69,7 +69,7 @@ def _pad(rows: list[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
     """Tokens and loss weights of one batch, padded on the right to a multiple of 8, so that fewer shapes occur."""
     width = -(-max(len(ids) for ids, _ in rows) // 8) * 8
     tokens = torch.zeros(len(rows), width, dtype=torch.long)
-    weight = torch.zeros(len(rows), width)
+    weight = torch.zeros(len(rows), width, dtype=torch.float32)
     for k, (ids, response_start) in enumerate(rows):
         tokens[k, : len(ids)] = torch.tensor(ids)
         weight[k, :response_start] = CONTEXT_WEIGHT

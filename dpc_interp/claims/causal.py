@@ -38,6 +38,7 @@ from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.execution.batch_splits import by_length
 from dpc_interp.execution.keywords import read_keywords
 from dpc_interp.generation.transcript import Transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.tasks.problem import check_distinct
@@ -67,6 +68,7 @@ class CausalEffects:
     options: dict[str, object]
 
 
+@torch_defaults()
 def causal_edges(
     model: HookedModel,
     runs: Sequence[Transcript],

@@ -18,8 +18,10 @@ from dpc_interp.evaluation.grid import Cell, Models, ProblemSample, Prompts, Tas
 from dpc_interp.evaluation.methods import Contexts
 from dpc_interp.execution.keywords import read_keywords
 from dpc_interp.execution.run_config import RunConfig
+from dpc_interp.host.torch_state import torch_defaults
 
 
+@torch_defaults()
 def ablate(
     models: Models,
     tasks: Tasks,

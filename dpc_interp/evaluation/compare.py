@@ -60,7 +60,7 @@ def analyse_pt(
     stages: Stages, problems: Sequence[Problem], options: Options, prefix: str = ""
 ) -> tuple[list[Transcript], Analysis]:
     """The transcripts of prompt tuning and their analysis; `prefix` starts the names of both stages."""
-    pt = stages.runs(f"{prefix}pt", problems, stages.prompt, options.max_new_tokens, draft=True)
+    pt = stages.runs(f"{prefix}pt", problems, stages.prompt, options.text, draft=True)
     return pt, stages.analysis(f"{prefix}analysis", pt, options.target, options.head_reduction)
 
 
@@ -80,7 +80,7 @@ def calibrate(stages: Stages, validation: Sequence[Problem], options: Options) -
     stats = statistics_of(analysis, options)
     if options.criterion == "accuracy":
         plans = plans_from_options(options, "peak", analysis)
-        corrupted = stages.corrupted("validation", pt, plans, options.max_new_tokens)
+        corrupted = stages.corrupted("validation", pt, plans, options.text)
         stats = stats.assign(corrupted_correct=[corrupted[instance].correct for instance in stats["instance"]])
     rule = calibrate_trigger(stats, options.criterion, options.statistic)
     if options.alpha_offset:
@@ -116,20 +116,20 @@ def compare(
     fired = _where_each_fires(pt, stats["instance"].tolist(), fired_by_rule, options.seed)
     answers: dict[str, list[Transcript]] = {"pt": pt}
     if "base" in methods:
-        answers["base"] = stages.runs(f"{prefix}base", problems, None, options.max_new_tokens)
+        answers["base"] = stages.runs(f"{prefix}base", problems, None, options.text)
     corrupting = {method: METHODS[method] for method in methods if method not in ("base", "pt")}
     for corrupts in dict.fromkeys(corrupts for _, corrupts in corrupting.values()):
         users = {method: fired[fires] for method, (fires, used) in corrupting.items() if used == corrupts}
         needed = [run for run, any_fires in zip(pt, np.any(list(users.values()), axis=0), strict=True) if any_fires]
         plans = plans_from_options(options, corrupts, analysis)
-        corrupted = stages.corrupted(f"{prefix}{corrupts}", needed, plans, options.max_new_tokens)
+        corrupted = stages.corrupted(f"{prefix}{corrupts}", needed, plans, options.text)
         for method, fires_at in users.items():
             answers[method] = [
                 corrupted[run.problem.id] if fires else run for run, fires in zip(pt, fires_at, strict=True)
             ]
     fires_by_method = {method: fired[METHODS[method][0]] for method in METHODS if method in answers}
     for method, context in (contexts or {}).items():
-        changed = stages.corrupted(f"{prefix}{method}", pt, None, options.max_new_tokens, within=context)
+        changed = stages.corrupted(f"{prefix}{method}", pt, None, options.text, within=context)
         answers[method] = list(changed.values())
         fires_by_method[method] = np.ones(len(pt), dtype=bool)
     fixes = None
@@ -167,6 +167,7 @@ def _instance_frame(prompt: str, method: str, runs: list[Transcript], fired: np.
             "instance": [run.problem.id for run in runs],
             "answer": pd.Series([run.answer for run in runs], dtype="string"),
             "correct": [run.correct for run in runs],
+            "finished": [run.finished for run in runs],
             "fired": fired,
             "n_tokens": [len(run.generated_tokens) for run in runs],
         }

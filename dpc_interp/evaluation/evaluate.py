@@ -19,11 +19,14 @@ from dpc_interp.evaluation.cost import method_costs
 from dpc_interp.evaluation.methods import MAIN_METHODS, Contexts, check_methods
 from dpc_interp.evaluation.stages import Stages, problem_digest, prompt_digest
 from dpc_interp.evaluation.summary import summarise
-from dpc_interp.execution.digest import model_digest
+from dpc_interp.execution.digest import digest, model_digest
 from dpc_interp.execution.keywords import read_keywords
 from dpc_interp.execution.run_config import RunConfig
 from dpc_interp.execution.store import RunStore
+from dpc_interp.generation.stopping import warn_unfinished
+from dpc_interp.generation.text_options import settle_max_new_tokens
 from dpc_interp.generation.transcript import Transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.interventions.option_plans import check_options
 from dpc_interp.models.encoding import encode_questions
 from dpc_interp.models.hooked import HookedModel
@@ -41,7 +44,8 @@ class Results:
     """The result of `evaluate`.
 
     Attributes:
-        instances: one row per method and problem: task, prompt, method, instance, answer, correct, fired, n_tokens.
+        instances: one row per method and problem: task, prompt, method, instance, answer, correct, finished (False: cut
+            off at `max_new_tokens`), fired, n_tokens.
         summary: one row per method, see `summarise`.
         triggers: AUROC and average precision of each statistic against 'PT was wrong' and 'corruption fixes it'.
         statistics: `trigger_statistics` of the test problems.
@@ -77,6 +81,7 @@ class Results:
         return self.cost
 
 
+@torch_defaults()
 def evaluate(
     model: HookedModel,
     problems: Sequence[Problem],
@@ -142,9 +147,12 @@ def evaluate(
         validation = validation_problems(task, N_VALIDATION, options.seed)
     all_problems = [*problems, *(validation or ())]
     check_options(options, model, prompt, all_problems)
-    encode_questions(model, all_problems, prompt.n_virtual, options.max_new_tokens)
+    text = options.text.for_prompt(prompt.recipe)
+    options = replace(options, max_new_tokens=settle_max_new_tokens(model, all_problems, prompt.n_virtual, text))
+    questions = encode_questions(model, all_problems, 0, 0, given=text.question_format)
     model_key = model_digest(model)
-    manifest = asdict(options) | {
+    manifest = options.record() | {
+        "questions": digest(repr([question.tolist() for question in questions]).encode()),
         "rule": None if rule is None else asdict(rule),
         "speculate_from_gold": bool(run.speculate_from_gold),
         "shard_size": run.shard_size,
@@ -160,6 +168,7 @@ def evaluate(
         if rule is None:
             rule, calibration = calibrate(stages, validation or [], options)
         compared = compare(stages, problems, methods, rule, options, contexts=contexts)
+    warn_unfinished(compared.runs, options.max_new_tokens or 0)
     summary = summarise(compared.instances, seed=options.seed)
     summary.insert(0, "task", task)
     return Results(

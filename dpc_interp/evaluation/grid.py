@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -28,6 +28,7 @@ from dpc_interp.execution.digest import digest, model_digest
 from dpc_interp.execution.engine import Engine
 from dpc_interp.execution.run_config import RunConfig
 from dpc_interp.execution.store import SharedStore
+from dpc_interp.generation.text_options import settle_max_new_tokens
 from dpc_interp.interventions.option_plans import check_options
 from dpc_interp.models.encoding import encode_questions
 from dpc_interp.models.hooked import HookedModel
@@ -37,6 +38,8 @@ from dpc_interp.tasks.problem import Problem
 from dpc_interp.tasks.registry import load_problems
 
 SPLITS = ("test", "validation")
+TEXT_OPTIONS = ("template", "prepend_bos", "stop_strings", "extraction")
+"""Options that are columns of a grid's rows only where they are given."""
 Models = str | HookedModel | Sequence[str | HookedModel]
 Tasks = str | Sequence[str] | Sequence[Problem] | Sequence[Sequence[Problem]]
 Prompts = str | SoftPrompt | Sequence[str | SoftPrompt]
@@ -52,6 +55,23 @@ class Setting:
     prompt: SoftPrompt
     task: str
     problems: Mapping[str, Sequence[Problem]]
+
+    def settled(self, options: Options) -> Options:
+        """The options with the length at which texts are cut off, one for the problems of all splits."""
+        text = options.text.for_prompt(self.prompt.recipe)
+        length = settle_max_new_tokens(self.model, self.all_problems, self.prompt.n_virtual, text)
+        return replace(options, max_new_tokens=length)
+
+    def question_key(self, options: Options) -> str:
+        """A hash of the token ids of every question."""
+        given = options.text.for_prompt(self.prompt.recipe).question_format
+        questions = encode_questions(self.model, self.all_problems, 0, 0, given=given)
+        return digest(repr([question.tolist() for question in questions]).encode())
+
+    @property
+    def all_problems(self) -> list[Problem]:
+        """The problems of every split."""
+        return [problem for problems in self.problems.values() for problem in problems]
 
 
 @dataclass(frozen=True)
@@ -125,6 +145,7 @@ def measure(
             cells = cells_of(setting, stages)
             desc = f"{setting.task} {setting.prompt.name}"
             for cell in tqdm(cells, desc=desc, unit="cell", disable=not run.progress):
+                cell = replace(cell, options=setting.settled(cell.options))
                 for split in splits:
                     manifest = _cell_manifest(setting, cell, split)
                     name = f"cell-{digest(json.dumps(manifest, sort_keys=True).encode())}"
@@ -161,7 +182,8 @@ def _cell_rows(setting: Setting, stages: Stages, cell: Cell, split: str) -> pd.D
 
 def _cell_manifest(setting: Setting, cell: Cell, split: str) -> dict[str, object]:
     """Everything that the rows of a cell depend on."""
-    return asdict(cell.options) | {
+    return cell.options.record() | {
+        "questions": setting.question_key(cell.options),
         "methods": list(cell.methods),
         "contexts": {name: repr(context) for name, context in cell.contexts.items()},
         "split": split,
@@ -174,7 +196,12 @@ def _cell_manifest(setting: Setting, cell: Cell, split: str) -> dict[str, object
 
 def _cell_columns(setting: Setting, cell: Cell, split: str) -> dict[str, object]:
     n_layers = setting.model.cfg.n_layers
-    options = asdict(cell.options)
+    defaults = Options().record()
+    options = {
+        name: value
+        for name, value in cell.options.record().items()
+        if name not in TEXT_OPTIONS or value != defaults[name]
+    }
     options["deep"] = layer_range(cell.options.deep or deep_layers(n_layers))
     options["shallow"] = layer_range(cell.options.shallow or shallow_layers(n_layers))
     options |= {
@@ -204,9 +231,9 @@ def _check_setting(
     check_prompt(model, prompt.vectors)
     for cell in cells:
         check_options(cell.options, model, prompt, [problem for split in by_split.values() for problem in split])
-    longest = max((cell.options.max_new_tokens for cell in cells), default=0)
-    for problems in by_split.values():
-        encode_questions(model, problems, prompt.n_virtual, longest)
+    all_problems = [problem for problems in by_split.values() for problem in problems]
+    for cell in cells:
+        settle_max_new_tokens(model, all_problems, prompt.n_virtual, cell.options.text.for_prompt(prompt.recipe))
 
 
 def _problems_by_split(

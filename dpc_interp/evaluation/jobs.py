@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from dpc_interp.analysis.analyse import analyse
 from dpc_interp.analysis.options import HeadReduction, Target
 from dpc_interp.execution.engine import Frames
 from dpc_interp.generation.generate import generate
+from dpc_interp.generation.stopping import UnfinishedWarning
+from dpc_interp.generation.text_options import TextOptions
 from dpc_interp.generation.transcript import Transcript
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.embed_hooks import PromptEdit
@@ -33,7 +36,8 @@ class GenerateShard:
         prompt: in front of each question; None: the bare model.
         plans: one corruption of the prompt per problem, or None.
         draft_tokens: a likely answer for each problem, or None.
-        max_new_tokens, batch_size: see `generate`.
+        text: how texts are generated, with the length at which they are cut off.
+        batch_size: see `generate`.
         within: a change of the model during generation, or None.
         progress: show a progress bar.
     """
@@ -43,21 +47,25 @@ class GenerateShard:
     prompt: SoftPrompt | None
     plans: list[PromptEdit] | None
     draft_tokens: list[Tensor] | None
-    max_new_tokens: int
+    text: TextOptions
     batch_size: int
     within: Intervention | None
     progress: bool
 
     def __call__(self, model: HookedModel) -> Frames:
         """The frame `answers`: `columns`, and generated_tokens (a list of token ids)."""
-        with nullcontext() if self.within is None else self.within(model):
+        # shards do not warn of texts that were cut off: the caller sees all of them
+        with nullcontext() if self.within is None else self.within(model), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnfinishedWarning)
             runs = generate(
                 model,
                 self.problems,
                 self.prompt,
                 plans=self.plans,
                 draft_tokens=self.draft_tokens,
-                max_new_tokens=self.max_new_tokens,
+                max_new_tokens=self.text.max_new_tokens,
+                template=self.text.question_format,
+                stop_strings=self.text.stop_strings,
                 batch_size=self.batch_size,
                 progress=self.progress,
             )

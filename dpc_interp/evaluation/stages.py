@@ -29,8 +29,9 @@ from dpc_interp.execution.digest import digest, model_digest
 from dpc_interp.execution.engine import Engine, Frames, Job, ShardResult
 from dpc_interp.execution.run_config import RunConfig
 from dpc_interp.execution.store import RunStore
+from dpc_interp.generation.text_options import TextOptions, name_of
 from dpc_interp.generation.transcript import Transcript, make_transcript
-from dpc_interp.models.encoding import encode_question, encode_questions, encode_rationale
+from dpc_interp.models.encoding import encode_questions, encode_rationale
 from dpc_interp.models.hooked import HookedModel, check_length
 from dpc_interp.prompts.embed_hooks import PromptEdit
 from dpc_interp.prompts.soft_prompt import SoftPrompt
@@ -77,7 +78,7 @@ class Stages:
         name: str,
         problems: Sequence[Problem],
         prompt: SoftPrompt | None,
-        max_new_tokens: int,
+        text: TextOptions,
         draft: bool = False,
     ) -> list[Transcript]:
         """Transcripts of the problems with a prompt, or of the bare model.
@@ -86,18 +87,24 @@ class Stages:
             name: name of the stage, before its hash.
             problems: in the order of the transcripts.
             prompt: None: the bare model.
-            max_new_tokens: see `generate`.
+            text: how texts are generated; the format of a question is that of the prompt where `text` gives none, for
+                the bare model too.
             draft: use the written rationales as draft tokens where `run.speculate_from_gold` says so.
         """
         prompt_key = "" if prompt is None else self.prompt_key
-        key = self._key(prompt_key, max_new_tokens, problem_digest(problems), self.run.shard_size)
+        text = text.for_prompt(self.prompt.recipe)
+        questions = self._questions(problems, text)
+        key = self._key(prompt_key, *_of_text(text), problem_digest(problems), *questions, self.run.shard_size)
         if key not in self._runs:
             drafts = self._gold_answers(problems) if draft and self.run.speculate_from_gold else None
             columns = {"instance": [problem.id for problem in problems]}
-            jobs = self._generate_jobs(columns, problems, prompt, None, drafts, max_new_tokens, None)
+            jobs = self._generate_jobs(columns, problems, prompt, None, drafts, text, None)
             frame = self._generate(f"{name}-{key}", jobs)
             tokens = dict(zip(frame["instance"], frame["generated_tokens"], strict=True))
-            self._runs[key] = [self._transcript(problem, tokens[problem.id]) for problem in problems]
+            self._runs[key] = [
+                self._transcript(problem, question, tokens[problem.id], text)
+                for problem, question in zip(problems, questions, strict=True)
+            ]
         return list(self._runs[key])
 
     def corrupted(
@@ -105,7 +112,7 @@ class Stages:
         name: str,
         runs: Sequence[Transcript],
         plans: Mapping[str, PromptEdit] | None,
-        max_new_tokens: int,
+        text: TextOptions,
         within: Intervention | None = None,
     ) -> dict[str, Transcript]:
         """Transcripts under corruption, by problem id, of the problems of the prompted `runs`.
@@ -114,13 +121,14 @@ class Stages:
             name: name of the stage.
             runs: transcripts without corruption; they serve as draft tokens.
             plans: by problem id, the corruption of the prompt; problems without one are left out. None: no corruption.
-            max_new_tokens: see `generate`.
+            text: how texts are generated.
             within: a change of the model during generation.
         """
+        text = text.for_prompt(self.prompt.recipe)
         chosen = [run for run in runs if plans is None or run.problem.id in plans]
         edits: list[PromptEdit | None] = [None if plans is None else plans[run.problem.id] for run in chosen]
         keys = [
-            self._key(self.prompt_key, max_new_tokens, run.problem.question, edit, within)
+            self._key(self.prompt_key, *_of_text(text), run.question_tokens.tolist(), edit, within)
             for run, edit in zip(chosen, edits, strict=True)
         ]
 
@@ -136,10 +144,10 @@ class Stages:
             problems, drafts = [chosen[i].problem for i in missing], [chosen[i].generated_tokens for i in missing]
             missing_plans = None if plans is None else [plans[problem.id] for problem in problems]
             columns = {"instance": [problem.id for problem in problems], "key": [keys[i] for i in missing]}
-            jobs = self._generate_jobs(columns, problems, self.prompt, missing_plans, drafts, max_new_tokens, within)
+            jobs = self._generate_jobs(columns, problems, self.prompt, missing_plans, drafts, text, within)
             self._add_corrupted(self._generate(stage, jobs), True)
         return {
-            run.problem.id: self._transcript(run.problem, self._corrupted[key])
+            run.problem.id: self._transcript(run.problem, run.question_tokens.tolist(), self._corrupted[key], text)
             for run, key in zip(chosen, keys, strict=True)
         }
 
@@ -160,11 +168,13 @@ class Stages:
         prompt: SoftPrompt | None,
         plans: Sequence[PromptEdit] | None,
         drafts: Sequence[Tensor] | None,
-        max_new_tokens: int,
+        text: TextOptions,
         within: Intervention | None,
     ) -> list[Job]:
         n_virtual = 0 if prompt is None else prompt.n_virtual
-        questions = encode_questions(self.model, problems, n_virtual, max_new_tokens)
+        questions = encode_questions(
+            self.model, problems, n_virtual, text.max_new_tokens or 0, given=text.question_format
+        )
         return [
             GenerateShard(
                 {column: _pick(values, part) for column, values in columns.items()},
@@ -172,7 +182,7 @@ class Stages:
                 prompt,
                 None if plans is None else _pick(plans, part),
                 None if drafts is None else _pick(drafts, part),
-                max_new_tokens,
+                text,
                 self.run.batch_size,
                 within,
                 self.run.progress,
@@ -223,9 +233,23 @@ class Stages:
         if is_complete:
             self._complete |= set(frame["key"])
 
-    def _transcript(self, problem: Problem, ids: Sequence[int] | np.ndarray) -> Transcript:
+    def _questions(self, problems: Sequence[Problem], text: TextOptions) -> list[list[int]]:
+        """The token ids of each question, which hold all that a question format changes."""
+        encoded = encode_questions(self.model, problems, 0, 0, given=text.question_format)
+        return [question.tolist() for question in encoded]
+
+    def _transcript(
+        self, problem: Problem, question: Sequence[int], ids: Sequence[int] | np.ndarray, text: TextOptions
+    ) -> Transcript:
         generated = torch.tensor(np.asarray(ids, dtype=np.int64))
-        return make_transcript(self.model, problem, encode_question(self.model, problem.question), generated)
+        return make_transcript(
+            self.model,
+            problem,
+            torch.tensor(question),
+            generated,
+            max_new_tokens=text.max_new_tokens,
+            extraction=text.extraction,
+        )
 
     def _gold_answers(self, problems: Sequence[Problem]) -> list[Tensor]:
         return [encode_rationale(self.model, problem.rationale) for problem in problems]
@@ -239,9 +263,16 @@ def _parts(order: Sequence[int], size: int) -> list[Sequence[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
+def _of_text(text: TextOptions) -> tuple[object, ...]:
+    """What decides generated tokens, apart from the question; answers are read again from stored tokens."""
+    return text.max_new_tokens, text.stop_strings
+
+
 def problem_digest(problems: Sequence[Problem]) -> str:
-    """A hash of the questions, answers and rationales."""
-    return digest(*("\n".join([p.id, p.question, p.answer, p.rationale]).encode() for p in problems))
+    """A hash of the questions, answers and rationales, and of how the answers are read."""
+    return digest(
+        *("\n".join([p.id, p.question, p.answer, p.rationale, name_of(p.extraction)]).encode() for p in problems)
+    )
 
 
 def prompt_digest(prompt: SoftPrompt) -> str:

@@ -22,6 +22,7 @@ from dpc_interp.evaluation.methods import Contexts
 from dpc_interp.evaluation.stages import Stages
 from dpc_interp.execution.keywords import read_keywords
 from dpc_interp.execution.run_config import RunConfig
+from dpc_interp.host.torch_state import torch_defaults
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "accumulation token": {},
@@ -50,6 +51,7 @@ the early half of each instance); `shallow` and `deep` as the share of the layer
 """
 
 
+@torch_defaults()
 def single_tokens(
     models: Models,
     tasks: Tasks,
@@ -100,6 +102,7 @@ def single_tokens(
     return measure(settings, cells, ["test"], run)
 
 
+@torch_defaults()
 def corruption_variants(
     models: Models,
     tasks: Tasks,
@@ -139,6 +142,7 @@ def corruption_variants(
     return measure(settings, lambda *_: cells, ["test"], run)
 
 
+@torch_defaults()
 def option_sensitivity(
     models: Models,
     tasks: Tasks,
@@ -225,7 +229,7 @@ def _option_cells(
 
 def _accumulation_shares(setting: Setting, stages: Stages, options: Options) -> pd.DataFrame:
     """By virtual token: accumulation and peak_share over the test problems."""
-    _, analysis = analyse_pt(stages, setting.problems["test"], options)
+    _, analysis = analyse_pt(stages, setting.problems["test"], setting.settled(options))
     layers = options.shallow or shallow_layers(analysis.n_layers)
     shallow = analysis.accumulation[analysis.accumulation["layer"].isin(layers)]
     table = shallow.pivot_table(index="instance", columns="virtual_token", values="value")
@@ -240,7 +244,7 @@ def _accumulation_shares(setting: Setting, stages: Stages, options: Options) -> 
 
 def _beta_unit(setting: Setting, stages: Stages, options: Options) -> float:
     """Mean flow from the prompt into the rationale tokens of validation, over the deep layers."""
-    _, analysis = analyse_pt(stages, setting.problems["validation"], options, "validation-")
+    _, analysis = analyse_pt(stages, setting.problems["validation"], setting.settled(options), "validation-")
     deep = options.deep or deep_layers(analysis.n_layers)
     return float(analysis.tokens.loc[analysis.tokens["layer"].isin(deep), "value"].mean())
 

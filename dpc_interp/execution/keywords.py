@@ -43,8 +43,7 @@ def read_keywords(keywords: Mapping[str, Any], *settings: Any) -> list[Any]:
         if name not in index_of:
             raise UnknownNameError("option", keyword, list(index_of))
         if name != keyword:
-            # the warning points at the user's call: warn_renamed, this function, evaluate, user
-            warn_renamed(f"{keyword}=", f"{name}=", stacklevel=4)
+            warn_renamed(f"{keyword}=", f"{name}=")
         if name in changes[index_of[name]]:
             old = next(old for old, new in RENAMED.items() if new == name and old in keywords)
             raise DPCInterpError(f"{old}= is the old name of {name}=; give only {name}=")

@@ -13,7 +13,7 @@ Hooks that act on single rows ask `current_batch()` which rows a pass holds (`de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -25,13 +25,11 @@ from dpc_interp.errors import NonFiniteError
 from dpc_interp.generation.decoding_batch import DecodingBatch, current_batch, set_current_batch
 from dpc_interp.generation.drafts import MAX_DRAFT_TOKENS, draft_continuation
 from dpc_interp.generation.padding import left_padded, right_padded
+from dpc_interp.generation.stopping import STOP_STRINGS, StopRule
 from dpc_interp.models.edges import without_edges
-from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, attention_span, tokenizer_of
+from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, attention_span
 from dpc_interp.prompts.embed_hooks import PromptEdit, edit_prompt, prompt_index, write_prompt
 from dpc_interp.prompts.prefill import can_share_prompt_cache, keep_last_position, prefill_prompt
-
-MAX_NEW_TOKENS = 96
-"""Default length at which decoding stops."""
 
 
 @runtime_checkable
@@ -67,6 +65,7 @@ def decode(
     plans: Sequence[PromptEdit] | None,
     max_new_tokens: int,
     drafts: Sequence[Int[Tensor, " _"]] | None = None,
+    stop_strings: Sequence[str] = STOP_STRINGS,
 ) -> list[Int[Tensor, " _"]]:
     """Decode one batch greedily.
 
@@ -77,6 +76,7 @@ def decode(
         plans: one corruption of the prompt for each question; None: no corruption.
         max_new_tokens: the most tokens generated for a question.
         drafts: tokens of a likely answer to each question; None: none. The result does not depend on them.
+        stop_strings: a text ends before the first of them.
 
     Returns:
         The generated tokens of each row; the last one is the stop token unless `max_new_tokens` was reached.
@@ -84,6 +84,7 @@ def decode(
     Raises:
         NonFiniteError: the logits are not finite.
     """
+    rule = StopRule(model, max_new_tokens, stop_strings)
     n_virtual = 0 if vectors is None else len(vectors)
     n_cached = n_virtual + max(len(question) for question in questions)
     cache, prompt_hooks, tokens, mask, starts = _prefill_inputs(
@@ -98,8 +99,8 @@ def decode(
     draft_ids = [[] for _ in questions] if drafts is None else [draft.tolist() for draft in drafts]
     # from here on only: plans hide virtual tokens from generated tokens, and the question keeps its attention to them
     with model.hooks(fwd_hooks=_hiding_hooks(model, plans, n_virtual)):
-        generated = _generate_tokens(model, cache, batch, next_tokens, draft_ids, n_cached, max_new_tokens)
-    return [torch.tensor(row, dtype=torch.long) for row in generated]
+        generated = _generate_tokens(model, cache, batch, next_tokens, draft_ids, n_cached, max_new_tokens, rule)
+    return [torch.tensor(rule.cut(row), dtype=torch.long) for row in generated]
 
 
 def _prefill_inputs(
@@ -128,21 +129,21 @@ def _generate_tokens(
     drafts: list[list[int]],
     n_cached: int,
     max_new_tokens: int,
+    rule: StopRule,
 ) -> list[list[int]]:
     """Generate until every row has ended; `next_tokens` are the first, `n_cached` positions are in the cache."""
-    stop, span = tokenizer_of(model).eos_token_id, attention_span(model)
+    span = attention_span(model)
     generated: list[list[int]] = [[] for _ in drafts]
-    # without this cut, draft tokens after the stop token could be accepted and would follow it in the result
-    drafts = [draft[: draft.index(stop) + 1] if stop in draft else draft for draft in drafts]
-
-    def has_ended(row: list[int]) -> bool:
-        return len(row) >= max_new_tokens or row[-1:] == [stop]
+    ended = [False] * len(drafts)
+    # without this cut, draft tokens after an end token could be accepted and would follow it in the result
+    drafts = [_until_first(draft, rule.end_tokens) for draft in drafts]
 
     while True:
         for i, token in zip(batch.rows.tolist(), next_tokens, strict=True):
-            if not has_ended(generated[i]):  # an accepted draft token may have been the last one
+            if not ended[i]:  # an accepted draft token may have been the last one
                 generated[i].append(token)
-        unfinished = torch.tensor([not has_ended(generated[i]) for i in batch.rows.tolist()])
+                ended[i] = rule.ended(generated[i])
+        unfinished = torch.tensor([not ended[i] for i in batch.rows.tolist()])
         if not unfinished.any():
             return generated
         if not unfinished.all():  # drop the other rows, which would cost as much in every pass as those that go on
@@ -165,9 +166,16 @@ def _generate_tokens(
         next_tokens = [predicted[n] for predicted, n in zip(predicted_rows, n_accepted, strict=True)]
         for i, input_row, n in zip(rows, input_rows, n_accepted, strict=True):
             generated[i] += input_row[1 : 1 + n]
+            ended[i] = n > 0 and rule.ended(generated[i], n)
         if min(n_accepted) + 1 < tokens.shape[1]:  # some row has rejected draft tokens or padding
             cache.mask_last_tokens(torch.arange(tokens.shape[1]) > torch.tensor(n_accepted)[:, None])
         n_cached += tokens.shape[1]
+
+
+def _until_first(draft: list[int], tokens: Container[int]) -> list[int]:
+    """The draft up to and including the first of `tokens`."""
+    stop = next((i for i, token in enumerate(draft, 1) if token in tokens), len(draft))
+    return draft[:stop]
 
 
 def _n_accepted(input_row: list[int], predicted_row: list[int]) -> int:

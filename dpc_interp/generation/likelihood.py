@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dpc_interp.errors import NonFiniteError
 from dpc_interp.generation.transcript import Transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.encoding import loss_mask
 from dpc_interp.models.hooked import HookedModel, check_length
 from dpc_interp.prompts.embed_hooks import forward_with_placeholders, prompted
@@ -38,7 +39,7 @@ class Likelihood:
     loss: Float[Tensor, " batch"]
 
 
-@torch.no_grad()
+@torch_defaults()
 def likelihood(model: HookedModel, runs: Sequence[Transcript], prompt: SoftPrompt | None = None) -> Likelihood:
     """Compute the likelihood of transcripts in one forward pass, on which hooks of the caller act.
 

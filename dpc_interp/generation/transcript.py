@@ -9,8 +9,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dpc_interp.models.encoding import encode_rationale
+from dpc_interp.models.end_tokens import end_tokens
 from dpc_interp.models.hooked import HookedModel, tokenizer_of
-from dpc_interp.tasks.answers import extract_answer, is_correct
+from dpc_interp.tasks.answers import Extraction, extract_answer, is_correct
 from dpc_interp.tasks.problem import Problem
 
 
@@ -20,11 +21,14 @@ class Transcript:
 
     Attributes:
         problem: the problem that was answered.
-        question_tokens: ids of the question, with BOS where the model has one.
-        generated_tokens: ids that the model wrote; the last one is the stop token, unless the length limit was reached.
+        question_tokens: ids of the question as the model read it, template and BOS included.
+        generated_tokens: ids that the model wrote; the last one is the stop token where the model ended the text.
         text: the generated tokens as text, without special tokens.
         answer: the extracted answer; None: the text has none.
         correct: whether the answer equals that of the problem.
+        finished: whether the text ended, by a stop token or at a stop string; False: it was cut off at
+            `max_new_tokens`.
+        ends_with_stop: whether the last generated token is a stop token, which belongs to no segment.
 
     Example:
         >>> import dpc_interp as dpc
@@ -40,6 +44,8 @@ class Transcript:
     text: str
     answer: str | None
     correct: bool
+    finished: bool = True
+    ends_with_stop: bool = False
 
     @property
     def tokens(self) -> Int[Tensor, " n_tokens"]:
@@ -52,6 +58,9 @@ def make_transcript(
     problem: Problem,
     question: Int[Tensor, " n_question"],
     generated: Int[Tensor, " n_generated"],
+    *,
+    max_new_tokens: int | None = None,
+    extraction: Extraction | None = None,
 ) -> Transcript:
     """Decode the generated tokens, extract the answer and check it.
 
@@ -60,13 +69,25 @@ def make_transcript(
         problem: the problem that was answered.
         question: ids of the question.
         generated: ids that the model wrote.
+        max_new_tokens: the length at which the text would have been cut off; None: it was not limited.
+        extraction: how the answer is read, see `extract_answer`; None: that of the problem.
 
     Returns:
         The transcript.
     """
     text = str(tokenizer_of(model).decode(generated, skip_special_tokens=True))
-    answer = extract_answer(text)
-    return Transcript(problem, question, generated, text, answer, is_correct(answer, problem.answer))
+    answer = extract_answer(text, problem.extraction if extraction is None else extraction)
+    ends_with_stop = len(generated) > 0 and int(generated[-1]) in end_tokens(model)
+    return Transcript(
+        problem,
+        question,
+        generated,
+        text,
+        answer,
+        is_correct(answer, problem.answer),
+        finished=ends_with_stop or max_new_tokens is None or len(generated) < max_new_tokens,
+        ends_with_stop=ends_with_stop,
+    )
 
 
 def gold_transcript(model: HookedModel, run: Transcript) -> Transcript:

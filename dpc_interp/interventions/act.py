@@ -33,6 +33,7 @@ from dpc_interp.errors import DPCInterpError
 from dpc_interp.generation.decoding_batch import current_batch
 from dpc_interp.generation.likelihood import likelihood
 from dpc_interp.generation.transcript import Transcript, gold_transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 
@@ -89,7 +90,7 @@ def attention_calibration(
         selected = selected if selected.dtype == torch.float64 else selected.float()
         batch = current_batch()
         if pattern.shape[2] == pattern.shape[3]:  # nothing is cached: this pass reads the question
-            starts = torch.zeros(len(pattern), dtype=torch.long) if batch is None else batch.starts
+            starts = torch.zeros(len(pattern), dtype=torch.long, device="cpu") if batch is None else batch.starts
             width = torch.full_like(starts, pattern.shape[2])
             stops = width if batch is not None or n_read is None else n_read
             question_sinks[layer] = find_sinks(selected, starts, stops, alpha, threshold)
@@ -164,8 +165,9 @@ def find_sinks(
     in_range = (position >= starts) & (position < stops)
     received = torch.einsum("bhij,bi->bhj", pattern, in_range.to(pattern))
     n_rows = (stops - position).clamp(min=1)  # rows that can attend to each position
-    bound = alpha / (stops - starts) if threshold is None else threshold
-    above = received / n_rows[:, None] > torch.as_tensor(bound).to(pattern).view(-1, 1, 1)
+    bound = alpha / (stops - starts).float() if threshold is None else threshold
+    bound = torch.as_tensor(bound, dtype=torch.float32, device=pattern.device).to(pattern)
+    above = received / n_rows[:, None] > bound.view(-1, 1, 1)
     return above & (in_range & (position > starts))[:, None]
 
 
@@ -191,6 +193,7 @@ def calibrate_pattern(
     return torch.where((other_mass > 0) & (freed > 0), calibrated, pattern)
 
 
+@torch_defaults()
 def head_gains(
     model: HookedModel,
     runs: Sequence[Transcript],

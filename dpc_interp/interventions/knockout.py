@@ -104,7 +104,7 @@ def edge_mask(pairs: Sequence[tuple[int, int]], n_positions: int) -> Bool[Tensor
         tensor([[False, False],
                 [ True, False]])
     """
-    mask = torch.zeros(n_positions, n_positions, dtype=torch.bool)
+    mask = torch.zeros(n_positions, n_positions, dtype=torch.bool, device="cpu")
     for destination, source in pairs:
         if not (0 <= destination < n_positions and 0 <= source < n_positions):
             raise DPCInterpError(f"there is no edge {(destination, source)} among {n_positions} positions")
@@ -148,7 +148,7 @@ class KnockoutPlan:
             DPCInterpError: the plan names a token or a layer that does not exist.
         """
         check_tokens(self.tokens, n_virtual)
-        hidden = torch.zeros(n_layers, n_virtual, dtype=torch.bool)
+        hidden = torch.zeros(n_layers, n_virtual, dtype=torch.bool, device="cpu")
         layers = check_layers(tuple(range(n_layers)) if self.layers is None else self.layers, n_layers)
         for token in self.tokens:
             hidden[list(layers), token] = True

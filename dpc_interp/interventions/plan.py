@@ -82,7 +82,8 @@ class CorruptionPlan:
         if self.replace == "mean":
             return vectors.mean(dim=0).expand_as(chosen)
         # drawn on the CPU in float32, so that every device gets the same noise
-        noise = torch.randn(chosen.shape, generator=torch.Generator().manual_seed(self.seed))
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = torch.randn(chosen.shape, generator=generator, dtype=torch.float32, device="cpu")
         return (noise / noise.norm(dim=1, keepdim=True)).to(chosen) * chosen.norm(dim=1, keepdim=True)
 
 

@@ -30,8 +30,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from dpc_interp.device import Device, resolve_device, resolve_dtype
 from dpc_interp.errors import DPCInterpError, UnknownNameError
+from dpc_interp.host.device import Device, resolve_device, resolve_dtype
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.hub import fetch_error, need_cached_if_unreachable
 from dpc_interp.models.end_tokens import remember_end_tokens
 from dpc_interp.models.gguf import packaged_smollm2, read_gguf
@@ -108,6 +109,7 @@ def load_model(
     dtype: torch.dtype | str = torch.float32,
     backend: Literal["bridge"],
 ) -> TransformerBridge: ...
+@torch_defaults()
 def load_model(
     name: ModelName,
     *,

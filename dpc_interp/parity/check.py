@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.parity.comparison import CheckRow
 from dpc_interp.parity.probe import Probe
@@ -65,6 +66,7 @@ class ModelCheck:
         return f"{formatted.to_string(index=False)}\n{self.verdict}"
 
 
+@torch_defaults()
 def check_model(
     model: HookedModel,
     *,

@@ -52,7 +52,7 @@ def prompt_index(batch_size: int, n_virtual: int, starts: Int[Tensor, " batch"] 
     Returns:
         Row and position indices.
     """
-    starts = torch.zeros(batch_size, dtype=torch.long) if starts is None else starts
+    starts = torch.zeros(batch_size, dtype=torch.long, device="cpu") if starts is None else starts
     rows = torch.arange(batch_size, device=starts.device)[:, None].expand(-1, n_virtual)
     return PromptIndex(rows, starts[:, None] + torch.arange(n_virtual, device=starts.device))
 

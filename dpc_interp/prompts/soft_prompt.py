@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.models.loading import ASSETS
 from dpc_interp.prompts.adapter import (
@@ -70,6 +71,7 @@ class SoftPrompt:
         (folder / RECIPE).write_text(json.dumps({"name": self.name, **self.recipe}, indent=1) + "\n")
 
 
+@torch_defaults()
 def load_prompt(name: str | Path, model: HookedModel | None = None) -> SoftPrompt:
     """Load a soft prompt, its vectors in float32.
 

@@ -8,7 +8,7 @@ values of `prompt_tuning_init` in PEFT. The prompt with the lowest validation lo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -21,11 +21,21 @@ from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError
 from dpc_interp.execution.keywords import read_keywords
-from dpc_interp.models.encoding import encode_question, encode_rationale, loss_mask
+from dpc_interp.host.torch_state import need_weights_with_gradients, torch_defaults
+from dpc_interp.models.encoding import (
+    DEFAULT_TEMPLATE,
+    QuestionFormat,
+    as_question_format,
+    encode_question,
+    encode_rationale,
+    format_recipe,
+    loss_mask,
+)
 from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
+from dpc_interp.models.nonfinite import loss_scales, suggested_fix
 from dpc_interp.prompts.prefill import prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt
-from dpc_interp.tasks.problem import Problem
+from dpc_interp.tasks.problem import Problem, Template
 
 Example = tuple[Int[Tensor, " _"], int]
 """Ids of question and rationale, and the number of them that are the question."""
@@ -53,6 +63,7 @@ class TuningConfig:
     init_text: str | None = None
 
 
+@torch_defaults(gradients=True)
 def tune_prompt(
     model: HookedModel,
     problems: Sequence[Problem],
@@ -61,6 +72,8 @@ def tune_prompt(
     *,
     validation: Sequence[Problem] | None = None,
     config: TuningConfig | None = None,
+    template: QuestionFormat | Template | None = None,
+    prepend_bos: bool | None = None,
     name: str = "prompt",
     progress: bool = True,
     **fields: Any,
@@ -75,6 +88,9 @@ def tune_prompt(
         validation: problems whose loss selects the prompt and stops training; None: every tenth of `problems`, which
             is then left out of training.
         config: how it is tuned; None: the defaults of `TuningConfig`.
+        template: how a question becomes the text that the model reads, see `generate`; None: that of the problems,
+            which must all have the same. The recipe keeps it, so that the prompt is always read as it was tuned.
+        prepend_bos: whether BOS comes first; None: the tokenizer's own rule.
         name: name of the prompt.
         progress: show a progress bar.
         fields: single fields of `TuningConfig` by their own names.
@@ -84,8 +100,8 @@ def tune_prompt(
         training loss and validation loss (nats).
 
     Raises:
-        DPCInterpError: too few problems, or one without a rationale.
-        NonFiniteError: the loss is not finite.
+        DPCInterpError: too few problems, one without a rationale, or weights created within `torch.inference_mode()`.
+        NonFiniteError: the loss or its gradient is not finite.
 
     Example:
         >>> import dpc_interp as dpc
@@ -95,20 +111,27 @@ def tune_prompt(
         torch.Size([5, 128])
     """
     (config,) = read_keywords(fields, config or TuningConfig())
+    need_weights_with_gradients(model)
     if n_virtual_tokens < 1:
         raise DPCInterpError(f"n_virtual_tokens is {n_virtual_tokens}; give at least 1")
     if validation is None:
         validation, problems = problems[::10], [p for i, p in enumerate(problems) if i % 10]
     if not problems or not validation:
         raise DPCInterpError("too few problems to tune a prompt; give at least 2, or 1 and validation=")
-    train = [_example(model, problem) for problem in problems]
-    held_out = sorted((_example(model, problem) for problem in validation), key=lambda example: len(example[0]))
+    given = _format_of(template, prepend_bos, [*problems, *validation])
+    train = [_example(model, problem, given) for problem in problems]
+    held_out = sorted((_example(model, problem, given) for problem in validation), key=lambda example: len(example[0]))
     check_length(model, n_virtual_tokens + max(len(tokens) for tokens, _ in [*train, *held_out]))
     generator = torch.Generator().manual_seed(seed)
     rows = _initial_tokens(model, config.init_text, n_virtual_tokens, generator)
     vectors = model.W_E[rows.to(model.W_E.device)].detach().clone().float().requires_grad_()
     best, curve = _train(model, vectors, train, held_out, config, generator, name, progress)
-    recipe = {"seed": seed, "n_train": len(train), "n_validation": len(held_out), **asdict(config)}
+    recipe = format_recipe(given) | {
+        "seed": seed,
+        "n_train": len(train),
+        "n_validation": len(held_out),
+        **asdict(config),
+    }
     return SoftPrompt(best, name, recipe | {"learning_curve": curve})
 
 
@@ -136,8 +159,7 @@ def _train(
                 raise NonFiniteError(
                     f"the loss is not finite at training step {step}; tune with a smaller learning_rate"
                 )
-            # not backward(), which would also fill the gradients of a model that is not frozen
-            (vectors.grad,) = torch.autograd.grad(loss, vectors)
+            vectors.grad = _gradient(model, loss, vectors)
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
@@ -154,6 +176,19 @@ def _train(
             if n_since_best >= config.early_stopping_patience:
                 break
     return best, curve
+
+
+def _gradient(
+    model: HookedModel, loss: Float[Tensor, ""], vectors: Float[Tensor, "n_virtual d_model"]
+) -> Float[Tensor, "n_virtual d_model"]:
+    """The gradient of the loss; that of a float16 model is computed from a multiple of the loss, see `nonfinite.py`."""
+    scales = loss_scales(model)
+    for scale in scales:
+        # not backward(), which would also fill the gradients of a model that is not frozen
+        (gradient,) = torch.autograd.grad(loss, vectors, torch.full_like(loss, scale), retain_graph=scale != scales[-1])
+        if torch.isfinite(gradient).all():
+            return gradient / scale
+    raise NonFiniteError(f"the gradient of the prompt is not finite; {suggested_fix(model)}")
 
 
 def _warmup_cosine(optimizer: torch.optim.Optimizer, max_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
@@ -214,8 +249,21 @@ def _initial_tokens(
     return torch.tensor((ids * -(-n_virtual_tokens // len(ids)))[:n_virtual_tokens])
 
 
-def _example(model: HookedModel, problem: Problem) -> Example:
+def _format_of(
+    template: QuestionFormat | Template | None, prepend_bos: bool | None, problems: Sequence[Problem]
+) -> QuestionFormat:
+    """The one format in which the prompt is tuned and later read."""
+    given = as_question_format(template, prepend_bos) or QuestionFormat()
+    if given.template is not None:
+        return given
+    templates = list(dict.fromkeys(problem.template for problem in problems))
+    if len(templates) > 1:
+        raise DPCInterpError("the problems have several templates; give template= the one to tune the prompt on")
+    return replace(given, template=DEFAULT_TEMPLATE if templates[0] is None else templates[0])
+
+
+def _example(model: HookedModel, problem: Problem, given: QuestionFormat) -> Example:
     if not problem.rationale:
         raise DPCInterpError(f"problem {problem.id!r} has no rationale to learn from; give problems with rationales")
-    question = encode_question(model, problem.question)
+    question = encode_question(model, problem.question, given)
     return torch.cat([question, encode_rationale(model, problem.rationale)]), len(question)

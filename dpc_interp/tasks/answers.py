@@ -7,7 +7,7 @@ may be nested). `equivalence.py` decides whether two answers are equal.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from dpc_interp.errors import UnknownNameError
@@ -23,6 +23,8 @@ NUMBER_WITH_COMMAS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
 # gsm8k.yaml of lm-evaluation-harness: `strict-match` takes the first match, `flexible-extract` the last one.
 STRICT = re.compile(r"#### (-?[0-9.,]+)")
 FLEXIBLE = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
+Extraction = str | Callable[[str], str | None]
+"""A name of `MODES`, or a function from a text to the bare answer."""
 MODES = ("marked", "strict", "flexible")
 
 
@@ -40,7 +42,7 @@ class MarkedAnswer(NamedTuple):
     answer: str
 
 
-def extract_answer(text: str, mode: str = "marked") -> str | None:
+def extract_answer(text: str, mode: Extraction = "marked") -> str | None:
     """Extract the answer of a text.
 
     Args:
@@ -54,8 +56,9 @@ def extract_answer(text: str, mode: str = "marked") -> str | None:
     Raises:
         UnknownNameError: an unknown mode.
     """
-    if mode not in MODES:
-        raise UnknownNameError("mode", mode, MODES)
+    check_extraction(mode)
+    if callable(mode):
+        return mode(text)
     if mode == "marked":
         last = _last_marked(text)
         return None if last is None else last.answer
@@ -63,6 +66,12 @@ def extract_answer(text: str, mode: str = "marked") -> str | None:
     if not numbers:
         return None
     return re.sub(r"[,$]|\.$", "", numbers[0 if mode == "strict" else -1]) or None
+
+
+def check_extraction(extraction: Extraction) -> None:
+    """Raise `UnknownNameError` unless an extraction is a function or a name of `MODES`."""
+    if not callable(extraction) and extraction not in MODES:
+        raise UnknownNameError("extraction", str(extraction), MODES)
 
 
 def is_correct(answer: str | None, gold: str) -> bool:

@@ -7,16 +7,23 @@ another (docs/method.md, section 6).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.tasks.answers import Extraction
 
 SPLITS = {"train": 80, "validation": 10, "test": 10}
 """Split -> its share of all possible questions, in percent."""
 
 MAX_REJECTIONS = 10_000
 """Rejected draws in a row after which `draw_distinct` concludes that no new problem is left."""
+
+
+PLACE = "{question}"
+"""Where the question stands in a template."""
+Template = str | Callable[[str], str]
+"""A text with `{question}`, a function from a question to a text, or the name `chat`."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,9 @@ class Problem:
         answer: the gold answer without its marker, such as "17" or "B".
         n_steps: the difficulty: number of rationale steps, not counting the answer line.
         id: a name that no other problem of the same evaluation has.
+        template: how the question becomes the text that a model reads, see `QuestionFormat`; None: no template of its
+            own.
+        extraction: how an answer is read from a text, see `extract_answer`.
 
     Example:
         >>> import dpc_interp as dpc
@@ -45,6 +55,21 @@ class Problem:
     answer: str
     n_steps: int
     id: str = ""
+    template: Template | None = None
+    extraction: Extraction = "marked"
+
+
+def check_template(template: Template | None) -> None:
+    """Check that a template has a place for the question.
+
+    Args:
+        template: see `QuestionFormat`; None: no template.
+
+    Raises:
+        DPCInterpError: a text without `{question}`.
+    """
+    if isinstance(template, str) and template != "chat" and PLACE not in template:
+        raise DPCInterpError(f'the template {template[:60]!r} lacks "{PLACE}"; write where the question stands')
 
 
 def check_distinct(problems: Sequence[Problem]) -> None:
@@ -122,3 +147,35 @@ def draw_distinct(draw: Callable[[int], Problem | None], name: str, split: str, 
             rejections = 0
             problems[problem.question] = problem
     return list(problems.values())
+
+
+def take(problems: Iterable[Problem], n: int | None, max_steps: int | None, source: str) -> list[Problem]:
+    """Take the first problems that are easy enough; the rest of an iterator is not read.
+
+    Args:
+        problems: any number of problems.
+        n: number of problems to take; None: all.
+        max_steps: leave out problems with more rationale steps; None: no limit.
+        source: where the problems come from, for the error messages.
+
+    Returns:
+        1 to `n` problems.
+
+    Raises:
+        DPCInterpError: `max_steps` is below 1, or no problem is left.
+    """
+    if max_steps is not None and max_steps < 1:
+        raise DPCInterpError(f"max_steps is {max_steps}; allow at least 1 step")
+    taken: list[Problem] = []
+    is_empty = True
+    for problem in problems:
+        is_empty = False
+        if max_steps is None or problem.n_steps <= max_steps:
+            taken.append(problem)
+        if len(taken) == n:
+            break
+    if is_empty:
+        raise DPCInterpError(f"{source} is empty; give at least one problem")
+    if not taken:
+        raise DPCInterpError(f"{source} has no problem of at most {max_steps} steps; raise max_steps")
+    return taken

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
@@ -16,13 +18,19 @@ from dpc_interp import (
     SaliencyMap,
     SoftPrompt,
     Transcript,
+    accumulation_peaks,
     analyse,
     drop_empty_rationales,
     generate,
+    plan_corruption,
+    plan_knockout,
+    plots,
     prompted,
     saliency,
     saliency_map,
+    trigger_statistics,
 )
+from dpc_interp.generation.likelihood import likelihood
 from dpc_interp.models.lens import HookedTransformer
 
 KEYS = {
@@ -195,6 +203,84 @@ def test_gold_target_reads_the_written_rationale(model, prompt: SoftPrompt, writ
     for name in ("flow", "accumulation", "tokens"):
         pd.testing.assert_frame_equal(getattr(analysis, name), getattr(expected, name))
     assert analysis.instances["correct"].tolist() == [False], "whether the answer is correct is a fact about the run"
+
+
+@pytest.fixture(scope="module")
+def plain(model: HookedTransformer, runs: list[Transcript]) -> Analysis:
+    return analyse(model, runs, None, batch_size=8, progress=False)
+
+
+def test_flow_of_plain_text_is_that_of_its_maps(plain: Analysis, runs: list[Transcript], model) -> None:
+    maps = {run.problem.id: saliency_map(model, run, None) for run in runs}
+    test_flow_is_the_mean_over_causal_pairs(plain, maps)
+    assert set(plain.flow["source"]) == set(plain.flow["destination"]) == {"question", "rationale", "answer"}
+    map_ = maps["one"]
+    assert map_.segments.prompt == (0, 0)
+    assert map_.segments.question[0] == 0
+    assert map_.tokens[:2] == ["<bos>", "Tom"]
+
+
+def test_frames_of_plain_text_have_the_columns_of_any_other(plain: Analysis, analysis: Analysis) -> None:
+    for name in KEYS:
+        pd.testing.assert_series_equal(getattr(plain, name).dtypes, getattr(analysis, name).dtypes)
+    assert plain.accumulation.empty
+    assert plain.tokens.empty
+    assert (plain.n_virtual, plain.n_layers, plain.options["prompt"]) == (0, 3, None)
+    assert (analysis.n_virtual, analysis.n_layers) == (5, 3)
+
+
+def test_nll_of_plain_text_is_that_of_the_bare_model(plain: Analysis, runs: list[Transcript], model) -> None:
+    expected = likelihood(model, runs).loss
+    torch.testing.assert_close(torch.tensor(plain.instances["nll"].to_numpy()), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 3}, {"gradient_checkpointing": True}])
+def test_plain_text_does_not_depend_on_the_batch(plain: Analysis, runs: list[Transcript], model, options) -> None:
+    other = analyse(model, runs, None, progress=False, **options)
+    for name in KEYS:
+        pd.testing.assert_frame_equal(getattr(other, name), getattr(plain, name), rtol=1e-4, atol=1e-7)
+
+
+def test_plain_text_equals_a_prompt_of_the_first_embeddings(
+    model: HookedTransformer, written: Callable[..., Transcript]
+) -> None:
+    """BOS and the first word as virtual tokens: the flow into the rationale from all that precedes it is the same."""
+    run = written("9 + 8 = 17\nTom has 17.\n#### 17")
+    n_virtual = 2
+    vectors = model.W_E[run.question_tokens[:n_virtual]].detach()
+    split = replace(run, question_tokens=run.question_tokens[n_virtual:])
+    plain = saliency_map(model, run, None)
+    as_prompt = saliency_map(model, split, SoftPrompt(vectors))
+    assert plain.segments.rationale == as_prompt.segments.rationale
+    assert (plain.values - as_prompt.values).abs().max() <= 1e-5 * plain.values.max()
+    flows = []
+    for analysed in (analyse(model, [run], None, progress=False), analyse(model, [split], SoftPrompt(vectors))):
+        rows = analysed.flow
+        inner = rows[rows["source"].isin(["rationale", "answer"])].reset_index(drop=True)
+        flows.append(inner)
+    pd.testing.assert_frame_equal(*flows, rtol=1e-5, atol=1e-9)
+
+
+def test_plain_text_can_be_drawn_and_has_no_accumulation_token(plain: Analysis, runs: list[Transcript], model) -> None:
+    flow = plain.flow.merge(plain.instances[["instance", "correct"]])
+    plots.plot_layer_flow(flow, source="question", destination="rationale")
+    plots.plot_step_flow(flow, min_instances=1)
+    map_ = saliency_map(model, runs[0], None)
+    axes = plots.plot_saliency_map(map_.values[0], spans=map_.segments.spans())
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["Q", "R", "A"]
+    plt.close("all")
+    for refused in (
+        lambda: plots.plot_layer_flow(flow, source="prompt", destination="rationale"),
+        lambda: plots.plot_accumulation(plain.accumulation),
+        lambda: accumulation_peaks(plain.accumulation),
+        lambda: trigger_statistics(plain),
+        lambda: plan_corruption(plain),
+        lambda: plan_corruption(plain, top_k=2),
+        lambda: plan_knockout(plain),
+    ):
+        with pytest.raises(DPCInterpError) as error:
+            refused()
+        assert "\n" not in str(error.value)
 
 
 def test_map_of_a_transcript(maps: dict[str, SaliencyMap], runs: list[Transcript], prompt: SoftPrompt) -> None:

@@ -68,7 +68,7 @@ def test_after_a_text_the_positions_of_the_prompt_are_read(
     model: HookedTransformer, controls: pd.DataFrame, runs: list[Transcript], prompt: SoftPrompt
 ) -> None:
     """From the map of the longer sequence: rows of question and rationale, columns of the prompt after the text."""
-    text = model.tokenizer(TEXT).input_ids
+    text = model.tokenizer(TEXT, add_special_tokens=False).input_ids
     front = SoftPrompt(torch.cat([model.W_E[text], prompt.vectors]))
     shifted = rows(controls, "trained after text").set_index(["instance", "layer", "virtual_token"])["value"]
     for run in runs[:2]:
@@ -94,7 +94,7 @@ def test_random_and_text_vectors(model: HookedTransformer, prompt: SoftPrompt) -
     assert torch.equal(vectors["random"], control_prompts(model, prompt)["random"])
     assert not torch.equal(vectors["random"], control_prompts(model, prompt, seed=1)["random"])
     short = control_prompts(model, prompt, text="Show the")["text"]
-    one, two = model.W_E[model.tokenizer("Show the").input_ids]
+    one, two = model.W_E[model.tokenizer("Show the", add_special_tokens=False).input_ids]
     torch.testing.assert_close(short, torch.stack([one, two, one, two, one]))
     assert list(control_prompts(model, prompt, conditions=["text", "trained"])) == ["text", "trained"]
 

@@ -10,6 +10,7 @@ import pytest
 from dpc_interp import DPCInterpError, Options
 from dpc_interp.analysis.options import check_corruption, check_statistic
 from dpc_interp.errors import UnknownNameError
+from dpc_interp.generation.stopping import STOP_STRINGS
 
 INVALID: dict[str, dict[str, Any]] = {
     "unknown statistic 'magic'; known: late_share, deep_flow": {"statistic": "magic"},
@@ -95,7 +96,11 @@ def test_names_and_defaults_are_those_of_the_paper() -> None:
         "gamma": 10,
         "knock_out": "nowhere",
         "seed": 0,
-        "max_new_tokens": 96,
+        "max_new_tokens": None,
+        "template": None,
+        "prepend_bos": None,
+        "stop_strings": STOP_STRINGS,
+        "extraction": None,
     }
 
 

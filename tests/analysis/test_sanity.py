@@ -72,6 +72,16 @@ def test_values_are_spearmans_of_the_maps(
         assert value == pytest.approx(expected, abs=1e-4)
 
 
+def test_plain_text_has_no_edges_from_a_prompt(model: HookedTransformer, runs: list[Transcript]) -> None:
+    """The values are Spearman's of the maps, over the strictly causal edges into the rationale."""
+    frame = saliency_sanity(model, runs[:1], None, progress=False)
+    assert set(frame["source"]) == {"all"}
+    assert len(frame) == model.cfg.n_layers * (model.cfg.n_layers + 1)
+    assert frame["value"].between(-1, 1).all()
+    last = frame[(frame["test"] == "weights") & (frame["n_randomised"] == model.cfg.n_layers)]
+    assert last["value"].abs().max() < 0.8
+
+
 def test_targets_change_only_the_loss(model: HookedTransformer, prompt: SoftPrompt, runs: list[Transcript]) -> None:
     """The same targets give the same saliency; others give the loss of those tokens after the true text."""
     run = runs[0]

@@ -75,8 +75,8 @@ def test_positions_by_hand(written: Callable[..., Transcript], tokenizer) -> Non
     run = written(TWO_STEPS)
     n_question = len(run.question_tokens)
     first = N_VIRTUAL + n_question
-    one = len(tokenizer("buys 8: 9 + 8 = 17\n").input_ids)
-    two = len(tokenizer("loses 2: 17 - 2 = 15\n").input_ids)
+    one = len(tokenizer("buys 8: 9 + 8 = 17\n", add_special_tokens=False).input_ids)
+    two = len(tokenizer("loses 2: 17 - 2 = 15\n", add_special_tokens=False).input_ids)
     assert segment(run, tokenizer, N_VIRTUAL) == Segments(
         prompt=(0, 3),
         question=(3, first),
@@ -124,8 +124,8 @@ def test_cuts_of_one_line_do_not_fall_within_numbers() -> None:
     stopped=st.booleans(),
 )
 def test_segments_and_steps_divide_every_text(tokenizer, ids: list[int], breaks: list[int], stopped: bool) -> None:
-    (line_break,) = tokenizer("\n").input_ids
-    (marker,) = tokenizer("####").input_ids
+    (line_break,) = tokenizer("\n", add_special_tokens=False).input_ids
+    (marker,) = tokenizer("####", add_special_tokens=False).input_ids
     for place in breaks:
         if place < len(ids):
             ids[place] = marker if place % 5 == 0 else line_break

@@ -52,7 +52,7 @@ def wired(tokenizer: PreTrainedTokenizerBase) -> HookedTransformer:
         block.attn.W_K.data[0, 1, 0] = -30 * 2**0.5
     model.blocks[1].attn.W_V.data[0, 0, 0] = model.blocks[1].attn.W_O.data[0, 0, 0] = 1.0
     for text in TEXTS:
-        model.unembed.W_U.data[0, tokenizer(text).input_ids] = 2.0
+        model.unembed.W_U.data[0, tokenizer(text, add_special_tokens=False).input_ids] = 2.0
     return model.eval().requires_grad_(False)
 
 

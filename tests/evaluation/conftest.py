@@ -21,7 +21,7 @@ from dpc_interp.models.hooked import HookedModel
 @pytest.fixture(scope="module")
 def text_is_the_answer() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dpc_interp.generation.transcript.extract_answer", lambda text: text or None)
+        patch.setattr("dpc_interp.generation.transcript.extract_answer", lambda text, *_: text or None)
         yield
 
 

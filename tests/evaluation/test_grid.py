@@ -15,7 +15,7 @@ import torch
 
 from dpc_interp import DPCInterpError, Options, Problem, ProblemSample, SoftPrompt, ablate
 from dpc_interp.analysis.schema import SUMMARY
-from dpc_interp.evaluation.grid import Cell, prepare
+from dpc_interp.evaluation.grid import TEXT_OPTIONS, Cell, prepare
 from dpc_interp.models.hooked import HookedModel
 
 pytestmark = pytest.mark.usefixtures("text_is_the_answer")
@@ -59,8 +59,10 @@ def test_columns_are_labels_setting_options_and_summary(grid_arguments: dict[str
     options = {"shallow": [0, 1], "beta": 0.25, "gamma": 25}
     rows = ablate(**grid_arguments, methods=["always"], **options)
     setting = ["model", "task", "prompt", "split", "n_validation"]
-    expected = [*setting, *(field.name for field in fields(Options)), "threshold", *SUMMARY]
-    assert rows.columns.tolist() == expected
+    names = [field.name for field in fields(Options) if field.name not in TEXT_OPTIONS]
+    assert rows.columns.tolist() == [*setting, *names, "threshold", *SUMMARY]
+    given = ablate(**grid_arguments, methods=["always"], extraction="flexible", prepend_bos=False)
+    assert given[["extraction", "prepend_bos"]].to_numpy().tolist() == [["flexible", False]]
     (row,) = rows.to_dict("records")
     assert (row["task"], row["prompt"], row["split"], row["n_validation"]) == ("story", "random", "test", 0)
     assert (row["shallow"], row["deep"], row["beta"], row["gamma"], row["token"]) == ("0-1", "2", 0.25, 25, "peak")

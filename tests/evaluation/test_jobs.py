@@ -8,11 +8,12 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from dpc_interp import CorruptionPlan, Problem, SoftPrompt, Transcript, analyse, generate
+from dpc_interp import CorruptionPlan, Options, Problem, SoftPrompt, Transcript, analyse, generate
 from dpc_interp.evaluation.jobs import AnalyseShard, GenerateShard
 from dpc_interp.models.hooked import HookedModel
 
 DECODING = {"max_new_tokens": 8, "batch_size": 4, "progress": False}
+SHARD = {"text": Options(max_new_tokens=8).text, "batch_size": 4, "progress": False}
 
 
 @pytest.mark.parametrize("corrupted", [False, True])
@@ -22,7 +23,7 @@ def test_generated_tokens_are_those_of_generate(
     problems = problems[:5]
     plans = [CorruptionPlan((k,), gamma=25) for k in range(5)] if corrupted else None
     columns = {"instance": [problem.id for problem in problems], "key": list("abcde")}
-    job = GenerateShard(columns, problems, prompt, plans, None, within=None, **DECODING)
+    job = GenerateShard(columns, problems, prompt, plans, None, within=None, **SHARD)
     frame = pickle.loads(pickle.dumps(job))(model)["answers"]
     runs = generate(model, problems, prompt, plans=plans, **DECODING)
     assert frame.columns.tolist() == ["instance", "key", "generated_tokens"]
@@ -32,7 +33,7 @@ def test_generated_tokens_are_those_of_generate(
 
 
 def test_the_bare_model_answers_without_a_prompt(model: HookedModel, problems: list[Problem]) -> None:
-    job = GenerateShard({}, problems[:3], None, None, None, within=None, **DECODING)
+    job = GenerateShard({}, problems[:3], None, None, None, within=None, **SHARD)
     runs = generate(model, problems[:3], **DECODING)
     assert job(model)["answers"]["generated_tokens"].tolist() == [run.generated_tokens.tolist() for run in runs]
 
@@ -42,7 +43,7 @@ def test_drafts_do_not_change_the_answers(model: HookedModel, problems: list[Pro
     answers = [run.generated_tokens for run in runs]
     expected = [tokens.tolist() for tokens in answers]
     for drafts in (answers, answers[::-1]):
-        job = GenerateShard({}, problems[:3], prompt, None, drafts, within=None, **DECODING)
+        job = GenerateShard({}, problems[:3], prompt, None, drafts, within=None, **SHARD)
         assert job(model)["answers"]["generated_tokens"].tolist() == expected
 
 
@@ -50,7 +51,7 @@ def test_the_model_is_changed_only_within_the_context(
     model: HookedModel, problems: list[Problem], prompt: SoftPrompt, scaled_attention, unchanged
 ) -> None:
     context = scaled_attention(1, 0.0)
-    job = GenerateShard({}, problems[:5], prompt, None, None, within=context, **DECODING)
+    job = GenerateShard({}, problems[:5], prompt, None, None, within=context, **SHARD)
     with unchanged(model):
         tokens = job(model)["answers"]["generated_tokens"].tolist()
     with context(model):

@@ -12,6 +12,7 @@ import pytest
 from dpc_interp import (
     CorruptionPlan,
     DPCInterpError,
+    Options,
     Problem,
     RunConfig,
     SoftPrompt,
@@ -27,6 +28,7 @@ from dpc_interp.execution.store import SharedStore
 from dpc_interp.models.hooked import HookedModel
 
 N_NEW = 8
+TEXT, LONGER = (Options(max_new_tokens=n).text for n in (N_NEW, N_NEW + 1))
 
 
 class RecordingEngine(LocalEngine):
@@ -73,7 +75,7 @@ def test_transcripts_are_those_of_generate(
 ) -> None:
     for soft_prompt in (prompt, None):
         expected = generate(model, six_problems, soft_prompt, max_new_tokens=N_NEW, progress=False)
-        runs = stages.runs("pt", six_problems, soft_prompt, N_NEW)
+        runs = stages.runs("pt", six_problems, soft_prompt, TEXT)
         assert texts(runs) == texts(expected)
         assert [run.problem for run in runs] == six_problems
     assert [len(ids) for ids in engine.generated] == [4, 2, 4, 2], "shards of four, for each of the two stages"
@@ -82,22 +84,22 @@ def test_transcripts_are_those_of_generate(
 def test_equal_stages_are_computed_once_whatever_their_name(
     stages: Stages, engine: RecordingEngine, six_problems: list[Problem], prompt: SoftPrompt
 ) -> None:
-    first = stages.runs("pt", six_problems, prompt, N_NEW)
-    assert texts(stages.runs("validation-pt", six_problems, prompt, N_NEW)) == texts(first)
+    first = stages.runs("pt", six_problems, prompt, TEXT)
+    assert texts(stages.runs("validation-pt", six_problems, prompt, TEXT)) == texts(first)
     assert len(engine.jobs) == 2
-    stages.runs("pt", six_problems, prompt, N_NEW + 1)
-    stages.runs("pt", six_problems[:5], prompt, N_NEW)
+    stages.runs("pt", six_problems, prompt, LONGER)
+    stages.runs("pt", six_problems[:5], prompt, TEXT)
     assert len(engine.jobs) == 6, "another number of tokens and other problems are other stages"
 
 
 def test_corrupted_answers_are_those_of_generate(
     stages: Stages, six_problems: list[Problem], model: HookedModel, prompt: SoftPrompt
 ) -> None:
-    runs, plans = stages.runs("pt", six_problems, prompt, N_NEW), plans_of(six_problems)
+    runs, plans = stages.runs("pt", six_problems, prompt, TEXT), plans_of(six_problems)
     expected = generate(
         model, six_problems, prompt, plans=list(plans.values()), max_new_tokens=N_NEW, progress=False
     )  # fmt: skip
-    corrupted = stages.corrupted("peak", runs, plans, N_NEW)
+    corrupted = stages.corrupted("peak", runs, plans, TEXT)
     assert list(corrupted) == [problem.id for problem in six_problems]
     assert texts(list(corrupted.values())) == texts(expected)
     assert texts(expected) != texts(runs), "corruption must change some answers"
@@ -107,39 +109,39 @@ def test_equal_plans_share_their_answers(
     stages: Stages, engine: RecordingEngine, six_problems: list[Problem], prompt: SoftPrompt
 ) -> None:
     """Of six problems the first three are corrupted first; the next call generates only the other three."""
-    runs, plans = stages.runs("pt", six_problems, prompt, N_NEW), plans_of(six_problems)
+    runs, plans = stages.runs("pt", six_problems, prompt, TEXT), plans_of(six_problems)
     ids = [problem.id for problem in six_problems]
-    first = stages.corrupted("peak", runs[:3], plans, N_NEW)
+    first = stages.corrupted("peak", runs[:3], plans, TEXT)
     engine.jobs.clear()
-    second = stages.corrupted("random", runs, plans, N_NEW)
+    second = stages.corrupted("random", runs, plans, TEXT)
     assert sorted(name for shard in engine.generated for name in shard) == sorted(ids[3:])
     assert {name: second[name].text for name in first} == {name: run.text for name, run in first.items()}
     engine.jobs.clear()
-    stages.corrupted("random", runs, plans | {ids[0]: CorruptionPlan((1,))}, N_NEW)
+    stages.corrupted("random", runs, plans | {ids[0]: CorruptionPlan((1,))}, TEXT)
     assert engine.generated == [[ids[0]]], "only the answer under the new plan is missing"
 
 
 def test_problems_without_a_plan_are_left_out(stages: Stages, six_problems: list[Problem], prompt: SoftPrompt) -> None:
-    runs = stages.runs("pt", six_problems, prompt, N_NEW)
-    corrupted = stages.corrupted("peak", runs, plans_of(six_problems[1:3]), N_NEW)
+    runs = stages.runs("pt", six_problems, prompt, TEXT)
+    corrupted = stages.corrupted("peak", runs, plans_of(six_problems[1:3]), TEXT)
     assert list(corrupted) == [six_problems[1].id, six_problems[2].id]
 
 
 def test_answers_within_a_context_are_those_of_generate(
     stages: Stages, six_problems: list[Problem], model: HookedModel, prompt: SoftPrompt, scaled_attention
 ) -> None:
-    runs, context = stages.runs("pt", six_problems, prompt, N_NEW), scaled_attention(1, 0.0)
-    changed = stages.corrupted("context", runs, None, N_NEW, within=context)
+    runs, context = stages.runs("pt", six_problems, prompt, TEXT), scaled_attention(1, 0.0)
+    changed = stages.corrupted("context", runs, None, TEXT, within=context)
     with context(model):
         expected = generate(model, six_problems, prompt, max_new_tokens=N_NEW, progress=False)
     assert texts(list(changed.values())) == texts(expected)
-    assert texts(list(stages.corrupted("none", runs, None, N_NEW).values())) == texts(runs)
+    assert texts(list(stages.corrupted("none", runs, None, TEXT).values())) == texts(runs)
 
 
 def test_analysis_is_that_of_the_transcripts_with_a_rationale(
     stages: Stages, engine: RecordingEngine, problems: list[Problem], model: HookedModel, prompt: SoftPrompt
 ) -> None:
-    runs = stages.runs("pt", problems, prompt, N_NEW)
+    runs = stages.runs("pt", problems, prompt, TEXT)
     analysis = stages.analysis("analysis", runs, "generated", "abs_of_sum")
     expected = analyse(model, drop_empty_rationales(model, runs), prompt, progress=False)
     for name, frame in expected.frames.items():
@@ -156,8 +158,7 @@ def test_transcripts_without_any_rationale_raise(
     stages: Stages, six_problems: list[Problem], prompt: SoftPrompt
 ) -> None:
     runs = [
-        replace(run, generated_tokens=run.generated_tokens[:0])
-        for run in stages.runs("pt", six_problems, prompt, N_NEW)
+        replace(run, generated_tokens=run.generated_tokens[:0]) for run in stages.runs("pt", six_problems, prompt, TEXT)
     ]
     with pytest.raises(DPCInterpError, match="no answer has a rationale to analyse"):
         stages.analysis("analysis", runs, "generated", "abs_of_sum")
@@ -169,8 +170,8 @@ def test_stored_stages_are_read_by_the_next_process(
     def compute() -> tuple[list[list[str]], list[Job]]:
         engine = RecordingEngine()
         stages = Stages(model, SharedStore(tmp_path), prompt, engine, RunConfig(shard_size=4, progress=False))
-        runs = stages.runs("pt", six_problems, prompt, N_NEW)
-        corrupted = stages.corrupted("peak", runs, plans_of(six_problems), N_NEW)
+        runs = stages.runs("pt", six_problems, prompt, TEXT)
+        corrupted = stages.corrupted("peak", runs, plans_of(six_problems), TEXT)
         return [texts(runs), texts(list(corrupted.values()))], engine.jobs
 
     first, jobs = compute()

@@ -22,7 +22,7 @@ PROBLEM = Problem("story", "Tom has 9 apples.", "9 + 8 = 17\n#### 17", "17", 1, 
 def test_answer_is_extracted_and_checked(model: HookedModel, text: str, answer: str | None, correct: bool) -> None:
     """The stop token is one of the generated tokens but not of the text."""
     question = encode_question(model, PROBLEM.question)
-    generated = torch.tensor([*model.tokenizer(text).input_ids, model.tokenizer.eos_token_id])
+    generated = torch.tensor([*model.tokenizer(text, add_special_tokens=False).input_ids, model.tokenizer.eos_token_id])
     run = make_transcript(model, PROBLEM, question, generated)
     assert (run.text, run.answer, run.correct) == (text, answer, correct)
     assert model.tokenizer.decode(run.question_tokens) == "<bos>Tom has 9 apples.\n"

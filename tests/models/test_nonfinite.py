@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dpc_interp.models.hooked import HookedModel
-from dpc_interp.models.nonfinite import non_finite_error, suggested_fix
+from dpc_interp.models.nonfinite import LOSS_SCALES, loss_scales, non_finite_error, suggested_fix
 
 TOKENS = torch.tensor([[1, 40, 51, 62]])
 
@@ -40,3 +40,15 @@ def test_finite_blocks_leave_the_loss_at_fault(build: Callable[..., HookedModel]
 )
 def test_only_float16_overflows(build: Callable[..., HookedModel], dtype: torch.dtype, fix: str) -> None:
     assert suggested_fix(build("plain", dtype=dtype)) == fix
+
+
+def test_only_float16_has_loss_scales(build: Callable[..., HookedModel]) -> None:
+    assert loss_scales(build("gqa")) == loss_scales(build("gqa", dtype=torch.bfloat16)) == (1.0,)
+    assert loss_scales(build("gqa", dtype=torch.float16)) == LOSS_SCALES
+    assert loss_scales(build("gqa").half()) == LOSS_SCALES, "the configuration still says float32"
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert loss_scales(build("gqa")) == LOSS_SCALES
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert loss_scales(build("gqa")) == (1.0,)
+    assert all(torch.tensor(scale).log2().frac() == 0 for scale in LOSS_SCALES), "powers of two divide exactly"
+    assert LOSS_SCALES[-1] == 1.0

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformer_lens.hook_points import HookPoint
 
 from dpc_interp import DPCInterpError, Problem, SoftPrompt, TuningConfig, load_problems, prompted, tune_prompt
 from dpc_interp.errors import NonFiniteError
 from dpc_interp.models.encoding import encode_question
 from dpc_interp.models.lens import HookedTransformer
-from dpc_interp.prompts.tuning import _example, _held_out_loss, prompt_loss
+from dpc_interp.prompts.tuning import _example, _gradient, _held_out_loss, prompt_loss
 
 FAST = {
     "n_virtual_tokens": 4,
@@ -49,7 +50,7 @@ def test_loss_is_the_mean_over_the_tokens_after_each_question(
     total = n_tokens = 0.0
     for problem in train[:5]:
         question = encode_question(model, problem.question)
-        ids = [*model.tokenizer(problem.rationale).input_ids, model.tokenizer.eos_token_id]
+        ids = [*model.tokenizer(problem.rationale, add_special_tokens=False).input_ids, model.tokenizer.eos_token_id]
         with prompted(model, prompt) as run:
             logits = run(torch.cat([question, torch.tensor(ids)])[None])[0]
         for k, token in enumerate(ids):  # the logits one position before token k predict it
@@ -94,7 +95,7 @@ def test_the_seed_determines_the_prompt(
 def opposed(model: HookedTransformer, train: list[Problem], held_out: list[Problem]) -> dict[str, list[Problem]]:
     """Train on one word, validate on the word whose unembedding points away: one loss falls, the other rises."""
     directions = torch.nn.functional.normalize(model.W_U, dim=0)
-    (word,) = model.tokenizer(" apples").input_ids
+    (word,) = model.tokenizer(" apples", add_special_tokens=False).input_ids
     opposite = model.tokenizer.decode([int((directions.T @ directions[:, word])[4:].argmin()) + 4])
     return {
         "problems": [replace(problem, rationale=" apples" * 4) for problem in train],
@@ -198,3 +199,34 @@ def test_a_problem_without_a_rationale_raises(model: HookedTransformer, train: l
 def test_a_loss_that_is_not_finite_raises(model: HookedTransformer, train: list[Problem]) -> None:
     with pytest.raises(NonFiniteError, match="not finite at training step 2; tune with a smaller learning_rate"):
         tune_prompt(model, train, **FAST | {"learning_rate": float("inf"), "max_steps": 2})
+
+
+def test_a_small_gradient_of_a_float16_model_does_not_underflow(
+    build, train: list[Problem], prompt: SoftPrompt
+) -> None:
+    """The loss times 1e-6 has a gradient that float16 cannot hold; a factor of the loss is divided out in float32."""
+    half = build("gqa", dtype=torch.float16)
+    exact = build("gqa")
+    with torch.no_grad():
+        for weight, rounded in zip(exact.parameters(), half.parameters(), strict=True):
+            weight.copy_(rounded)
+    gradients = []
+    for model in (half, exact):
+        vectors = prompt.vectors.clone().requires_grad_()
+        examples = [_example(model, problem) for problem in train[:4]]
+        gradients.append(_gradient(model, 1e-6 * prompt_loss(model, examples, vectors), vectors))
+    assert gradients[0].dtype == torch.float32
+    assert (gradients[0] - gradients[1]).norm() / gradients[1].norm() < 0.02
+    assert 1e-12 < gradients[1].abs().max() < 1e-5
+
+
+def test_a_gradient_that_is_not_finite_raises(build, train: list[Problem]) -> None:
+    model = build("gqa", dtype=torch.float16)
+
+    def infinite_gradient(resid: torch.Tensor, hook: HookPoint) -> None:
+        if resid.requires_grad:
+            resid.register_hook(lambda gradient: gradient * float("inf"))
+
+    model.add_hook("blocks.1.hook_resid_post", infinite_gradient)
+    with pytest.raises(NonFiniteError, match="gradient of the prompt is not finite; load the model in float32 or bfl"):
+        tune_prompt(model, train, **(FAST | {"max_steps": 1}))

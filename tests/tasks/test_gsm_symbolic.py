@@ -11,7 +11,7 @@ import pytest
 
 from dpc_interp import DPCInterpError, Problem, load_problems
 from dpc_interp.tasks.answers import extract_answer, is_correct
-from dpc_interp.tasks.gsm_symbolic import template_of
+from dpc_interp.tasks.benchmarks import template_of
 from dpc_interp.tasks.problem import split_of
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pandas as pd
@@ -11,8 +11,8 @@ import pytest
 
 from dpc_interp import DPCInterpError, Problem
 from dpc_interp.tasks import problem as problem_module
-from dpc_interp.tasks import story
-from dpc_interp.tasks.problem import SPLITS, check_distinct, draw_distinct, question_hash, split_of
+from dpc_interp.tasks.problem import SPLITS, check_distinct, draw_distinct, question_hash, split_of, take
+from dpc_interp.tasks.word_problems import make_story
 
 SUM = Problem("sums", "What is 9 + 8?", "9 + 8 = 17\n#### 17", "17", 1, "sums-0")
 
@@ -62,7 +62,7 @@ def test_split_borders(monkeypatch: pytest.MonkeyPatch, value: int, split: str) 
 
 def test_splits_have_their_shares() -> None:
     rng = random.Random(1)
-    questions = {story.make(rng, 1 + k % 4).question for k in range(3000)}
+    questions = {make_story(rng, 1 + k % 4).question for k in range(3000)}
     shares = pd.Series([split_of(question) for question in questions]).value_counts(normalize=True)
     assert shares.to_dict() == pytest.approx({split: percent / 100 for split, percent in SPLITS.items()}, abs=0.025)
 
@@ -97,3 +97,22 @@ def test_draw_stops_after_many_rejections_in_a_row(one_split: None, monkeypatch:
     assert len(draw_distinct(draw_from(1, 1, 1, 2, 2, 2, 3), "sums", "test", 3)) == 3, "rejections are in a row"
     with pytest.raises(DPCInterpError, match="only 2 distinct test problems of sums were found; request fewer"):
         draw_distinct(draw_from(1, 2, 2, 1, 2, 3), "sums", "test", 3)
+
+
+def steps_1_to_4() -> Iterator[Problem]:
+    for k in range(1, 5):
+        yield Problem("mine", f"{k}?", "", "1", k, str(k))
+
+
+def test_take_reads_no_further_than_needed() -> None:
+    problems = steps_1_to_4()
+    assert [problem.n_steps for problem in take(problems, 2, None, "rows")] == [1, 2]
+    assert next(problems).n_steps == 3
+
+
+def test_take_leaves_out_harder_problems() -> None:
+    assert [problem.n_steps for problem in take(reversed([*steps_1_to_4()]), None, 2, "rows")] == [2, 1]
+    with pytest.raises(DPCInterpError, match="rows has no problem of at most 1 steps; raise max_steps"):
+        take([*steps_1_to_4()][1:], None, 1, "rows")
+    with pytest.raises(DPCInterpError, match="max_steps is 0; allow at least 1 step"):
+        take(steps_1_to_4(), None, 0, "rows")

@@ -117,3 +117,34 @@ def test_tasks_without_validation_split(name: str) -> None:
 
 def test_benchmarks_by_name() -> None:
     assert BENCHMARKS == ("gsm8k", "math", "math500", "aqua")
+
+
+def test_paths_in_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Path` objects, `~` and upper-case suffixes; a file that has the name of a task is reached by its suffix."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "story.JSONL").write_text('{"question": "How many?", "answer": 17}\n')
+    expected = load_problems(str(tmp_path / "story.JSONL"))
+    assert [(problem.task, problem.answer) for problem in expected] == [("story", "17")]
+    for name in (tmp_path / "story.JSONL", "~/story.JSONL", Path("~/story.JSONL")):
+        assert load_problems(name) == expected
+        assert not has_validation(name)
+    monkeypatch.chdir(tmp_path)
+    assert load_problems("story.JSONL") == load_problems(Path("story.JSONL")) == expected
+    (tmp_path / "algebra").mkdir()
+    assert load_problems("algebra", n=1)[0].task == "algebra", "the name of a task, though a folder has it too"
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("~nobody-of-this-name/mine.jsonl", "names a home folder that does not exist; write the path without ~"),
+        (Path("~nobody-of-this-name/mine.jsonl"), "names a home folder that does not exist"),
+        (Path("none.jsonl"), r"none.jsonl is not a file; give the path of a \.jsonl file"),
+        (Path("story"), r"story is not a \.jsonl, .* or \.parquet file"),
+        ("none.xlsx", "unknown task 'none.xlsx'; known: .* a path ending in .jsonl, .ndjson, .json, .csv, .tsv or"),
+    ],
+)
+def test_paths_that_lead_nowhere(name: object, match: str) -> None:
+    with pytest.raises(DPCInterpError, match=match) as caught:
+        load_problems(name)
+    assert "\n" not in str(caught.value)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from dpc_interp import DPCInterpError, Problem, load_problems
-from dpc_interp.analysis.segments import step_ends
 from dpc_interp.tasks.answers import extract_answer, is_correct
-from dpc_interp.tasks.rows import answer_line, problems_from_file, problems_from_rows, split_steps, take
+from dpc_interp.tasks.problem import check_distinct
+from dpc_interp.tasks.rows import problems_from_file, problems_from_rows
 
 GSM8K = {
     "question": "Natalia sold clips to 48 friends in April, and half as many in May. How many altogether?",
@@ -133,74 +136,10 @@ def test_boxes_of_math(solution: str, steps: list[str], answer: str) -> None:
     assert problem.answer == answer
 
 
-@pytest.mark.parametrize("last", ["Answer is B", "So the correct answer is (B).", "Option B", "ANS: B", "B", "(B)."])
-def test_answer_sentences_of_aqua_are_removed(last: str) -> None:
-    [problem] = problems_from_rows([AQUA | {"rationale": f"60 / 2 = 30\n{last}"}])
-    assert problem.rationale == "60 / 2 = 30\nThe answer is B"
-
-
-def test_other_last_lines_of_aqua_stay() -> None:
-    [problem] = problems_from_rows([AQUA | {"rationale": "60 / 2 = 30\nBoth ways the speed is 30"}])
-    assert problem.rationale == "60 / 2 = 30\nBoth ways the speed is 30\nThe answer is B"
-
-
 @pytest.mark.parametrize("options", ["A)21 B)22", 21])
 def test_options_of_aqua_must_be_a_list(options: object) -> None:
     with pytest.raises(DPCInterpError, match="row 1, has options that are not a list"):
         load_problems([{"question": "How many?", "options": options, "correct": "A"}])
-
-
-@pytest.mark.parametrize(
-    ("text", "steps"),
-    [
-        ("9 + 8 = 17\n\n  17 - 2 = 15\n", ["9 + 8 = 17", "17 - 2 = 15"]),
-        ("One. Two! Three?  Four", ["One.", "Two!", "Three?", "Four"]),
-        ("One. Two.\nThree.", ["One. Two.", "Three."]),
-        ("3.5 is a half of 7.", ["3.5 is a half of 7."]),
-        (" \n ", []),
-    ],
-)
-def test_split_steps(text: str, steps: list[str]) -> None:
-    assert split_steps(text) == steps
-    if steps:
-        assert len(step_ends(text.strip())) == len(steps), "segments count the same steps in a transcript"
-
-
-@pytest.mark.parametrize(
-    ("answer", "line"),
-    [
-        ("17", "#### 17"),
-        ("-3", "#### -3"),
-        ("1,234.5", "#### 1,234.5"),
-        ("B", "The answer is B"),
-        ("F", "\\boxed{F}"),
-        ("1/2", "\\boxed{1/2}"),
-        ("x + 1", "\\boxed{x + 1}"),
-        ("grandmother", "\\boxed{grandmother}"),
-    ],
-)
-def test_answer_line(answer: str, line: str) -> None:
-    assert answer_line(answer) == line
-    assert is_correct(extract_answer(line), answer)
-
-
-def steps_1_to_4() -> Iterator[Problem]:
-    for k in range(1, 5):
-        yield Problem("mine", f"{k}?", "", "1", k, str(k))
-
-
-def test_take_reads_no_further_than_needed() -> None:
-    problems = steps_1_to_4()
-    assert [problem.n_steps for problem in take(problems, 2, None, "rows")] == [1, 2]
-    assert next(problems).n_steps == 3
-
-
-def test_take_leaves_out_harder_problems() -> None:
-    assert [problem.n_steps for problem in take(reversed([*steps_1_to_4()]), None, 2, "rows")] == [2, 1]
-    with pytest.raises(DPCInterpError, match="rows has no problem of at most 1 steps; raise max_steps"):
-        take([*steps_1_to_4()][1:], None, 1, "rows")
-    with pytest.raises(DPCInterpError, match="max_steps is 0; allow at least 1 step"):
-        take(steps_1_to_4(), None, 0, "rows")
 
 
 def test_n_takes_the_first(tmp_path: Path) -> None:
@@ -235,3 +174,178 @@ def test_bad_files(tmp_path: Path, name: str, text: str, match: str) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DPCInterpError, match=r"is not a file; give the path of a \.json file"):
         load_problems(str(tmp_path / "none.json"))
+
+
+MISSING = [
+    None,
+    math.nan,
+    np.nan,
+    np.float32("nan"),
+    pd.NA,
+    pd.NaT,
+    np.datetime64("NaT"),
+    Decimal("nan"),
+    "",
+    " \n",
+    [],
+]
+
+
+@pytest.mark.parametrize("value", MISSING, ids=repr)
+def test_missing_values_are_missing_columns(value: object) -> None:
+    row = {"question": "How many?", "answer": 17, "rationale": value, "id": value, "task": value, "options": value}
+    assert load_problems([row]) == load_problems([{"question": "How many?", "answer": 17}])
+    with pytest.raises(DPCInterpError, match=r"row 1, lacks the column 'answer'; .* \(it has question\)"):
+        load_problems([{"question": "How many?", "answer": value}])
+    with pytest.raises(DPCInterpError, match="row 1, lacks the column 'question'"):
+        load_problems([{"question": value, "answer": 17}])
+
+
+def test_missing_values_of_a_data_frame() -> None:
+    frame = pd.DataFrame([{"question": "a?", "answer": 17}, {"question": "b?", "answer": 3.5, "rationale": "x\ny"}])
+    for table in (frame, frame.convert_dtypes()):
+        first, second = load_problems(table)
+        assert (first.answer, first.rationale, second.answer, second.n_steps) == ("17", "", "3.5", 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "answer"),
+    [
+        (np.int64(17), "17"),
+        (17.0, "17"),
+        (np.float64(-17.0), "-17"),
+        (17.5, "17.5"),
+        (1e22, "1e+22"),
+        (True, "True"),
+        (np.bool_(False), "False"),
+        (np.array(17), "17"),
+        (np.array([17]), "17"),
+        (["Cairo"], "Cairo"),
+        (np.str_("Cairo"), "Cairo"),
+        (Decimal("3.50"), "3.50"),
+        (" 17 ", "17"),
+    ],
+    ids=repr,
+)
+def test_values_of_other_types(value: object, answer: str) -> None:
+    assert load_problems([{"question": "How many?", "answer": value}])[0].answer == answer
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["9 + 8 = 17", "So 17"],
+        ("9 + 8 = 17", "So 17"),
+        np.array(["9 + 8 = 17", "So 17"]),
+        np.array(["9 + 8 = 17", None, "So 17"], dtype=object),
+        pd.Series(["9 + 8 = 17", "So 17"]),
+        ["9 + 8 = 17", math.nan, "So 17"],
+        "['9 + 8 = 17', 'So 17']",
+    ],
+    ids=lambda steps: type(steps).__name__,
+)
+def test_arrays_of_steps_are_joined_by_line_breaks(steps: object) -> None:
+    [problem] = load_problems([{"question": "How many?", "answer": 17, "rationale": steps}])
+    assert (problem.rationale, problem.n_steps) == ("9 + 8 = 17\nSo 17\n#### 17", 2)
+
+
+@pytest.mark.parametrize(
+    ("columns", "match"),
+    [
+        ({"rationale": "['a' 'b']"}, "a rationale that is a printed array"),
+        ({"rationale": [{"step": "a"}]}, "a value of type dict as rationale"),
+        ({"answer": ["17", "18"]}, "a value of type list as answer"),
+        ({"answer": {"value": 17}}, "a value of type dict as answer"),
+        ({"answer": b"17"}, "a value of type bytes as answer"),
+        ({"question": ["a?", "b?"]}, "a value of type list as question"),
+        ({"question": {"text": "a?"}}, "a value of type dict as question"),
+        ({"question": "half \ud83d"}, "a question with half a character"),
+        ({"id": ["a", "b"]}, "a value of type list as id"),
+    ],
+)
+def test_values_that_are_no_text_are_refused_by_name(columns: dict[str, object], match: str) -> None:
+    rows = [{"question": "a?", "answer": 1}, {"question": "How many?", "answer": 17} | columns]
+    with pytest.raises(DPCInterpError, match=f"rows, row 2, has {match}") as caught:
+        load_problems(rows)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        [{"role": "user", "content": "How many?"}],
+        {"role": "user", "content": "How many?"},
+        np.array([{"role": "user", "content": "How many?"}]),
+        [{"role": "user", "content": [{"type": "text", "text": "How many?"}]}],
+        [{"from": "human", "value": "How many?"}],
+    ],
+)
+def test_one_chat_message_of_the_user_is_a_question(question: object) -> None:
+    assert load_problems([{"question": question, "answer": 17}])[0].question == "How many?"
+
+
+@pytest.mark.parametrize(
+    ("messages", "match"),
+    [
+        ([("system", "Be brief."), ("user", "How many?")], '2 chat messages, the first of system; .*template="chat"'),
+        ([("user", "Hi"), ("assistant", "Hello"), ("user", "How many?")], "3 chat messages, the first of user"),
+        ([("assistant", "How many?")], "1 chat messages, the first of assistant"),
+    ],
+)
+def test_other_chats_are_refused_by_name(messages: list[tuple[str, str]], match: str) -> None:
+    question = [{"role": role, "content": content} for role, content in messages]
+    with pytest.raises(DPCInterpError, match=f"row 1, has a question of {match}"):
+        load_problems([{"question": question, "answer": 17}])
+
+
+def test_the_same_question_twice_gets_distinct_ids() -> None:
+    rows = [{"question": q, "answer": "1"} for q in ("a?", "b?", "a?", "a?")]
+    problems = load_problems(rows)
+    first, other = problems[0].id, problems[1].id
+    assert [problem.id for problem in problems] == [first, other, f"{first}-2", f"{first}-3"]
+    assert load_problems(rows, n=3) == problems[:3]
+    check_distinct(problems)
+    for benchmark in (GSM8K, MATH, AQUA):
+        check_distinct(load_problems([benchmark, benchmark]))
+
+
+def test_max_steps_does_not_change_ids() -> None:
+    rows = [{"question": "a?", "answer": "1", "rationale": "x\n" * k} for k in (3, 1, 1)]
+    assert [p.id for p in load_problems(rows, max_steps=2)] == [p.id for p in load_problems(rows)][1:]
+
+
+@pytest.mark.parametrize(("first", "second"), [("x", "x"), (3, 3.0), (np.int64(3), "3")])
+def test_the_same_id_twice_is_refused(tmp_path: Path, first: object, second: object) -> None:
+    rows = [{"question": "a?", "answer": 1, "id": first}, {"question": "b?", "answer": 1}]
+    rows.append({"question": "c?", "answer": 1, "id": second})
+    with pytest.raises(DPCInterpError, match=f"rows, row 3, has the id '{first}' of row 1; give every row a different"):
+        load_problems(rows)
+    path = tmp_path / "mine, too.jsonl"
+    path.write_text('\n{"question": "a", "answer": 1, "id": "x"}\n{"question": "a", "answer": 1, "id": "x"}\n')
+    with pytest.raises(DPCInterpError, match="line 3, has the id 'x' of line 2"):
+        load_problems(path)
+
+
+def test_a_written_default_id_does_not_clash() -> None:
+    [problem] = load_problems([{"question": "a?", "answer": 1}])
+    again = load_problems([{"question": "a?", "answer": 1}, {"question": "a?", "answer": 1, "id": problem.id}])
+    check_distinct(again)
+
+
+@pytest.mark.parametrize("row", [GSM8K, MATH, AQUA])
+def test_ids_and_tasks_of_benchmark_rows_are_kept(row: dict[str, object]) -> None:
+    [problem] = load_problems([row | {"id": 7, "task": "school"}])
+    assert (problem.id, problem.task) == ("7", "school")
+
+
+def test_problem_and_answer_without_a_solution() -> None:
+    [problem] = load_problems([{"problem": "How many?", "answer": 17}])
+    assert (problem.question, problem.answer, problem.rationale) == ("How many?", "17", "")
+
+
+@pytest.mark.parametrize(
+    "last", ["#### Cairo", "####Cairo", "The answer is Cairo.", "So \\boxed{Cairo}", "Answer: Cairo"]
+)
+def test_a_rationale_that_states_a_word_gets_no_second_answer_line(last: str) -> None:
+    row = {"question": "Where?", "answer": "Cairo", "rationale": f"It is on the Nile.\n{last}"}
+    assert load_problems([row])[0].rationale == row["rationale"]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dpc_interp import DPCInterpError
-from dpc_interp.device import resolve_device, resolve_dtype
 from dpc_interp.errors import UnknownNameError
+from dpc_interp.host.device import resolve_device, resolve_dtype
 
 
 @pytest.fixture
