@@ -8,7 +8,7 @@ embeds fonts and fixes SVG ids when it writes the file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -16,6 +16,8 @@ from typing import Any, Literal
 import matplotlib.pyplot as plt
 import matplotlib.style
 from matplotlib.axes import Axes
+
+from dpc_interp.plots.fonts import STYLE, installed, one_warning_for_glyphs, use_fallback_fonts
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = PALETTE = (
     "#0072B2",
@@ -74,8 +76,11 @@ def series_style(index: int, label: str = "") -> SeriesStyle:
     return SeriesStyle(label, PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)])
 
 
-def style_context() -> AbstractContextManager[None]:
+@contextmanager
+def style_context() -> Iterator[None]:
     """Context that sets the packaged style over matplotlib's defaults and restores the caller's settings on exit.
+
+    Characters that no installed font of the style has are drawn as boxes, and one warning names the font to install.
 
     Example:
         >>> import matplotlib.pyplot as plt
@@ -86,7 +91,9 @@ def style_context() -> AbstractContextManager[None]:
         3.3
         >>> plt.close(figure)
     """
-    return matplotlib.style.context("dpc_interp.plots.dpc", after_reset=True)
+    with matplotlib.style.context(STYLE, after_reset=True), one_warning_for_glyphs():
+        plt.rcParams["font.sans-serif"] = installed(plt.rcParams["font.sans-serif"])
+        yield
 
 
 @contextmanager
@@ -99,9 +106,12 @@ def drawing_axes(ax: Axes | None, figsize: tuple[float, float] | None = None) ->
     """
     if ax is not None:
         yield ax
+        use_fallback_fonts(ax)
         return
     with style_context():
-        yield plt.subplots(figsize=figsize)[1]
+        axes = plt.subplots(figsize=figsize)[1]
+        yield axes
+        use_fallback_fonts(axes)
 
 
 def note_size() -> float | str:

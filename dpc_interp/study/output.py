@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from dpc_interp import plots
 from dpc_interp.analysis.schema import round_significant
+from dpc_interp.plots.fonts import use_fallback_fonts
 
 
 def save_figure(figure: Figure, stem: Path, frame: pd.DataFrame | None = None) -> None:
@@ -25,6 +26,7 @@ def save_figure(figure: Figure, stem: Path, frame: pd.DataFrame | None = None) -
         stem: path without a suffix.
         frame: the frame that the figure is drawn from, written as `stem`.parquet; None: it is written elsewhere.
     """
+    use_fallback_fonts(figure)
     for suffix in ("png", "pdf"):
         figure.savefig(stem.with_suffix(f".{suffix}"), dpi=300, metadata=plots.STABLE_METADATA[suffix])
     plt.close(figure)
