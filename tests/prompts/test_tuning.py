@@ -11,7 +11,7 @@ from transformer_lens.hook_points import HookPoint
 
 from dpc_interp import DPCInterpError, Problem, SoftPrompt, TuningConfig, load_problems, prompted, tune_prompt
 from dpc_interp.errors import NonFiniteError
-from dpc_interp.models.encoding import encode_question
+from dpc_interp.models.encoding import QuestionFormat, encode_question
 from dpc_interp.models.lens import HookedTransformer
 from dpc_interp.prompts.tuning import _example, _gradient, _held_out_loss, prompt_loss
 
@@ -36,7 +36,7 @@ def held_out() -> list[Problem]:
 
 
 def validation_loss(model: HookedTransformer, problems: list[Problem], vectors: torch.Tensor) -> float:
-    return _held_out_loss(model, [_example(model, p) for p in problems], vectors, 32)
+    return _held_out_loss(model, [_example(model, p, QuestionFormat()) for p in problems], vectors, 32)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +56,10 @@ def test_loss_is_the_mean_over_the_tokens_after_each_question(
         for k, token in enumerate(ids):  # the logits one position before token k predict it
             total -= logits[prompt.n_virtual + len(question) + k - 1].log_softmax(-1)[token].item()
         n_tokens += len(ids)
-    loss = prompt_loss(model, [_example(model, p) for p in train[:5]], prompt.vectors)
+    loss = prompt_loss(model, [_example(model, p, QuestionFormat()) for p in train[:5]], prompt.vectors)
     assert loss.item() == pytest.approx(total / n_tokens, rel=1e-5)
     for batch_size in (1, 2, 5):
-        examples = [_example(model, p) for p in train[:5]]
+        examples = [_example(model, p, QuestionFormat()) for p in train[:5]]
         assert _held_out_loss(model, examples, prompt.vectors, batch_size) == pytest.approx(total / n_tokens, rel=1e-5)
 
 
@@ -160,7 +160,9 @@ def test_a_config_is_the_same_as_its_fields(
 
 def test_the_recipe_names_the_fields_of_the_config(tuned: SoftPrompt) -> None:
     fields = {field.name for field in dataclasses.fields(TuningConfig)}
-    assert tuned.recipe.keys() == {"seed", "n_train", "n_validation", "learning_curve"} | fields
+    assert (
+        tuned.recipe.keys() == {"template", "prepend_bos", "seed", "n_train", "n_validation", "learning_curve"} | fields
+    )
 
 
 def test_old_keywords_warn(model: HookedTransformer, train: list[Problem], held_out: list[Problem]) -> None:
@@ -213,7 +215,7 @@ def test_a_small_gradient_of_a_float16_model_does_not_underflow(
     gradients = []
     for model in (half, exact):
         vectors = prompt.vectors.clone().requires_grad_()
-        examples = [_example(model, problem) for problem in train[:4]]
+        examples = [_example(model, problem, QuestionFormat()) for problem in train[:4]]
         gradients.append(_gradient(model, 1e-6 * prompt_loss(model, examples, vectors), vectors))
     assert gradients[0].dtype == torch.float32
     assert (gradients[0] - gradients[1]).norm() / gradients[1].norm() < 0.02
