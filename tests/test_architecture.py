@@ -15,6 +15,7 @@ ROOMS = (
     "errors",
     "hub",
     "stats",
+    "mathematics",
     "tasks",
     "models",
     "execution",
@@ -32,6 +33,7 @@ ROOMS = (
 """Lowest first: a module imports from its own or a lower room."""
 ONLY_IMPORTS = {
     "stats": {"errors"},
+    "mathematics": {"errors"},
     "execution": {"errors", "models"},
     "plots": {"errors", "stats", "analysis.layers", "analysis.schema"},
 }
