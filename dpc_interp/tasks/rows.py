@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.mathematics.letters import without_letter
 from dpc_interp.tasks.answers import answer_start, extract_answer
 from dpc_interp.tasks.problem import Problem, question_hash
 
@@ -34,8 +35,6 @@ FILE_SUFFIXES = (".jsonl", ".json", ".parquet")
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 CALCULATOR_ANNOTATION = re.compile(r"<<[^<>]*>>")
-ANSWER_SENTENCE = re.compile(r"(?i)\W*(?:\w+\W+){0,3}?(?:answer|ans|option|choice)\b.{0,20}|\W*[A-E]\W*")
-"""A line of an AQuA rationale that only names the answer: `Answer is B`, `The correct option: (C)`, `D`."""
 
 
 def problems_from_file(path: Path, n: int | None, max_steps: int | None) -> list[Problem]:
@@ -203,11 +202,8 @@ def _from_aqua(row: Row, task: str, place: str) -> Problem:
     if isinstance(options, str) or not isinstance(options, Iterable):
         raise DPCInterpError(f'{place} has options that are not a list; write them as ["A)21", "B)22", ...]')
     choices = " ".join(re.sub(r"^\s*([A-E])\s*\)\s*", r"(\1) ", str(option)) for option in options)
-    steps = split_steps(str(row.get("rationale", "")))
-    # The answer line replaces sentences such as "Answer is B", whose wording varies.
-    while steps and ANSWER_SENTENCE.fullmatch(steps[-1]):
-        steps.pop()
     letter = str(row["correct"]).strip()
+    steps = without_letter(split_steps(str(row.get("rationale", ""))), letter)
     question = f"{str(row['question']).strip()}\nAnswer Choices: {choices}"
     return _benchmark_problem(task, question, steps, f"The answer is {letter}", letter)
 
