@@ -11,16 +11,8 @@ from collections.abc import Iterator
 
 SIGNS = str.maketrans(
     dict(zip("０１２３４５６７８９", "0123456789", strict=True))
-    | {
-        "\u2212": "-",
-        "\ufe63": "-",
-        "\uff0d": "-",
-        "\u00a0": " ",
-        "\u2009": " ",
-        "\u202f": " ",
-        "\u200b": "",
-        "\ufeff": "",
-    }
+    | {"\u2212": "-", "\ufe63": "-", "\uff0d": "-", "\u200b": "", "\ufeff": ""}
+    | {"\u00a0": " ", "\u2009": " ", "\u202f": " "}
 )
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
@@ -37,7 +29,16 @@ TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|textsf|texttt|emph|ma
 APPROXIMATELY = re.compile(
     r"(?i)(?:\\approx(?![a-z])|\\sim(?![a-z])|≈|~|=|:|about\b|approximately\b|roughly\b)\s*(?=.)"
 )
-REASON = re.compile(r"(?i)(?<=\S)(?:\s*,)?\s+(?:because|since)\s.*", re.DOTALL)
+REASON = re.compile(
+    r"(?i)(?<=\S)(?:(?:\s*,)?\s+(?:because|since)|\s*,\s+(?:so|which|as|where|when"
+    r"|thus|hence|therefore|and so|but))\s.*",
+    re.DOTALL,
+)
+STOP = re.compile(r"[.!?][)\]\"'*_]*(?=\s)|(?<=\d)\.(?=[A-Z])")
+ABBREVIATION = re.compile(r"(?:^|[\s(.])(?:[A-Za-z]|Mr|Mrs|Ms|Dr|St|Mt|Ft|No|vs|approx|Jr|Sr|Prof|Inc|Co|Ltd|cf|ca)$")
+NUMBER = re.compile(
+    r"[(\[]?\s*([-+]?)\s*[$£€]?\s*([-+]?)\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)\s*[$£€]?\s*[)\]]?"
+)
 INFINITY = re.compile(r"(?<!\\)(?<![A-Za-z])(?:\+\s*)?(?:(?i:infinity)|inf|oo)(?![A-Za-z])|(?:\+\s*)?∞")
 BASED_NUMERAL = re.compile(
     r"\(?(?P<digits>\d[\dA-F]*)\)?\s*(?:_\s*(?:\{\s*(?:\\text\s*\{)?\s*(?P<braced>\d+|[a-z]+)\s*\}*|(?P<bare>\d+))"
@@ -64,10 +65,54 @@ def plain(text: str) -> str:
     text = re.sub(r"([₀₁₂₃₄₅₆₇₈₉]+)", lambda match: f"_{{{match[1].translate(SUBSCRIPTS)}}}", text)
     text = re.sub(r"\\left(?![a-zA-Z])|\\right(?![a-zA-Z])", "", re.sub(r"[‒–—](?=\s*\d)", "-", text))
     text = INFINITY.sub(r"\\infty ", FONTS.sub("", text))
-    text = re.sub(r"\+\s*\\infty", r"\\infty", text)
+    return unwrap(re.sub(r"\+\s*\\infty", r"\\infty", text))
+
+
+def unwrap(text: str) -> str:
+    r"""Remove Markdown, math delimiters, braces and text commands that enclose a text, and a final period.
+
+    Args:
+        text: an answer.
+
+    Returns:
+        What they enclose, also without a leading `=`, `:` or `~`.
+    """
     while (inner := _without_one_layer(text)) != text:
         text = inner
     return text
+
+
+def sentence_end(text: str) -> int:
+    """Find the end of the first sentence; periods of decimals and of abbreviations such as `U.S.` do not end one.
+
+    Args:
+        text: a line of text.
+
+    Returns:
+        Index of the mark that ends the sentence; `len(text)` if none does.
+    """
+    for match in STOP.finditer(text):
+        before = text[: match.start()]
+        is_option = re.fullmatch(r"[\s*_($\[]*[A-E][\s*_)$\]]*", before)
+        if is_option or match[0][0] != "." or not ABBREVIATION.search(before):
+            return match.start()
+    return len(text)
+
+
+def bare_number(text: str) -> str | None:
+    r"""Read an answer that is nothing but a number, such as `\$1,234`, `- 3`, `(72)` or `72 €`.
+
+    Args:
+        text: an answer.
+
+    Returns:
+        The number without commas, currency signs and plus sign; None for other answers.
+    """
+    match = NUMBER.fullmatch(text.replace("\u2212", "-").replace("\\$", "$"))
+    if match is None:
+        return None
+    is_negative = (match[1] == "-") != (match[2] == "-")
+    return ("-" if is_negative else "") + match[3].replace(",", "")
 
 
 def without_text_commands(text: str) -> str:
@@ -112,11 +157,7 @@ def encloses(text: str) -> bool:
     Returns:
         True for `(3,4]`, False for `(1)+(2)`.
     """
-    last = 0
-    for last, depth in _depths(text):
-        if depth <= 0:
-            break
-    return last == len(text) - 1
+    return next((place for place, depth in _depths(text) if depth <= 0), 0) == len(text) - 1
 
 
 def numeral_value(text: str) -> tuple[str, int | None] | None:

@@ -1,10 +1,10 @@
 r"""Quantities: numbers with a unit, such as `$1,234.50`, `3 1/2 hours` or, in simple LaTeX, `\frac{1}{2}\text{ cm}`.
 
 Two quantities are equal if their exact values are. A decimal of at least `ROUNDED_DIGITS` significant digits also
-equals every exact value that rounds to it or is cut off to it: `0.333333` equals `1/3`, `0.3333` does not. Digits after the
-fifteenth are ignored, as floating-point numbers have no more. Units matter only if both quantities have a known one;
-values are then converted (`2 h` equals `120 minutes`, `5 cm` does not equal `5 m`). A percentage equals its fraction
-and its bare number (`50%` equals `0.5` and `50`): the gold answers of GSM8K and MATH leave out the sign.
+equals every exact value that rounds to it or is cut off to it: `0.333333` equals `1/3`, `0.3333` does not. Digits
+after the fifteenth are ignored, as floating-point numbers have no more. Units matter only if both quantities have a
+known one; values are then converted (`2 h` equals `120 minutes`, `5 cm` does not equal `5 m`). A percentage equals its
+fraction and its bare number (`50%` equals `0.5` and `50`): the gold answers of GSM8K and MATH leave out the sign.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ NUMBER = re.compile(
 )
 ROUNDED_DIGITS, FLOAT_DIGITS = 6, 15
 """Significant digits from which a decimal counts as rounded; those that a floating-point number has."""
+POWER_OF_TEN = re.compile(r"(?<=\d)\s*(?:\\times|\\cdot|[×·*x])\s*10\s*\^\s*\{?\s*\+?([-\u2212]?\d{1,3})\s*\}?(?!\d)")
 UNIT_PATTERN = re.compile(r"(?:(?:square|cubic) )?[A-Za-z][A-Za-z '-]*(?:(?:/|\^|\^\{)?[A-Za-z23]+\}?)?")
 ONE_LETTER_UNITS = set("mgshltJNWVAKCF")
 SCALE_WORDS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
@@ -135,9 +136,8 @@ def same_quantity(a: Quantity, b: Quantity) -> bool:
     """
     if "%" in (a.unit, b.unit) and a.unit != b.unit:
         percent, other = (a, b) if a.unit == "%" else (b, a)
-        return other.unit is None and (
-            _same_value(percent, other) or _same_value(_scaled(percent, Fraction(1, 100)), other)
-        )
+        values = (percent, _scaled(percent, Fraction(1, 100)))
+        return other.unit is None and any(_same_value(value, other) for value in values)
     if isinstance(a.unit, tuple) and isinstance(b.unit, tuple):
         return a.unit[0] == b.unit[0] and _same_value(_scaled(a, a.unit[1]), _scaled(b, b.unit[1]))
     return _same_value(a, b)
@@ -194,7 +194,7 @@ def _plain_text(text: str) -> str:
     text = re.sub(r"\\(?:text|mathrm|mbox|textrm)\s*\{([^{}]*)\}", r" \1", text)
     text = re.sub(r"\\[dt]?frac\s*(?:\{(\d+)\}|(\d))\s*(?:\{(\d+)\}|(\d))", r" \1\2/\3\4", text)
     text = re.sub(r"(\d),\\!\s*(?=\d)|(\d)\{,\}(?=\d)", r"\1\2,", text)
-    text = re.sub(r"\s*(?:\\times|\\cdot|[×·*x])\s*10\s*\^\s*\{?\s*\+?([-\u2212]?\d{1,3})\s*\}?(?!\d)", r"e\1", text)
+    text = POWER_OF_TEN.sub(r"e\1", text)
     text = re.sub(r"(?<![\d.,/])(\d{1,3})((?:(?:\\[,;:! ]|[ ~\u00a0\u2009\u202f])\d{3})+)(?![\d/])", _join_digits, text)
     text = re.sub(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)", "°", text)
     text = re.sub(r"\\[,;:! ]|~", " ", text).replace("\\%", "%").replace("\\$", "$")

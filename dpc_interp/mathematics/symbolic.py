@@ -40,13 +40,15 @@ def same_expression(answer: str, gold: str) -> bool:
         gold: LaTeX without delimiters.
 
     Returns:
-        True if they are the same; False also for a text that cannot be read, is longer than `MAX_SYMBOLIC_LENGTH` or needs too
-        much time.
+        True if they are the same; False also for a text that cannot be read, is longer than `MAX_SYMBOLIC_LENGTH` or
+        needs too much time.
 
     Raises:
         DPCInterpError: the process cannot be started.
     """
-    return max(len(answer), len(gold)) <= MAX_SYMBOLIC_LENGTH and WORKERS.call("same", answer, gold) is True
+    if max(len(answer), len(gold)) > MAX_SYMBOLIC_LENGTH:
+        return False
+    return WORKERS.call("same", answer, gold) is True
 
 
 @lru_cache(N_CACHED)
@@ -120,7 +122,8 @@ class WorkerProcess:
 
     def _exchange(self, process: subprocess.Popen[str], request: str | None, seconds: float) -> object:
         """Write a line, if any, and read a line; the process is killed if it takes longer than `seconds`."""
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         timer = threading.Timer(seconds, process.kill)
         timer.daemon = True
         timer.start()

@@ -74,7 +74,7 @@ def same(answer: str, gold: str) -> bool:
 
 
 def value(text: str) -> str | None:
-    """The value of a real number in LaTeX, such as `\\sqrt{2}`, to `DIGITS` significant digits.
+    r"""The value of a real number in LaTeX, such as `\sqrt{2}`, to `DIGITS` significant digits.
 
     Args:
         text: LaTeX without delimiters.
@@ -189,7 +189,7 @@ def result_of(call: str, *texts: str) -> bool | str | None:
     try:
         with processor_time_limit(CPU_SECONDS):
             return same(*texts) if call == "same" else value(*texts)
-    except (OutOfTimeError, Exception):  # libraries raise errors of every kind on text that is no mathematics
+    except (OutOfTimeError, Exception):  # noqa: BLE001 - parsers raise errors of every kind on what is no mathematics
         return False if call == "same" else None
 
 

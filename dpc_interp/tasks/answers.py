@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from dpc_interp.errors import UnknownNameError
+from dpc_interp.mathematics.option_letters import read_letter
 from dpc_interp.tasks.equivalence import equal
 
 HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]*)")
@@ -36,12 +37,6 @@ NEXT_QUESTION = re.compile(
 SENTENCE_END = re.compile(r"(?<![A-Z]\.)(?<!\bSt\.)(?<!\bDr\.)(?<!\bMr\.)(?<!\bMs\.)(?<=[.!?])\s+")
 NUMBER_WITH_COMMAS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
 NUMBER = re.compile(r"(?P<before>[-+−]?)\s*\\?[$€£]?\s*(?P<after>[-−]?)\s*(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)")
-LETTER = re.compile(
-    r"(?:[Oo]ption|[Cc]hoice)?\s*(?:\((?P<round>[A-Ea-e])\)|\[(?P<square>[A-Ea-e])\]|(?P<bare>[A-E])(?![\w/]))"
-    r"(?:\s*[).:](?:\s.*)?|\\?\s+\d.*)?|(?:[Oo]ption|[Cc]hoice)\s+(?P<named>[A-Ea-e])(?:[).:].*)?",
-    re.DOTALL,
-)
-TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathbf|mathrm|mbox|textrm)\s*\{([^{}]*)\}")
 
 # gsm8k.yaml of lm-evaluation-harness: `strict-match` takes the first match, `flexible-extract` the last one.
 STRICT = re.compile(r"#### (-?[0-9.,]+)")
@@ -108,12 +103,7 @@ def is_correct(answer: str | None, gold: str) -> bool:
     Returns:
         True if they are equal.
     """
-    if answer is None:
-        return False
-    if re.fullmatch("[A-E]", gold):
-        letter = _letter(answer) or (answer.upper() if re.fullmatch("[a-e]", answer) else None)
-        return letter == gold
-    return equal(answer, gold)
+    return answer is not None and equal(answer, gold)
 
 
 def answer_start(text: str) -> int:
@@ -225,10 +215,8 @@ def _bare(answer: str) -> str:
 
 
 def _letter(answer: str) -> str | None:
-    """The letter of an answer in the form of an option: `B`, `(b)`, `B) 25`, `option b`."""
-    plain = TEXT_COMMAND.sub(r"\1", answer).replace("\\ ", " ").strip()
-    match = LETTER.fullmatch(plain)
-    return None if match is None else next(letter for letter in match.groups() if letter).upper()
+    """The letter of an answer in the form of an option, `B`, `(b)` or `B) 25`; a bare `b` may be a variable."""
+    return None if re.fullmatch("[a-z]", answer) else read_letter(answer)
 
 
 def _closing_brace(text: str, start: int) -> int | None:

@@ -20,16 +20,9 @@ from dpc_interp.mathematics.notation import (
     to_latex,
     without_text_commands,
 )
+from dpc_interp.mathematics.option_letters import read_gold_letter, read_letter
 from dpc_interp.mathematics.quantities import Quantity, read_quantity, same_quantity
 
-LETTER = re.compile(
-    r"""(?:the\s+)?(?:(?:correct|right|best)\s+)?(?:(?i:(?P<name>option|choice|letter|alternative|answer))\s*:?\s*)?
-    (?P<open>[(\[]?)\s*(?P<letter>[A-Ea-e])\s*(?P<close>[)\]]?)
-    (?P<text>$|\s*[.:,;–—].*|\s+-\s.*|\s*\(.*|(?<=[)\]])\s*\S.*|\s+is\s+(?:the\s+)?(?:correct|right).*)""",
-    re.VERBOSE | re.DOTALL,
-)
-SECOND_LETTER = re.compile(r"\W*(?:(?:or|and|und|nor)\b)?\W*(?:option\s*)?\W*[A-E]\b(?!')(?:\W*$|\W*(?:or|and)\b)")
-GOLD_LETTER_TEXT = re.compile(r"\s*$|[).:]?(?:\s.*)?$", re.DOTALL)
 WORDS = re.compile(r"[^\W\d_]{3,}.*|.*\s[^\W\d_]{3,}", re.DOTALL)
 SHORT_WORDS = {"no", "on", "up", "us", "uk", "eu", "am", "pm", "it", "he", "we", "ok"}
 """Words of two letters, which as products of variables would equal their anagrams."""
@@ -57,7 +50,7 @@ def equal(answer: str, gold: str) -> bool:
         return False
     if answer == gold:
         return True
-    letter, gold_letter = read_letter(answer), _read_gold_letter(gold)
+    letter, gold_letter = read_letter(answer), read_gold_letter(gold)
     if gold_letter is not None and (letter is not None or gold_letter in gold):
         return letter == gold_letter
     for compare in (_same_numeral, _same_ratio, _same_number, _same_words, _same_last_side, _same_entries):
@@ -65,29 +58,6 @@ def equal(answer: str, gold: str) -> bool:
         if verdict is not None:
             return verdict
     return symbolic.same_expression(to_latex(answer), to_latex(gold))
-
-
-def read_letter(text: str) -> str | None:
-    r"""Read an option letter: `(b)`, `B.`, `option B`, `[B]`, `B) 25`, `\textbf{(B)}\ 25`.
-
-    Args:
-        text: an answer.
-
-    Returns:
-        A letter from A to E, in upper case; None if the text names no letter, or several (`A or B`).
-    """
-    match = LETTER.fullmatch(without_text_commands(plain(text)))
-    if match is None or SECOND_LETTER.match(match["text"]):
-        return None
-    is_marked = match["name"] or match["open"] or match["close"] or not match["text"].strip(" .:")
-    return match["letter"].upper() if match["letter"].isupper() or is_marked else None
-
-
-def _read_gold_letter(gold: str) -> str | None:
-    """The letter of a gold answer; its text may follow only after a bracket, a period or a colon."""
-    letter = read_letter(gold)
-    rest = re.sub(r"^\W*[A-Ea-e]", "", without_text_commands(gold), count=1)
-    return letter if letter and GOLD_LETTER_TEXT.match(rest.lstrip("]")) and " - " not in rest else None
 
 
 def _same_numeral(answer: str, gold: str) -> bool | None:
@@ -111,7 +81,7 @@ def _same_ratio(answer: str, gold: str) -> bool | None:
         if terms is None or quantity is None:
             return None
         return len(terms) == 2 and terms[1].value != 0 and quantity.value == terms[0].value / terms[1].value
-    if len(a) != len(b) or 0 in (x.value for x in (*a, *b)):  # `10:00` is a time
+    if len(a) != len(b) or not all(x.value for x in (*a, *b)):  # `10:00` is a time
         return [x.value for x in a] == [x.value for x in b]
     return len({x.value / y.value for x, y in zip(a, b, strict=True)}) == 1
 
@@ -218,7 +188,7 @@ def _same_set(entries: list[str], others: list[str]) -> bool:
     """Whether every entry equals one of the others and the reverse, repetitions left out."""
     if max(len(entries), len(others)) > MAX_ENTRIES:
         return entries == others
-    entries, others = list(dict.fromkeys(entries)), list(dict.fromkeys(others))
+    entries, others = _distinct(entries), _distinct(others)
     if len(entries) != len(others):
         return False
     remaining = list(others)
@@ -228,3 +198,12 @@ def _same_set(entries: list[str], others: list[str]) -> bool:
             return False
         remaining.remove(match)
     return True
+
+
+def _distinct(entries: list[str]) -> list[str]:
+    """The entries without those that equal an earlier one, such as `0.5` after `1/2`."""
+    kept: list[str] = []
+    for entry in entries:
+        if not any(equal(entry, other) for other in kept):
+            kept.append(entry)
+    return kept

@@ -13,7 +13,7 @@ import pytest
 
 from dpc_interp.mathematics import symbolic
 from dpc_interp.mathematics.symbolic import MAX_SYMBOLIC_LENGTH
-from dpc_interp.tasks.equivalence import equal, read_letter
+from dpc_interp.tasks.equivalence import equal
 
 EQUAL = r"""
 17 | 17
@@ -545,12 +545,5 @@ def test_plain_answers_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(symbolic.WORKERS, "call", lambda *request: pytest.fail(f"process called: {request}"))
     for table in (EQUAL_BY_KIND["letters"], EQUAL_BY_KIND["words"], EQUAL_BY_KIND["powers of ten"]):
         assert all(equal(answer, gold) for answer, gold in pairs(table))
-    assert equal("1,234", "1234.0") and not equal("17", "18")
-
-
-@pytest.mark.parametrize(
-    ("text", "letter"),
-    [("(b)", "B"), ("option E", "E"), ("1", None), ("F", None), ("A or B", None), ("a dog", None), ("abc", None)],
-)
-def test_read_letter(text: str, letter: str | None) -> None:
-    assert read_letter(text) == letter
+    assert equal("1,234", "1234.0")
+    assert not equal("17", "18")

@@ -1,0 +1,49 @@
+r"""Option letters, A to E: `(b)`, `B.`, `option B`, `[B]`, `B) 25`, `\textbf{(B)}\ 25`.
+
+A letter with text behind it is one only where a bracket or a mark follows it: `A dog`, `A or B` and `A/B` are none.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dpc_interp.mathematics.notation import plain, without_text_commands
+
+LETTER = re.compile(
+    r"""[(\[]?(?:the\s+)?(?:(?:correct|right|best)\s+)?(?:(?i:(?P<name>option|choice|letter|alternative|answer))\s*:?\s*)?
+    (?P<open>[(\[]?)\s*(?P<letter>[A-Ea-e])\s*(?P<close>[)\]]?)
+    (?P<text>$|\s*[.:,;–—].*|\s+-\s.*|\s*\(.*|(?<=[)\]])\s*\S.*|\s+is\s+(?:the\s+)?(?:correct|right).*)""",
+    re.VERBOSE | re.DOTALL,
+)
+SECOND_LETTER = re.compile(r"\W*(?:(?:or|and|und|nor)\b)?\W*(?:option\s*)?\W*[A-E]\b(?!')(?:\W*$|\W*(?:or|and)\b)")
+GOLD_LETTER_TEXT = re.compile(r"\s*$|[).:]?(?:\s.*)?$", re.DOTALL)
+
+
+def read_letter(text: str) -> str | None:
+    r"""Read an option letter: `(b)`, `B.`, `option B`, `[B]`, `B) 25`, `\textbf{(B)}\ 25`.
+
+    Args:
+        text: an answer.
+
+    Returns:
+        A letter from A to E, in upper case; None if the text names no letter, or several (`A or B`).
+    """
+    match = LETTER.fullmatch(without_text_commands(plain(text)))
+    if match is None or SECOND_LETTER.match(match["text"]):
+        return None
+    is_marked = match["name"] or match["open"] or match["close"] or not match["text"].strip(" .:")
+    return match["letter"].upper() if match["letter"].isupper() or is_marked else None
+
+
+def read_gold_letter(gold: str) -> str | None:
+    """Read the letter of a gold answer, whose text may follow only after a bracket, a period or a colon.
+
+    Args:
+        gold: a gold answer.
+
+    Returns:
+        A letter from A to E, in upper case; None for other answers, such as the expression `A - 3`.
+    """
+    letter = read_letter(gold)
+    rest = re.sub(r"^\W*[A-Ea-e]", "", without_text_commands(gold), count=1)
+    return letter if letter and GOLD_LETTER_TEXT.match(rest.lstrip("]")) and " - " not in rest else None
