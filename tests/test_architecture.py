@@ -16,6 +16,7 @@ ROOMS = (
     "hub",
     "host",
     "stats",
+    "mathematics",
     "tasks",
     "models",
     "execution",
@@ -33,6 +34,7 @@ ROOMS = (
 """Lowest first: a module imports from its own or a lower room."""
 ONLY_IMPORTS = {
     "stats": {"errors"},
+    "mathematics": {"errors"},
     "execution": {"errors", "models"},
     "plots": {"errors", "stats", "analysis.layers", "analysis.schema"},
 }

@@ -1,8 +1,8 @@
 """Positions of the prompt, the question, the rationale, its steps and the answer in `P | Q | R | A`.
 
 See docs/method.md, section 1. One line of the rationale is one step; a line break, with the blank lines after it,
-belongs to the line that it ends. A text of one line is cut into sentences. The answer is the last line that carries an
-answer marker; a stop token belongs to no segment.
+belongs to the line that it ends. A text of one line is cut into sentences. The answer begins with the sentence that
+states it (`answer_start`); a stop token belongs to no segment.
 """
 
 from __future__ import annotations
@@ -108,8 +108,18 @@ def _token_ends(tokenizer: PreTrainedTokenizerBase, ids: list[int], text: str) -
     pieces = {token: str(tokenizer.decode([token])) for token in set(ids)}
     if "".join(pieces[token] for token in ids) == text:
         return list(accumulate(len(pieces[token]) for token in ids)).__getitem__
-    # a character of several tokens, or a tokenizer that decodes a token by its neighbours
-    return cache(lambda k: len(tokenizer.decode(ids[: k + 1])))
+    return cache(lambda k: _decoded_end(str(tokenizer.decode(ids[: k + 1])), text))
+
+
+def _decoded_end(decoded: str, text: str) -> int:
+    """The character of `text` at which its first tokens end, whose text is `decoded`.
+
+    Where a character has several tokens, the first of them decode to replacement characters that `text` does not have;
+    all of them end with the character. So the ends grow from token to token, as bisection needs it.
+    """
+    n_common = next((i for i, pair in enumerate(zip(decoded, text, strict=False)) if pair[0] != pair[1]), None)
+    n_common = min(len(decoded), len(text)) if n_common is None else n_common
+    return n_common + (len(decoded) > n_common)
 
 
 def step_ends(text: str) -> list[int]:

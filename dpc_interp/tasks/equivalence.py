@@ -1,28 +1,46 @@
-r"""Whether two answers are equal: as option letters, quantities, words or, for all other answers, as mathematics.
+r"""Whether two answers are equal: as option letters, numbers, words, lists or, for all others, as mathematics.
 
-Quantities are compared exactly (see `quantities.py`), letters and words as text. `math-verify` compares expressions,
-lists, tuples, intervals and relations symbolically. `(1, 2)` is compared as a tuple, entry by entry, if both answers
-may be tuples; as an interval if one of them can only be an interval.
+`docs/answers.md` has the rules, with an example each. This is the only place that reads what an answer means;
+`answers.py` only cuts it out of a text. Numbers with units are compared exactly (`mathematics/quantities.py`), letters
+and words as text, the entries of lists, tuples and intervals one by one. Expressions, relations, unions and matrices
+are compared by `math-verify`, in a process of its own (`mathematics/symbolic.py`), with the same verdict in every
+thread.
 """
 
 from __future__ import annotations
 
 import re
-import threading
 
-from dpc_interp.tasks.quantities import read_quantity, same_quantity
+from dpc_interp.mathematics import symbolic
+from dpc_interp.mathematics.notation import (
+    encloses,
+    numeral_value,
+    plain,
+    split_top_level,
+    to_latex,
+    without_text_commands,
+)
+from dpc_interp.mathematics.quantities import Quantity, read_quantity, same_quantity
 
-LETTER = re.compile(r"\(?([A-E])(?:[).:](?:\s.*)?)?", re.DOTALL)
+LETTER = re.compile(
+    r"""(?:the\s+)?(?:(?:correct|right|best)\s+)?(?:(?i:(?P<name>option|choice|letter|alternative|answer))\s*:?\s*)?
+    (?P<open>[(\[]?)\s*(?P<letter>[A-Ea-e])\s*(?P<close>[)\]]?)
+    (?P<text>$|\s*[.:,;–—].*|\s+-\s.*|\s*\(.*|(?<=[)\]])\s*\S.*|\s+is\s+(?:the\s+)?(?:correct|right).*)""",
+    re.VERBOSE | re.DOTALL,
+)
+SECOND_LETTER = re.compile(r"\W*(?:(?:or|and|und|nor)\b)?\W*(?:option\s*)?\W*[A-E]\b(?!')(?:\W*$|\W*(?:or|and)\b)")
+GOLD_LETTER_TEXT = re.compile(r"\s*$|[).:]?(?:\s.*)?$", re.DOTALL)
 WORDS = re.compile(r"[^\W\d_]{3,}.*|.*\s[^\W\d_]{3,}", re.DOTALL)
-PARENTHESES = re.compile(r"\((.*)\)")
-TIMEOUT_SECONDS = 3
-"""Time limit for one symbolic parse or comparison. It works by a signal, so in the main thread only."""
-MAX_SYMBOLIC_LENGTH = 200
-"""Number of characters. Longer answers cannot be compared symbolically in reasonable time."""
+SHORT_WORDS = {"no", "on", "up", "us", "uk", "eu", "am", "pm", "it", "he", "we", "ok"}
+"""Words of two letters, which as products of variables would equal their anagrams."""
+ENTRIES = r",(?!\d{3}(?!\d))|,(?=\s)|;|\s+(?:or|and)\s+|\\text\s*\{\s*,?\s*(?:or|and)\s*\}|\\q?quad(?![a-z])"
+EQUALS = r"(?<![<>!\\])=(?!=)"
+MAX_ENTRIES = 50
+"""Longer lists are compared as text."""
 
 
 def equal(answer: str, gold: str) -> bool:
-    """Compare two answers. Never raises: an answer that cannot be parsed is equal only to the same text.
+    """Compare two answers. An answer that cannot be parsed is equal only to the same text.
 
     Args:
         answer: an extracted answer.
@@ -30,95 +48,183 @@ def equal(answer: str, gold: str) -> bool:
 
     Returns:
         True if they are equal. An empty answer is equal to nothing.
+
+    Raises:
+        DPCInterpError: the process that compares expressions cannot be started.
     """
-    answer, gold = _strip_delimiters(answer), _strip_delimiters(gold)
+    answer, gold = plain(answer), plain(gold)
     if not answer or not gold:
         return False
     if answer == gold:
         return True
-    if gold_letter := LETTER.fullmatch(_unwrap_text(gold)):
-        letter = LETTER.fullmatch(_unwrap_text(answer))
-        return letter is not None and letter[1] == gold_letter[1]
-    quantity, gold_quantity = read_quantity(answer), read_quantity(gold)
-    if quantity is not None and gold_quantity is not None:
-        return same_quantity(quantity, gold_quantity)
+    letter, gold_letter = read_letter(answer), _read_gold_letter(gold)
+    if gold_letter is not None and (letter is not None or gold_letter in gold):
+        return letter == gold_letter
+    for compare in (_same_numeral, _same_ratio, _same_number, _same_words, _same_last_side, _same_entries):
+        verdict = compare(answer, gold)
+        if verdict is not None:
+            return verdict
+    return symbolic.same_expression(to_latex(answer), to_latex(gold))
+
+
+def read_letter(text: str) -> str | None:
+    r"""Read an option letter: `(b)`, `B.`, `option B`, `[B]`, `B) 25`, `\textbf{(B)}\ 25`.
+
+    Args:
+        text: an answer.
+
+    Returns:
+        A letter from A to E, in upper case; None if the text names no letter, or several (`A or B`).
+    """
+    match = LETTER.fullmatch(without_text_commands(plain(text)))
+    if match is None or SECOND_LETTER.match(match["text"]):
+        return None
+    is_marked = match["name"] or match["open"] or match["close"] or not match["text"].strip(" .:")
+    return match["letter"].upper() if match["letter"].isupper() or is_marked else None
+
+
+def _read_gold_letter(gold: str) -> str | None:
+    """The letter of a gold answer; its text may follow only after a bracket, a period or a colon."""
+    letter = read_letter(gold)
+    rest = re.sub(r"^\W*[A-Ea-e]", "", without_text_commands(gold), count=1)
+    return letter if letter and GOLD_LETTER_TEXT.match(rest.lstrip("]")) and " - " not in rest else None
+
+
+def _same_numeral(answer: str, gold: str) -> bool | None:
+    """Numerals with a base: the same value, or the same digits where only one of them states its base."""
+    a, b = numeral_value(answer), numeral_value(gold)
+    if a is None and b is None:
+        return None
+    if a is not None and b is not None:
+        return a[1] is not None and a[1] == b[1]
+    (digits, value), other = (a, gold) if a is not None else (b or ("", None), answer)
+    quantity = read_quantity(other)
+    return quantity is not None and quantity.value in (value, int(digits) if digits.isdigit() else value)
+
+
+def _same_ratio(answer: str, gold: str) -> bool | None:
+    """Ratios of two or more terms: the same proportions; a ratio of two terms equals its fraction."""
+    a, b = _read_ratio(answer), _read_ratio(gold)
+    if a is None or b is None:
+        terms, other = (a, gold) if a is not None else (b, answer)
+        quantity = read_quantity(other)
+        if terms is None or quantity is None:
+            return None
+        return len(terms) == 2 and terms[1].value != 0 and quantity.value == terms[0].value / terms[1].value
+    if len(a) != len(b) or 0 in (x.value for x in (*a, *b)):  # `10:00` is a time
+        return [x.value for x in a] == [x.value for x in b]
+    return len({x.value / y.value for x, y in zip(a, b, strict=True)}) == 1
+
+
+def _read_ratio(text: str) -> list[Quantity] | None:
+    terms = re.split(r"\s*(?::|\\colon(?![a-z]))\s*|(?<=\d)\s+to\s+(?=\d)", text)
+    quantities = [quantity for term in terms if (quantity := read_quantity(term)) is not None]
+    return quantities if len(terms) > 1 and len(quantities) == len(terms) else None
+
+
+def _same_number(answer: str, gold: str) -> bool | None:
+    """Numbers with or without units; None if one of the answers is not a number."""
+    a, b = _read_number(answer), _read_number(gold)
+    if a is not None and b is not None:
+        return same_quantity(a, b)
+    decimal, other = (a, gold) if a is not None else (b, answer)
+    if decimal is None or decimal.step is None or not re.search(r"\d|\\|pi|π|^e$", other):
+        return None
+    value = symbolic.exact_value(to_latex(other))
+    return None if value is None else same_quantity(decimal, Quantity(value))
+
+
+def _read_number(text: str) -> Quantity | None:
+    if text[0] + text[-1] in ("()", "[]") and encloses(text):
+        text = text[1:-1]
+    return read_quantity(text)
+
+
+def _same_words(answer: str, gold: str) -> bool | None:
     if _is_words(answer) or _is_words(gold):  # `math-verify` would read a word as a product of its letters
         return _normalize_words(answer) == _normalize_words(gold)
-    if max(len(answer), len(gold)) > MAX_SYMBOLIC_LENGTH:
-        return False
-    entries, gold_entries = _tuple_entries(answer), _tuple_entries(gold)
-    # Entry by entry: `math-verify` reads `(3, -1)` as an open interval, and all empty intervals are equal.
-    if entries and gold_entries:
-        return len(entries) == len(gold_entries) and all(map(equal, entries, gold_entries))
-    return _equal_symbolically(answer, gold)
-
-
-def _equal_symbolically(answer: str, gold: str) -> bool:
-    from math_verify import LatexExtractionConfig, parse, verify  # slow to import and rarely needed
-
-    # math-verify sets its time limits by signals, which only the main thread can receive.
-    seconds = TIMEOUT_SECONDS if threading.current_thread() is threading.main_thread() else None
-    if seconds is None and re.search(r"\^.*\^|!|\d{7}", answer + gold):
-        return False  # towers of powers, factorials and long numbers could run forever without a time limit
-    parsed = [
-        parse(
-            f"${_to_latex(text)}$",
-            extraction_config=[LatexExtractionConfig()],
-            fallback_mode="no_fallback",
-            parsing_timeout=seconds,
-        )
-        for text in (gold, answer)
-    ]
-    return all(parsed) and bool(verify(*parsed, allow_set_relation_comp=True, timeout_seconds=seconds))
-
-
-def _strip_delimiters(text: str) -> str:
-    r"""Remove math delimiters around the text (`$...$`, `\(...\)`), `\left`, `\right` and a final period."""
-    text = text.strip()
-    if match := re.fullmatch(r"\$([^$]+)\$\.?|\\\((.+)\\\)\.?|\\\[(.+)\\\]\.?", text, re.DOTALL):
-        text = next(group for group in match.groups() if group is not None).strip()
-    text = re.sub(r"\\left(?=[\[({|.\\])|\\right(?=[\])}|.\\])", "", text)
-    return text.removesuffix(".").strip()
-
-
-def _unwrap_text(text: str) -> str:
-    r"""Replace text commands, such as `\text{east}`, by their content."""
-    return re.sub(r"\\(?:text|textbf|mathrm|mbox|textrm)\s*\{([^{}]*)\}", r"\1", text).strip()
+    times = [re.fullmatch(r"(?i)(\d{1,2}:\d\d)\s*([ap])\.?\s?m\.?", text) for text in (answer, gold)]
+    if times[0] and times[1]:
+        return [part.lower() for part in times[0].groups()] == [part.lower() for part in times[1].groups()]
+    return None
 
 
 def _is_words(text: str) -> bool:
     """Whether the text is words without any mathematics."""
-    plain = _unwrap_text(text)
-    return not re.search(r"[\\=<>^_+*/(){}\[\]]|\d", plain) and WORDS.fullmatch(plain) is not None and plain != "pi"
+    words = without_text_commands(text)
+    if re.search(r"[\\=<>^_+*/(){}\[\]]|\d", words) or words == "pi":
+        return False
+    return WORDS.fullmatch(words) is not None or words.casefold() in SHORT_WORDS
 
 
 def _normalize_words(text: str) -> str:
-    return " ".join(_unwrap_text(text).casefold().split())
+    return " ".join(without_text_commands(text).casefold().split())
 
 
-def _tuple_entries(text: str) -> list[str] | None:
-    """The entries of a tuple in parentheses; None if the text is not a tuple, or has an end of an infinite interval."""
-    match = PARENTHESES.fullmatch(text)
-    if match is None or re.search(r"infty|\binf|\boo\b|∞", text):
+def _same_last_side(answer: str, gold: str) -> bool | None:
+    """`9 + 8 = 17` and `x = 17` equal `17`; `x + y = 17` does not, and `x = 17` does not equal `x = 18`."""
+    a, b = split_top_level(answer, EQUALS), split_top_level(gold, EQUALS)
+    if len(a) == len(b) == 2 and a[0] == b[0] and _is_name(a[0]):
+        return equal(a[1], b[1])
+    if (len(a) == 1) == (len(b) == 1) or len(split_top_level(answer, ENTRIES)) > 1 or "" in (*a, *b):
         return None
-    entries, depth = [""], 0
-    for character in match[1]:
-        depth += (character in "([{") - (character in ")]}")
-        if depth < 0:
-            return None  # the outer parentheses do not match each other, as in `(1) + (2)`
-        if character == "," and depth == 0:
-            entries.append("")
-        else:
-            entries[-1] += character
-    return entries if len(entries) > 1 else None
+    sides, other = (a, gold) if len(a) > 1 else (b, answer)
+    if _is_name(sides[-1]):
+        sides = sides[::-1]  # `17 = x`
+    if len(split_top_level(other, ENTRIES)) > 1:
+        return None
+    return all(_is_name(side) or not re.search("[A-Za-z]", side) for side in sides[:-1]) and equal(sides[-1], other)
 
 
-def _to_latex(text: str) -> str:
-    """Translate plain symbols, such as `sqrt(2)`, `pi` and `<=`, to LaTeX."""
-    text = re.sub(r"(?<!\\)\bsqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
-    text = re.sub(r"(?<!\\)(?<![A-Za-z])pi\b|π", r"\\pi ", text)
-    text = re.sub(r"(?<!\\)\b(?:infinity|inf|oo)\b|∞", r"\\infty ", text)
-    text = re.sub(r"<=|≤", r"\\le ", text)
-    text = re.sub(r">=|≥", r"\\ge ", text)
-    text = text.replace("∪", "\\cup ").replace("−", "-").replace("×", "\\times ")
-    return re.sub(r"\s+U\s+", r" \\cup ", text)
+def _is_name(side: str) -> bool:
+    r"""Whether one side of an equation is a name, such as `x`, `f(3)`, `\angle ABC` or `total cost`."""
+    name = without_text_commands(side).replace("^{-1}", "")
+    return bool(re.search("[A-Za-z]", name)) and not re.search(r"[-+*/^<>]|^\d|\\(?:frac|sqrt|cdot|times|le|ge)", name)
+
+
+def _same_entries(answer: str, gold: str) -> bool | None:
+    r"""Lists and sets in any order, tuples and intervals in order, entry by entry; None if one of them is neither.
+
+    `math-verify` reads `(3, -1)` as an open interval, and all empty intervals are equal.
+    """
+    (brackets, entries), (gold_brackets, gold_entries) = _read_entries(answer), _read_entries(gold)
+    is_set = "{}" in (brackets, gold_brackets) or max(len(entries), len(gold_entries)) > 1
+    if is_set and brackets in ("", "{}") and gold_brackets in ("", "{}"):
+        return _same_set(entries, gold_entries)
+    if brackets == gold_brackets and brackets and len(entries) > 1 and len(gold_entries) > 1:
+        return len(entries) == len(gold_entries) and all(map(equal, entries, gold_entries))
+    return None
+
+
+def _read_entries(text: str) -> tuple[str, list[str]]:
+    r"""The brackets around a list, an empty text for none, and its entries; `1 \pm 2` counts as two entries."""
+    text = text.replace("\\{", "{").replace("\\}", "}")
+    brackets = text[0] + text[-1] if len(text) > 1 and text[0] in "([{" and encloses(text) else ""
+    if brackets in ("()", "(]", "[)", "[]"):
+        return brackets, split_top_level(text[1:-1], ENTRIES)
+    entries = split_top_level(text[1:-1] if brackets == "{}" else text, ENTRIES)
+    entries = [entry for entry in (re.sub(r"^(?:and|or)\s+|^\$|\$$", "", e).strip() for e in entries) if entry]
+    signs = [re.sub(r"\\pm(?![a-z])|±", sign, entry) for entry in entries for sign in _signs(entry)]
+    return "{}" if brackets == "{}" else "", signs
+
+
+def _signs(entry: str) -> tuple[str, ...]:
+    return (
+        ("+", "-") if len(re.findall(r"\\pm(?![a-z])|±", entry)) == 1 else ("\\\\pm ",) if "\\pm" in entry else ("±",)
+    )
+
+
+def _same_set(entries: list[str], others: list[str]) -> bool:
+    """Whether every entry equals one of the others and the reverse, repetitions left out."""
+    if max(len(entries), len(others)) > MAX_ENTRIES:
+        return entries == others
+    entries, others = list(dict.fromkeys(entries)), list(dict.fromkeys(others))
+    if len(entries) != len(others):
+        return False
+    remaining = list(others)
+    for entry in entries:
+        match = next((other for other in remaining if equal(entry, other)), None)
+        if match is None:
+            return False
+        remaining.remove(match)
+    return True

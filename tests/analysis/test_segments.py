@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
@@ -61,7 +61,7 @@ def pieces(written: Callable[..., Transcript], tokenizer) -> Callable[..., dict[
         ("9 + 8 = 17\nThe answer is B", "9 + 8 = 17\n", "The answer is B", ["9 + 8 = 17\n"]),
         ("x = 4\n\\boxed{4}", "x = 4\n", "\\boxed{4}", ["x = 4\n"]),
         ("#### 15", "", "#### 15", []),
-        ("#### 1\n#### 15", "#### 1\n", "#### 15", ["#### 1\n"]),
+        ("#### 1\n#### 15", "", "#### 1\n#### 15", []),
         ("9 + 8 = 17\n#### 17\n", "9 + 8 = 17\n", "#### 17\n", ["9 + 8 = 17\n"]),
         ("9 + 8 = 17\n\n17 - 2 = 15", "9 + 8 = 17\n\n17 - 2 = 15", "", ["9 + 8 = 17\n\n", "17 - 2 = 15"]),
     ],
@@ -157,3 +157,50 @@ def test_cuts_fall_between_characters_that_belong_to_steps(text: str) -> None:
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if len(lines) > 1:
         assert [step.strip() for step in steps] == lines
+
+
+def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
+    """As LLaMA-2's: characters outside the vocabulary are written byte by byte."""
+    characters = [*"0123456789+=#.▁abcdefghijklmnopqrstuvwxyz", "\n"]
+    vocabulary = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *characters]
+    backend = Tokenizer(
+        models.BPE({token: i for i, token in enumerate(vocabulary)}, [], unk_token="<unk>", byte_fallback=True)
+    )
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", clean_up_tokenization_spaces=False)
+
+
+def byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    """As GPT-2's, without merges: one token a byte."""
+    backend = Tokenizer(
+        models.BPE({token: i for i, token in enumerate(["<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}, [])
+    )
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", clean_up_tokenization_spaces=False)
+
+
+@pytest.mark.parametrize("make", [byte_fallback_tokenizer, byte_level_tokenizer])
+@pytest.mark.parametrize(
+    ("text", "steps", "answer"),
+    [
+        ("€€\n3+4=7\n####7", ["€€\n", "3+4=7\n"], "####7"),
+        ("3+4=7\n€€ so\n####7", ["3+4=7\n", "€€ so\n"], "####7"),
+        ("a🙂b\n🙂🙂\n####7", ["a🙂b\n", "🙂🙂\n"], "####7"),
+        ("é\n中文\nü\n####7", ["é\n", "中文\n", "ü\n"], "####7"),
+        ("one 🙂. 中 two. ####7", ["one 🙂. ", "中 two. "], "####7"),
+    ],
+)
+def test_characters_of_several_tokens_stay_whole(
+    make: Callable[[], PreTrainedTokenizerFast], text: str, steps: list[str], answer: str
+) -> None:
+    tokenizer = make()
+    ids = [*tokenizer(text).input_ids, tokenizer.eos_token_id]
+    assert tokenizer.decode(ids[:-1]) == text
+    run = Transcript(Problem("mine", "q", "", "7", 2), torch.tensor([3, 4]), torch.tensor(ids), text, "7", True)
+    segments = segment(run, tokenizer, n_virtual=5)
+    read = [tokenizer.decode(ids[start - 7 : stop - 7]) for start, stop in segments.steps]
+    assert read == steps
+    assert tokenizer.decode(ids[segments.answer[0] - 7 : segments.answer[1] - 7]) == answer
+    assert segments.length == 7 + len(ids)

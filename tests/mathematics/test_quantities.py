@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpc_interp.tasks.quantities import UNITS, Quantity, read_quantity, same_quantity
+from dpc_interp.mathematics.quantities import UNITS, Quantity, read_quantity, same_quantity
 
 
 @pytest.mark.parametrize(

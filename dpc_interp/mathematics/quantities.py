@@ -1,23 +1,27 @@
 r"""Quantities: numbers with a unit, such as `$1,234.50`, `3 1/2 hours` or, in simple LaTeX, `\frac{1}{2}\text{ cm}`.
 
-Two quantities are equal if their exact values are. Units matter only if both quantities have a known one; values are
-then converted (`2 h` equals `120 minutes`, `5 cm` does not equal `5 m`). A percentage equals its fraction and its bare
-number (`50%` equals `0.5` and `50`): the gold answers of GSM8K and MATH leave out the sign.
+Two quantities are equal if their exact values are. A decimal of at least `ROUNDED_DIGITS` significant digits also
+equals every exact value that rounds to it or is cut off to it: `0.333333` equals `1/3`, `0.3333` does not. Digits after the
+fifteenth are ignored, as floating-point numbers have no more. Units matter only if both quantities have a known one;
+values are then converted (`2 h` equals `120 minutes`, `5 cm` does not equal `5 m`). A percentage equals its fraction
+and its bare number (`50%` equals `0.5` and `50`): the gold answers of GSM8K and MATH leave out the sign.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 NUMBER = re.compile(
-    r"""(?P<sign>[-+\u2212]?)\s*(?P<currency>[$£€]?)\s*(?P<inner_sign>-?)
+    r"""(?P<sign>[-+\u2212]?)\s*(?P<currency>[$£€]?)\s*(?P<inner_sign>[-\u2212]?)
     (?: (?:(?P<integer>\d+)\s+)? (?P<numerator>\d+)\s*/\s*(?P<denominator>\d+)
       | (?P<decimal>\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)(?P<exponent>[eE][-+]?\d{1,3})? )
     (?P<unit>.*)""",
     re.VERBOSE,
 )
+ROUNDED_DIGITS, FLOAT_DIGITS = 6, 15
+"""Significant digits from which a decimal counts as rounded; those that a floating-point number has."""
 UNIT_PATTERN = re.compile(r"(?:(?:square|cubic) )?[A-Za-z][A-Za-z '-]*(?:(?:/|\^|\^\{)?[A-Za-z23]+\}?)?")
 ONE_LETTER_UNITS = set("mgshltJNWVAKCF")
 SCALE_WORDS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
@@ -65,10 +69,12 @@ class Quantity:
     Attributes:
         value: the number, in the unit that was written.
         unit: dimension and size of a known unit (a value of `UNITS`); "%"; None if the unit is absent or unknown.
+        step: one unit of the last place of a decimal of at least `ROUNDED_DIGITS` digits; None: the value is exact.
     """
 
     value: Fraction
-    unit: tuple[str, Fraction] | str | None
+    unit: tuple[str, Fraction] | str | None = None
+    step: Fraction | None = field(default=None, compare=False)
 
 
 def read_quantity(text: str) -> Quantity | None:
@@ -83,12 +89,13 @@ def read_quantity(text: str) -> Quantity | None:
     match = NUMBER.fullmatch(_plain_text(text))
     if match is None:
         return None
+    step = None
     if match["denominator"]:
         if not int(match["denominator"]):
             return None
         value = int(match["integer"] or 0) + Fraction(int(match["numerator"]), int(match["denominator"]))
     else:
-        value = Fraction(match["decimal"].replace(",", "").rstrip(".") + (match["exponent"] or ""))
+        value, step = _decimal(match["decimal"].replace(",", ""), match["exponent"] or "")
     if match["sign"] in ("-", "\u2212"):
         value = -value
     if match["inner_sign"]:  # `$-5`
@@ -97,11 +104,22 @@ def read_quantity(text: str) -> Quantity | None:
     for word, scale in SCALE_WORDS.items():
         if re.match(rf"\s+{word}\b", unit_text):
             value, unit_text = value * scale, unit_text.strip().removeprefix(word)
+            step = None if step is None else step * scale
     if not unit_text.strip():
-        return Quantity(value, UNITS.get(match["currency"]))
+        return Quantity(value, UNITS.get(match["currency"]), step)
     if re.fullmatch(r"\s*(%|percent|per cent)", unit_text):
-        return Quantity(value, "%")
-    return _with_unit(value, unit_text)
+        return Quantity(value, "%", step)
+    return _with_unit(value, step, unit_text)
+
+
+def _decimal(digits: str, exponent: str) -> tuple[Fraction, Fraction | None]:
+    """The value of a decimal, and one unit of its last place if it counts as rounded."""
+    value = Fraction(digits.rstrip(".") + exponent)
+    n_digits, (_, point, places) = len(digits.replace(".", "").lstrip("0")), digits.partition(".")
+    if not point or n_digits < ROUNDED_DIGITS:
+        return value, None
+    n_ignored = max(n_digits - FLOAT_DIGITS, 0)
+    return value, Fraction(f"1{exponent}") * Fraction(10) ** (n_ignored - len(places))
 
 
 def same_quantity(a: Quantity, b: Quantity) -> bool:
@@ -117,23 +135,43 @@ def same_quantity(a: Quantity, b: Quantity) -> bool:
     """
     if "%" in (a.unit, b.unit) and a.unit != b.unit:
         percent, other = (a, b) if a.unit == "%" else (b, a)
-        return other.unit is None and other.value in (percent.value, percent.value / 100)
+        return other.unit is None and (
+            _same_value(percent, other) or _same_value(_scaled(percent, Fraction(1, 100)), other)
+        )
     if isinstance(a.unit, tuple) and isinstance(b.unit, tuple):
-        return a.unit[0] == b.unit[0] and a.value * a.unit[1] == b.value * b.unit[1]
-    return a.value == b.value
+        return a.unit[0] == b.unit[0] and _same_value(_scaled(a, a.unit[1]), _scaled(b, b.unit[1]))
+    return _same_value(a, b)
 
 
-def _with_unit(value: Fraction, unit_text: str) -> Quantity | None:
+def _same_value(a: Quantity, b: Quantity) -> bool:
+    """Whether two values are equal, or one is a decimal to which the other rounds or is cut off."""
+    rounded = [quantity for quantity in (a, b) if quantity.step is not None]
+    if a.value == b.value or not rounded:
+        return a.value == b.value
+    decimal = min(rounded, key=lambda quantity: quantity.step or 0)
+    step, exact = decimal.step or Fraction(0), b.value if decimal is a else a.value
+    is_cut_off = abs(decimal.value) < abs(exact)
+    return abs(decimal.value - exact) < step if is_cut_off else 2 * abs(decimal.value - exact) <= step
+
+
+def _scaled(quantity: Quantity, factor: Fraction) -> Quantity:
+    """The quantity in a unit that is `factor` times smaller, without its unit."""
+    return Quantity(quantity.value * factor, None, None if quantity.step is None else quantity.step * factor)
+
+
+def _with_unit(value: Fraction, step: Fraction | None, unit_text: str) -> Quantity | None:
     """The value with the unit that follows it; None if the text after the number is not a unit."""
     is_attached, unit = unit_text[0] != " ", unit_text.strip()
     if unit in ("°", "°C", "°F"):
-        return Quantity(value, UNITS["°"] if unit == "°" else (unit, Fraction(1)))
+        return Quantity(value, UNITS["°"] if unit == "°" else (unit, Fraction(1)), step)
+    if unit in "$£€":
+        return Quantity(value, UNITS[unit], step)
     words = re.findall(r"[A-Za-z]+", unit)
     if not UNIT_PATTERN.fullmatch(unit) or NOT_A_UNIT.search(unit):
         return None
     if len(words[0]) == 1 and (is_attached or words[0] not in ONE_LETTER_UNITS):  # `5x` is a product
         return None
-    return Quantity(value, UNITS.get(_unit_name(unit)))
+    return Quantity(value, UNITS.get(_unit_name(unit)), step)
 
 
 def _unit_name(unit: str) -> str:
@@ -156,7 +194,14 @@ def _plain_text(text: str) -> str:
     text = re.sub(r"\\(?:text|mathrm|mbox|textrm)\s*\{([^{}]*)\}", r" \1", text)
     text = re.sub(r"\\[dt]?frac\s*(?:\{(\d+)\}|(\d))\s*(?:\{(\d+)\}|(\d))", r" \1\2/\3\4", text)
     text = re.sub(r"(\d),\\!\s*(?=\d)|(\d)\{,\}(?=\d)", r"\1\2,", text)
+    text = re.sub(r"\s*(?:\\times|\\cdot|[×·*x])\s*10\s*\^\s*\{?\s*\+?([-\u2212]?\d{1,3})\s*\}?(?!\d)", r"e\1", text)
+    text = re.sub(r"(?<![\d.,/])(\d{1,3})((?:(?:\\[,;:! ]|[ ~\u00a0\u2009\u202f])\d{3})+)(?![\d/])", _join_digits, text)
     text = re.sub(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)", "°", text)
     text = re.sub(r"\\[,;:! ]|~", " ", text).replace("\\%", "%").replace("\\$", "$")
     text = text.replace("²", "^2").replace("³", "^3")
     return re.sub(r"\s+", " ", re.sub(r"\s+(?=\^)", "", text)).strip()
+
+
+def _join_digits(match: re.Match[str]) -> str:
+    r"""A number whose groups of three digits are separated by spaces: `9\,500`, `9 500`."""
+    return match[1] + re.sub(r"\D", "", match[2])
