@@ -19,7 +19,7 @@ SMOLLM2 := $(VENV)/.smollm2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup figures verdicts test test-ray test-tl4 test-min lint types format notebooks prompts reasoner card bench smollm2 gsm-symbolic lock clean
+.PHONY: help setup figures verdicts test test-ray test-tl4 test-min test-gpu lint types format notebooks prompts reasoner card bench smollm2 gsm-symbolic lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,12 @@ test: lint types test-ray $(SMOLLM2) ## lint, types, the run on Ray, then all te
 test-ray: $(STAMP) ## the run on two Ray workers, one of which is killed; no other test runs meanwhile
 	DPC_INTERP_RAY=1 $(BIN)/python -m pytest tests/execution/test_engine.py \
 		-o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
+
+# On a machine without .venv, the Python that has torch
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+test-gpu: ## tests that run on a model and a device, on cuda; skipped where there is none (GPU_PYTHON=python)
+	DPC_INTERP_DEVICE=cuda $(GPU_PYTHON) -m pytest -m gpu $(PYTEST_ARGS) tests/test_devices.py
 
 # Tests that read a model, on the TransformerLens that only has bridges
 TL4 := .venv-tl4

@@ -91,6 +91,15 @@ def needs_hooked() -> None:
     pytest.importorskip("transformer_lens.HookedTransformer", reason="this TransformerLens has no HookedTransformer")
 
 
+@pytest.fixture(scope="session")
+def device() -> str:
+    """The device of the tests that are marked `gpu`: the environment variable DPC_INTERP_DEVICE, or the CPU."""
+    name = os.environ.get("DPC_INTERP_DEVICE", "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        pytest.skip("PyTorch finds no GPU here")
+    return name
+
+
 @pytest.fixture(params=["hooked", "bridge"])
 def backend(request: pytest.FixtureRequest) -> str:
     """Each backend that this TransformerLens has."""

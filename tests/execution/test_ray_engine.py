@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 import subprocess
 import sys
@@ -167,7 +166,8 @@ def assert_same(copy: HookedModel, model: HookedModel) -> None:
     assert end_tokens(copy) == end_tokens(model)
     assert torch.equal(copy(TOKENS), model(TOKENS))
     for mine, theirs in zip(copy.parameters(), model.parameters(), strict=True):
-        assert mine.stride() == theirs.stride(), "stored in the order in which it is read"
+        if theirs.untyped_storage().nbytes() == theirs.nbytes:  # no part of a larger weight
+            assert mine.stride() == theirs.stride(), "stored in the order in which it is read"
         assert mine.requires_grad == theirs.requires_grad
 
 
@@ -225,12 +225,15 @@ def test_a_model_that_was_not_loaded_is_sent_weight_by_weight(build: Callable[..
     worker, ray = worker_of(model)
     assert_same(worker._model, model)
     skeleton = ray_engine._pickle_skeleton(model)
-    assert len(skeleton) < len(pickle.dumps(model)), "the weights are not in it"
+    cloudpickle = pytest.importorskip("ray").cloudpickle
+    assert len(skeleton) < len(cloudpickle.dumps(model)), "the weights are not in it"
     weights = list(model.parameters())
     assert all(packed.numbers.nbytes == weight.nbytes for packed, weight in zip(ray.stored, weights, strict=True))
     received = worker._model.parameters()
     for packed, weight, copy in zip(ray.stored, weights, received, strict=True):
-        assert packed.numbers.ctypes.data == weight.data_ptr() == copy.data_ptr(), "not copied"
+        assert packed.numbers.ctypes.data == copy.data_ptr(), "not copied"
+        if weight.untyped_storage().nbytes() == weight.nbytes:
+            assert packed.numbers.ctypes.data == weight.data_ptr(), "not copied"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -22,6 +22,7 @@ from dpc_interp.models.encoding import (
     tokenizer_start,
 )
 from dpc_interp.models.hooked import HookedModel
+from dpc_interp.models.lens import HookedTransformer
 
 QUESTION = "Tom has 9 apples. How many apples does Tom have now?"
 
@@ -135,7 +136,8 @@ def test_a_tokenizer_that_adds_no_bos_is_left_so(model: HookedModel, tokenizer: 
     bare = deepcopy(tokenizer)
     bare.backend_tokenizer.post_processor = None
     changed = copy(model)
-    changed.tokenizer = bare
+    # the setter of a bridge would reload the tokenizer with BOS
+    setattr(changed, "tokenizer" if isinstance(model, HookedTransformer) else "_tokenizer", bare)
     assert tokenizer_start(bare) == []
     assert tokenizer_start(tokenizer) == [tokenizer.bos_token_id]
     assert encode_question(changed, QUESTION).tolist() == bare(QUESTION + "\n").input_ids
