@@ -12,10 +12,10 @@ from typing import Any, Literal, get_args
 
 from dpc_interp.analysis.schema import TRIGGER_STATISTICS
 from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.generation.stopping import STOP_STRINGS, check_max_new_tokens, check_stop_strings
+from dpc_interp.generation.stopping import check_max_new_tokens, check_stop_strings
 from dpc_interp.generation.text_options import TextOptions, name_of
 from dpc_interp.models.encoding import QuestionFormat, as_question_format
-from dpc_interp.tasks.answers import Extraction, check_extraction
+from dpc_interp.tasks.answers import STOP_STRINGS, Extraction, check_extraction
 from dpc_interp.tasks.problem import Template
 
 Target = Literal["generated", "gold"]

@@ -1,8 +1,9 @@
 """Positions of the prompt, the question, the rationale, its steps and the answer in `P | Q | R | A`.
 
 See docs/method.md, section 1. One line of the rationale is one step; a line break, with the blank lines after it,
-belongs to the line that it ends. A text of one line is cut into sentences. The answer begins with the sentence that
-states it (`answer_start`); a stop token belongs to no segment.
+belongs to the line that it ends. A text of one line is cut into sentences. The answer begins where `answer_start` in
+`tasks/answers.py` finds it stated, which may be within a line: `7 * 2 = 14. #### 14`. A token that holds the border of
+two segments belongs to the second one; a stop token belongs to no segment.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 
 from transformers import PreTrainedTokenizerBase
 
@@ -22,6 +23,8 @@ from dpc_interp.tasks.answers import answer_start
 Span = tuple[int, int]
 """Half-open range of positions."""
 LINE_END = re.compile(r"\n\s*")
+BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
+"""Tokens of the byte fallback of SentencePiece (LLaMA-2, Mistral), which also has the line break as such a token."""
 SENTENCE_END = re.compile(r"(?<=[.!?])\s")
 
 
@@ -104,22 +107,41 @@ def segment(transcript: Transcript, tokenizer: PreTrainedTokenizerBase, n_virtua
 
 
 def _token_ends(tokenizer: PreTrainedTokenizerBase, ids: list[int], text: str) -> Callable[[int], int]:
-    """Maps the index of a token to the character of `text` at which it ends."""
+    """Maps the index of a token to the character of `text` at which it ends.
+
+    All tokens of a character of several tokens end where the character does, so the ends never decrease.
+    """
     pieces = {token: str(tokenizer.decode([token])) for token in set(ids)}
     if "".join(pieces[token] for token in ids) == text:
         return list(accumulate(len(pieces[token]) for token in ids)).__getitem__
-    return cache(lambda k: _decoded_end(str(tokenizer.decode(ids[: k + 1])), text))
+
+    # A character of several tokens, or a tokenizer that decodes a token by its neighbours
+    @cache
+    def prefix_end(k: int) -> int:
+        """The first tokens agree with the text up to here; an unfinished character, if any, is added."""
+        decoded = str(tokenizer.decode(ids[: k + 1])) if k >= 0 else ""
+        n_agreeing = next((i for i, (a, b) in enumerate(zip(decoded, text, strict=False)) if a != b), len(decoded))
+        return min(n_agreeing + (n_agreeing < len(decoded)), len(text))
+
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    is_byte = [BYTE_TOKEN.fullmatch(str(token)) is not None for token in tokens]
+    ends_of_bytes: dict[int, int] = {}
+    for is_run, run in groupby(range(len(ids)), key=is_byte.__getitem__):
+        if is_run:
+            positions = list(run)
+            first, last = positions[0], positions[-1]
+            start, stop = prefix_end(first - 1), prefix_end(last)
+            ends = _byte_ends(text[start:stop], last - first + 1)
+            ends_of_bytes |= {first + i: start + end for i, end in enumerate(ends)}
+    return lambda k: ends_of_bytes[k] if k in ends_of_bytes else prefix_end(k)
 
 
-def _decoded_end(decoded: str, text: str) -> int:
-    """The character of `text` at which its first tokens end, whose text is `decoded`.
-
-    Where a character has several tokens, the first of them decode to replacement characters that `text` does not have;
-    all of them end with the character. So the ends grow from token to token, as bisection needs it.
-    """
-    n_common = next((i for i, pair in enumerate(zip(decoded, text, strict=False)) if pair[0] != pair[1]), None)
-    n_common = min(len(decoded), len(text)) if n_common is None else n_common
-    return n_common + (len(decoded) > n_common)
+def _byte_ends(characters: str, n_tokens: int) -> list[int]:
+    """The characters at which the tokens of a byte fallback end; a run that lacks bytes has one U+FFFD a token."""
+    ends = [i + 1 for i, character in enumerate(characters) for _ in character.encode()]
+    if len(ends) == n_tokens:
+        return ends
+    return [min(i + 1, len(characters)) for i in range(n_tokens - 1)] + [len(characters)]
 
 
 def step_ends(text: str) -> list[int]:

@@ -25,12 +25,13 @@ from dpc_interp.errors import NonFiniteError
 from dpc_interp.generation.decoding_batch import DecodingBatch, current_batch, set_current_batch
 from dpc_interp.generation.drafts import MAX_DRAFT_TOKENS, draft_continuation
 from dpc_interp.generation.padding import left_padded, right_padded
-from dpc_interp.generation.stopping import STOP_STRINGS, StopRule
+from dpc_interp.generation.stopping import StopRule
 from dpc_interp.models.edges import without_edges
 from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, attention_span
 from dpc_interp.prompts.embed_hooks import PromptEdit, edit_prompt, prompt_index, write_prompt
 from dpc_interp.prompts.entry import embed_hook_name
 from dpc_interp.prompts.prefill import can_share_prompt_cache, keep_last_position, prefill_prompt
+from dpc_interp.tasks.answers import STOP_STRINGS
 
 
 @runtime_checkable

@@ -13,19 +13,14 @@ from dpc_interp.execution.backoff import batches_with_backoff, check_batch_size
 from dpc_interp.execution.batch_splits import by_length
 from dpc_interp.execution.run_config import RunConfig
 from dpc_interp.generation.decoding import decode
-from dpc_interp.generation.stopping import (
-    STOP_STRINGS,
-    check_stop_strings,
-    resolve_max_new_tokens,
-    warn_unfinished,
-)
+from dpc_interp.generation.stopping import check_stop_strings, resolve_max_new_tokens, warn_unfinished
 from dpc_interp.generation.transcript import Transcript, make_transcript
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.encoding import QuestionFormat, as_question_format, encode_questions, merged_format
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.embed_hooks import PromptEdit
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
-from dpc_interp.tasks.answers import Extraction, check_extraction
+from dpc_interp.tasks.answers import STOP_STRINGS, Extraction, check_extraction
 from dpc_interp.tasks.problem import Problem, Template
 
 

@@ -14,11 +14,10 @@ from dpc_interp.errors import ContextLengthError, DPCInterpError, warn_user
 from dpc_interp.generation.transcript import Transcript
 from dpc_interp.models.end_tokens import end_tokens
 from dpc_interp.models.hooked import HookedModel, tokenizer_of
+from dpc_interp.tasks.answers import STOP_STRINGS
 from dpc_interp.tasks.problem import Problem
 from dpc_interp.tasks.registry import SYNTHETIC
 
-STOP_STRINGS = ("\nQuestion:", "\nQ:", "\nProblem:", "\nHuman:", "\nUser:", "### Instruction", "### Question")
-"""Beginnings of another question, as the formats of the tasks write it."""
 DEFAULT_LENGTHS = {**dict.fromkeys(SYNTHETIC, 96), "gsm8k": 512, "gsm_symbolic": 512, "aqua": 512}
 """Task -> tokens of its longest usual answer."""
 DEFAULT_LENGTH = 1024

@@ -10,7 +10,7 @@ import pytest
 from dpc_interp import DPCInterpError, Options
 from dpc_interp.analysis.options import check_corruption, check_statistic
 from dpc_interp.errors import UnknownNameError
-from dpc_interp.generation.stopping import STOP_STRINGS
+from dpc_interp.tasks.answers import STOP_STRINGS
 
 INVALID: dict[str, dict[str, Any]] = {
     "unknown statistic 'magic'; known: late_share, deep_flow": {"statistic": "magic"},

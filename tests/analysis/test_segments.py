@@ -10,14 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteFallback, Fuse, Strip
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.decoders import Replace as ReplaceDecoder
+from tokenizers.decoders import Sequence as DecoderSequence
 from tokenizers.models import BPE
+from tokenizers.normalizers import Replace
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from dpc_interp import Problem, Segments, Transcript
-from dpc_interp.analysis.segments import segment, step_ends
+from dpc_interp.analysis.segments import _token_ends, segment, step_ends
 
 N_VIRTUAL = 3
 TWO_STEPS = "buys 8: 9 + 8 = 17\nloses 2: 17 - 2 = 15\n#### 15"
@@ -61,7 +65,14 @@ def pieces(written: Callable[..., Transcript], tokenizer) -> Callable[..., dict[
         ("9 + 8 = 17\nThe answer is B", "9 + 8 = 17\n", "The answer is B", ["9 + 8 = 17\n"]),
         ("x = 4\n\\boxed{4}", "x = 4\n", "\\boxed{4}", ["x = 4\n"]),
         ("#### 15", "", "#### 15", []),
-        ("#### 1\n#### 15", "", "#### 1\n#### 15", []),
+        ("9 + 8 = 17\n#### 1\n#### 15", "9 + 8 = 17\n", "#### 1\n#### 15", ["9 + 8 = 17\n"]),
+        (
+            "9 + 8 = 17\n7 * 2 = 14. The answer is 14",
+            "9 + 8 = 17\n7 * 2 = 14.",
+            " The answer is 14",
+            ["9 + 8 = 17\n", "7 * 2 = 14."],
+        ),
+        ("9 - 2 = 7. The answer is B.", "9 - 2 = 7.", " The answer is B.", ["9 - 2 = 7."]),
         ("9 + 8 = 17\n#### 17\n", "9 + 8 = 17\n", "#### 17\n", ["9 + 8 = 17\n"]),
         ("9 + 8 = 17\n\n17 - 2 = 15", "9 + 8 = 17\n\n17 - 2 = 15", "", ["9 + 8 = 17\n\n", "17 - 2 = 15"]),
     ],
@@ -90,16 +101,76 @@ def test_positions_by_hand(written: Callable[..., Transcript], tokenizer) -> Non
 
 def test_a_character_of_several_tokens_counts_once(written: Callable[..., Transcript]) -> None:
     """With a tokenizer whose tokens are bytes, a single token may be no character."""
-    model = BPE({character: i for i, character in enumerate(sorted(ByteLevel.alphabet()))}, [])
-    by_bytes = Tokenizer(model)
-    by_bytes.pre_tokenizer, by_bytes.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=by_bytes)
+    tokenizer = byte_level_tokenizer()
     lines = ["pays 8 €: 9 € - 8 € = 1 €\n", "naïve: 1 + 1 = 2\n", "#### 2"]
     run = replace(
         written(TWO_STEPS), generated_tokens=torch.tensor(tokenizer("".join(lines), add_special_tokens=False).input_ids)
     )
     layout = segment(run, tokenizer, N_VIRTUAL)
     assert [stop - start for start, stop in (*layout.steps, layout.answer)] == [len(line.encode()) for line in lines]
+
+
+def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
+    """As LLaMA-2 has it: characters without a token of their own, and line breaks, are written as their bytes."""
+    characters = ["\u2581", *"abcdefghinrstTwz0123456789+-=#.*"]
+    vocabulary = {
+        token: i for i, token in enumerate(["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *characters])
+    }
+    by_bytes = Tokenizer(BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    by_bytes.normalizer = Replace(" ", "\u2581")
+    by_bytes.decoder = DecoderSequence([ReplaceDecoder("\u2581", " "), ByteFallback(), Fuse(), Strip(" ", 1, 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=by_bytes, unk_token="<unk>")
+
+
+def byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    """As GPT-2 has it, without merges."""
+    by_bytes = Tokenizer(BPE({character: i for i, character in enumerate(sorted(ByteLevel.alphabet()))}, []))
+    by_bytes.pre_tokenizer, by_bytes.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    return PreTrainedTokenizerFast(tokenizer_object=by_bytes)
+
+
+BYTE_TOKENIZERS = {"byte fallback": byte_fallback_tokenizer(), "byte level": byte_level_tokenizer()}
+
+
+@pytest.mark.parametrize("kind", BYTE_TOKENIZERS)
+@pytest.mark.parametrize(
+    ("steps", "answer"),
+    [
+        (["€€\n", "3+4=7\n"], "####7"),
+        (["3+4=7\n", "€€\n"], "####7"),
+        (["\U0001f600\U0001f600\U0001f600 3\n", "\U0001f680 3+4=7 \U0001f680\n"], "#### 7"),
+        (["日本語 3\n", "3+4=7\n", "価格 7\n"], "#### 7€"),
+        (["€\n", "€\n", "3 €\n", "\n".join(["€€€"] * 30).replace("\n", " ") + "\n"], "#### 7"),
+        (["7 * 2 = 14. "], "#### 14"),
+        (["7 * 2 = 14 "], "#### 14"),
+        (["a € 3 = 3. ", "b € 4 = 4. "], "The answer is €4."),
+        (["שלום 3\n", "עולם 4\n"], "####\U0001f600"),
+    ],
+)
+def test_borders_of_characters_of_several_tokens(
+    written: Callable[..., Transcript], kind: str, steps: list[str], answer: str
+) -> None:
+    tokenizer = BYTE_TOKENIZERS[kind]
+    ids = tokenizer("".join([*steps, answer]), add_special_tokens=False).input_ids
+    run = replace(written(TWO_STEPS), generated_tokens=torch.tensor(ids))
+    layout = segment(run, tokenizer, N_VIRTUAL)
+    first = layout.rationale[0]
+    pieces = [tokenizer.decode(ids[a - first : b - first]) for a, b in (*layout.steps, layout.answer)]
+    assert pieces == [*steps, answer]
+
+
+@pytest.mark.parametrize("kind", BYTE_TOKENIZERS)
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(text=st.text(alphabet="a3€é\U0001f600 \n", max_size=12), data=st.data())
+def test_token_ends_never_decrease(kind: str, text: str, data: st.DataObject) -> None:
+    """Also where bytes are missing, so that the text holds U+FFFD."""
+    tokenizer = BYTE_TOKENIZERS[kind]
+    ids = [i for i in tokenizer(text, add_special_tokens=False).input_ids if data.draw(st.integers(0, 4))]
+    decoded = str(tokenizer.decode(ids))
+    end = _token_ends(tokenizer, ids, decoded)
+    ends = [end(k) for k in range(len(ids))]
+    assert ends == sorted(ends)
+    assert not ids or ends[-1] == len(decoded)
 
 
 def test_step_of(written: Callable[..., Transcript], tokenizer) -> None:
@@ -157,50 +228,3 @@ def test_cuts_fall_between_characters_that_belong_to_steps(text: str) -> None:
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if len(lines) > 1:
         assert [step.strip() for step in steps] == lines
-
-
-def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
-    """As LLaMA-2's: characters outside the vocabulary are written byte by byte."""
-    characters = [*"0123456789+=#.▁abcdefghijklmnopqrstuvwxyz", "\n"]
-    vocabulary = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *characters]
-    backend = Tokenizer(
-        models.BPE({token: i for i, token in enumerate(vocabulary)}, [], unk_token="<unk>", byte_fallback=True)
-    )
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
-    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", clean_up_tokenization_spaces=False)
-
-
-def byte_level_tokenizer() -> PreTrainedTokenizerFast:
-    """As GPT-2's, without merges: one token a byte."""
-    backend = Tokenizer(
-        models.BPE({token: i for i, token in enumerate(["<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}, [])
-    )
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", clean_up_tokenization_spaces=False)
-
-
-@pytest.mark.parametrize("make", [byte_fallback_tokenizer, byte_level_tokenizer])
-@pytest.mark.parametrize(
-    ("text", "steps", "answer"),
-    [
-        ("€€\n3+4=7\n####7", ["€€\n", "3+4=7\n"], "####7"),
-        ("3+4=7\n€€ so\n####7", ["3+4=7\n", "€€ so\n"], "####7"),
-        ("a🙂b\n🙂🙂\n####7", ["a🙂b\n", "🙂🙂\n"], "####7"),
-        ("é\n中文\nü\n####7", ["é\n", "中文\n", "ü\n"], "####7"),
-        ("one 🙂. 中 two. ####7", ["one 🙂. ", "中 two. "], "####7"),
-    ],
-)
-def test_characters_of_several_tokens_stay_whole(
-    make: Callable[[], PreTrainedTokenizerFast], text: str, steps: list[str], answer: str
-) -> None:
-    tokenizer = make()
-    ids = [*tokenizer(text).input_ids, tokenizer.eos_token_id]
-    assert tokenizer.decode(ids[:-1]) == text
-    run = Transcript(Problem("mine", "q", "", "7", 2), torch.tensor([3, 4]), torch.tensor(ids), text, "7", True)
-    segments = segment(run, tokenizer, n_virtual=5)
-    read = [tokenizer.decode(ids[start - 7 : stop - 7]) for start, stop in segments.steps]
-    assert read == steps
-    assert tokenizer.decode(ids[segments.answer[0] - 7 : segments.answer[1] - 7]) == answer
-    assert segments.length == 7 + len(ids)

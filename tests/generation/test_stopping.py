@@ -16,13 +16,13 @@ from dpc_interp import DPCInterpError, Problem, generate, load_model
 from dpc_interp.errors import ContextLengthError
 from dpc_interp.generation.stopping import (
     DEFAULT_LENGTH,
-    STOP_STRINGS,
     StopRule,
     UnfinishedWarning,
     check_stop_strings,
     resolve_max_new_tokens,
 )
 from dpc_interp.models.hooked import HookedModel
+from dpc_interp.tasks.answers import STOP_STRINGS
 
 N_NEW = 24
 PLACEMENTS = ("generation_config, several", "generation_config, one", "config", "tokenizer")
@@ -99,7 +99,7 @@ def character_tokenizer() -> PreTrainedTokenizerBase:
         ("9 + 8 = 17\n#### 17\nQuestion: Tom has 3", "9 + 8 = 17\n#### 17"),
         ("#### 17\n\nQ: What", "#### 17\n"),
         ("#### 17\nProblem: Show", "#### 17"),
-        ("#### 17\n### Instruction", "#### 17\n"),
+        ("#### 17\n### Instruction", "#### 17"),
         ("#### 17\nUser: next", "#### 17"),
         ("The Question: Tom has", "The Question: Tom has"),
         ("", ""),

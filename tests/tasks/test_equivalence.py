@@ -6,8 +6,10 @@ that only one side states does not count.
 
 from __future__ import annotations
 
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -547,3 +549,22 @@ def test_plain_answers_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None
         assert all(equal(answer, gold) for answer, gold in pairs(table))
     assert equal("1,234", "1234.0")
     assert not equal("17", "18")
+
+
+def documented_pairs() -> list[list[str]]:
+    """Answer, gold and both verdicts of every row of the tables of `docs/answers.md` that have four columns."""
+    text = (Path(__file__).parents[2] / "docs" / "answers.md").read_text(encoding="utf-8")
+    return [list(row) for row in re.findall(r"^\| `(.+)` \| `(.+)` \| (yes|no) \| (yes|no) \|$", text, re.MULTILINE)]
+
+
+def test_documented_verdicts() -> None:
+    rows = documented_pairs()
+    assert len(rows) > 25
+    assert [row for row in rows if equal(row[0], row[1]) is not (row[2] == "yes")] == []
+
+
+def test_documented_verdicts_of_math_verify() -> None:
+    from math_verify import parse, verify
+
+    verdicts = {row[0]: verify(parse(f"${row[1]}$"), parse(f"${row[0]}$")) for row in documented_pairs()}
+    assert verdicts == {row[0]: row[3] == "yes" for row in documented_pairs()}
