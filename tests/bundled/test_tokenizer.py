@@ -41,7 +41,7 @@ def test_round_trip(fixture: str, request: pytest.FixtureRequest) -> None:
 
 def test_special_tokens_and_digits(built: PreTrainedTokenizerBase) -> None:
     assert (built.pad_token_id, built.bos_token_id, built.eos_token_id, built.unk_token_id) == (0, 1, 2, 3)
-    assert len(built("1234").input_ids) == 4, "one digit is one token"
+    assert len(built("1234").input_ids) == 5, "BOS, and one token a digit"
     assert len(built.get_vocab()) < 400
     assert {*"0123456789", *(f" {digit}" for digit in "0123456789")} <= set(built.get_vocab())
 
