@@ -92,6 +92,7 @@ ANSWERS: Columns = {
     "instance": ("string", "id of the problem"),
     "answer": ("string", "the extracted answer; NA: none was found"),
     "correct": ("bool", "whether the answer is correct"),
+    "finished": ("bool", "False: the text was cut off at max_new_tokens"),
     "fired": ("bool", "whether the method corrupted the prompt here"),
     "n_tokens": ("int64", "generated tokens"),
 }

@@ -71,7 +71,7 @@ def test_contexts_are_methods_that_fire_everywhere(
         ({"grid": {"gamma": [10]}, "gamma": 5}, "gamma is in the grid and given for all cells; give it once"),
         ({"grid": {"gamma": []}}, "the grid has no list of values for gamma"),
         ({"grid": {"target": "gold"}}, "the grid has no list of values for target"),
-        ({"grid": {"gama": [10]}}, "unknown option 'gama'; known: statistic"),
+        ({"grid": {"gama": [10]}}, "unknown option 'gama'; the closest known ones are gamma"),
         ({"gama": 10}, "unknown option 'gama'; the closest known ones are gamma, "),
     ],
 )
