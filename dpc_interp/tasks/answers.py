@@ -59,6 +59,8 @@ FOLLOW_ON = re.compile(
 )
 ASSIGNED_NUMBER = re.compile(r"[A-Za-z]\w?\s*=\s*([-+\u2212$]?\s*[\d.][\d.,]*)")
 LETTER_WORDS = re.compile(r"(?i)\b(?:the|correct|right|best|option|choice|letter|alternative|answer|is)\b")
+LINE = re.compile(r"[^\n]{0,1000}")
+"""More of a line is never an answer; a model in a loop writes thousands of markers on one line."""
 MAX_LEAD_WORDS = 4
 """Words before a marker, at most, that belong to the answer's sentence where nothing else is left as the rationale."""
 
@@ -225,7 +227,7 @@ def _statements(text: str) -> Iterator[Statement]:
 
 def _rest(text: str, start: int) -> tuple[str, int]:
     """The rest of the line, or the next line with text if the marker ends its line, and where it ends."""
-    match = re.compile(r"[^\n]*").match(text, start)
+    match = LINE.match(text, start)
     line = match[0] if match else ""
     if NOTHING.fullmatch(line) or ANSWER_HEADING.fullmatch(line):
         match = NEXT_LINE.match(text, start + len(line))

@@ -27,6 +27,7 @@ WORDS = re.compile(r"[^\W\d_]{3,}.*|.*\s[^\W\d_]{3,}", re.DOTALL)
 SHORT_WORDS = {"no", "on", "up", "us", "uk", "eu", "am", "pm", "it", "he", "we", "ok"}
 """Words of two letters, which as products of variables would equal their anagrams."""
 ENTRIES = r",(?!\d{3}(?!\d))|,(?=\s)|;|\s+(?:or|and)\s+|\\text\s*\{\s*,?\s*(?:or|and)\s*\}|\\q?quad(?![a-z])"
+TIME = re.compile(r"(?i)(\d{1,2}:\d\d)(?:\s*([ap])\.?\s?m\.?)?")
 EQUALS = r"(?<![<>!\\])=(?!=)"
 MAX_ENTRIES = 50
 """Longer lists are compared as text."""
@@ -53,11 +54,19 @@ def equal(answer: str, gold: str) -> bool:
     letter, gold_letter = read_letter(answer), read_gold_letter(gold)
     if gold_letter is not None and (letter is not None or gold_letter in gold):
         return letter == gold_letter
-    for compare in (_same_numeral, _same_ratio, _same_number, _same_words, _same_last_side, _same_entries):
+    for compare in (_same_time, _same_numeral, _same_ratio, _same_number, _same_words, _same_last_side, _same_entries):
         verdict = compare(answer, gold)
         if verdict is not None:
             return verdict
     return symbolic.same_expression(to_latex(answer), to_latex(gold))
+
+
+def _same_time(answer: str, gold: str) -> bool | None:
+    """Times of day, one of them with `am` or `pm`; without them `10:30` may be a ratio."""
+    a, b = TIME.fullmatch(answer), TIME.fullmatch(gold)
+    if a is None or b is None or not (a[2] or b[2]):
+        return None
+    return a[1] == b[1] and (not a[2] or not b[2] or a[2].lower() == b[2].lower())
 
 
 def _same_numeral(answer: str, gold: str) -> bool | None:
@@ -113,9 +122,6 @@ def _read_number(text: str) -> Quantity | None:
 def _same_words(answer: str, gold: str) -> bool | None:
     if _is_words(answer) or _is_words(gold):  # `math-verify` would read a word as a product of its letters
         return _normalize_words(answer) == _normalize_words(gold)
-    times = [re.fullmatch(r"(?i)(\d{1,2}:\d\d)\s*([ap])\.?\s?m\.?", text) for text in (answer, gold)]
-    if times[0] and times[1]:
-        return [part.lower() for part in times[0].groups()] == [part.lower() for part in times[1].groups()]
     return None
 
 

@@ -395,3 +395,10 @@ def test_documented_answers() -> None:
     rows = re.findall(r"^\| `(.+)` \| `(.+)` \|$", table, re.MULTILINE)
     assert len(rows) == 10
     assert [(written, extract_answer(written)) for written, _ in rows] == rows
+
+
+def test_a_text_that_repeats_a_marker_takes_seconds() -> None:
+    """A model in a loop; the time grew with the square of the length."""
+    start = time.perf_counter()
+    extract_answer("the answer is " * 1000)
+    assert time.perf_counter() - start < 5

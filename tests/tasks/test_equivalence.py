@@ -568,3 +568,17 @@ def test_documented_verdicts_of_math_verify() -> None:
 
     verdicts = {row[0]: verify(parse(f"${row[1]}$"), parse(f"${row[0]}$")) for row in documented_pairs()}
     assert verdicts == {row[0]: row[3] == "yes" for row in documented_pairs()}
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "expected"),
+    [
+        ("10:30 am", "10:30 pm", False),
+        ("10:30 a.m.", "10:30", True),
+        ("10:30 AM", "10:30 a.m.", True),
+        ("10:30 pm", "11:30 pm", False),
+    ],
+)
+def test_times_of_day(answer: str, gold: str, expected: bool) -> None:
+    assert equal(answer, gold) is expected
+    assert equal(gold, answer) is expected
