@@ -24,6 +24,7 @@ from dpc_interp.execution.batch_splits import by_length, cheapest_batch_ends
 from dpc_interp.execution.memory_plan import MAX_BATCH_SIZE, MemoryPlan, plan_memory
 from dpc_interp.generation.transcript import Transcript, gold_transcript
 from dpc_interp.host.torch_state import torch_defaults
+from dpc_interp.models.fused_attention import describe_attention
 from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length, tokenizer_of
 from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
@@ -187,7 +188,12 @@ def analyse(
         name: conform(in_order_of(pd.concat([part[name] for part in parts], ignore_index=True), ids), name)
         for name in FRAME_NAMES
     }
-    options = {"target": target, "head_reduction": head_reduction, "prompt": None if prompt is None else prompt.name}
+    options = {
+        "target": target,
+        "head_reduction": head_reduction,
+        "prompt": None if prompt is None else prompt.name,
+        "attention": describe_attention(model),
+    }
     return Analysis(**frames, options=options)
 
 
@@ -290,13 +296,13 @@ def _analyse_batch(
         prompt_cache=prompt_cache,
     )
     nll = result.nll.cpu()
-    between, accumulation, from_prompt = (
+    between, accumulation, from_prompt, row_share = (
         torch.stack(layers, dim=1).cpu() for layers in zip(*result.layers, strict=True)
     )
     ids = [run.problem.id for run in runs]
     return {
         "flow": groups.flow_frame(between, ids),
         "accumulation": accumulation_frame(accumulation, ids),
-        "tokens": tokens_frame(tokenizer_of(model), runs, segments, from_prompt, nll),
+        "tokens": tokens_frame(tokenizer_of(model), runs, segments, from_prompt, row_share, nll),
         "instances": instances_frame(runs, segments, nll),
     }

@@ -11,6 +11,7 @@ of an analysed batch: rationale tokens in every layer, and instances.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from dpc_interp.analysis.recorder import FlowBlock
 from dpc_interp.analysis.schema import conform
 from dpc_interp.analysis.segments import Segments
 from dpc_interp.generation.transcript import Transcript
@@ -36,11 +38,13 @@ class ReducedFlow(NamedTuple):
         between: mean flow [batch, destination group, source group].
         accumulation: acc(j) [batch, n_virtual].
         from_prompt: mean flow from the virtual tokens into each position [batch, dest].
+        row_share: share of the flow into each position that comes from the virtual tokens [batch, dest].
     """
 
     between: Float[Tensor, "batch group group"]
     accumulation: Float[Tensor, "batch n_virtual"]
     from_prompt: Float[Tensor, "batch dest"]
+    row_share: Float[Tensor, "batch dest"]
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,27 @@ class PositionGroups:
         pairs = member @ causal @ member.mT
         return cls(tuple(names), member.to(device), pairs.to(device), segments[0].prompt[1])
 
-    def reduce(self, flow: Float[Tensor, "batch dest src"]) -> ReducedFlow:
-        """Reduce one layer of saliency. Where `flow` has fewer destinations than positions, they are the last ones."""
-        by_destination = self.member[:, :, -flow.shape[1] :] @ flow
-        between = by_destination @ self.member.mT / self.pairs.clamp(min=1)
+    def reduce(self, blocks: Iterable[FlowBlock]) -> ReducedFlow:
+        """Reduce one layer of saliency; a `Reduction`."""
+        batch, _, n_positions = self.member.shape
+        between = torch.zeros_like(self.pairs)
+        accumulation = self.member.new_zeros(batch, self.n_virtual)
+        from_prompt, in_all = (self.member.new_zeros(batch, n_positions) for _ in range(2))
+        for dest, src, values in blocks:
+            by_destination = self.member[:, :, dest] @ values
+            between += by_destination @ self.member[:, :, src].mT
+            prompt = slice(src.start, max(src.start, self.n_virtual))
+            n_read = prompt.stop - prompt.start
+            accumulation[:, prompt] += by_destination[:, -1, :n_read]
+            from_prompt[:, dest] = values[:, :, :n_read].sum(-1)
+            in_all[:, dest] = values.sum(-1)
         n_destinations = self.member[:, -1].sum(-1, keepdim=True).clamp(min=1)
-        accumulation = by_destination[:, -1, : self.n_virtual] / n_destinations
-        return ReducedFlow(between, accumulation, flow[:, :, : self.n_virtual].mean(-1))
+        return ReducedFlow(
+            between / self.pairs.clamp(min=1),
+            accumulation / n_destinations,
+            from_prompt / max(1, self.n_virtual),
+            from_prompt / in_all.clamp(min=torch.finfo(torch.float32).tiny),
+        )
 
     def flow_frame(self, between: Float[Tensor, "batch layer group group"], instances: list[str]) -> pd.DataFrame:
         """The `flow` frame of a batch: every reported pair of groups that has a causal pair."""
@@ -118,6 +136,7 @@ def tokens_frame(
     runs: list[Transcript],
     segments: list[Segments],
     from_prompt: Float[Tensor, "batch layer dest"],
+    row_share: Float[Tensor, "batch layer dest"],
     nll: Float[Tensor, "batch pos"],
 ) -> pd.DataFrame:
     """The `tokens` frame, which has no rows without virtual tokens.
@@ -126,7 +145,8 @@ def tokens_frame(
         tokenizer: that decodes single tokens.
         runs: the transcripts of the batch.
         segments: of each transcript.
-        from_prompt: mean flow from the virtual tokens into each position after the prompt.
+        from_prompt: mean flow from the virtual tokens into each position, over the virtual tokens too.
+        row_share: share of the flow into each position that comes from the virtual tokens.
         nll: of each token, over the virtual tokens too.
     """
     n = np.array([segment.n_rationale_tokens for segment in segments])
@@ -149,12 +169,15 @@ def tokens_frame(
             "nll": nll.numpy()[row, position],
         }
     )
-    values = from_prompt.numpy()
-    dest = position - segments[0].prompt[1]
+    values, shares = from_prompt.numpy(), row_share.numpy()
     if not segments[0].prompt[1]:
-        one_layer, row, dest = one_layer.iloc[:0], row[:0], dest[:0]
-    layers = [one_layer.assign(layer=layer, value=values[row, layer, dest]) for layer in range(values.shape[1])]
-    return conform(pd.concat(layers), "tokens")
+        one_layer, row, position = one_layer.iloc[:0], row[:0], position[:0]
+    n_layers = values.shape[1]
+    frame = one_layer.take(np.tile(np.arange(len(one_layer)), n_layers)).reset_index(drop=True)
+    frame["layer"] = np.repeat(np.arange(n_layers), len(one_layer))
+    frame["value"] = values[row, :, position].T.ravel()
+    frame["row_share"] = shares[row, :, position].T.ravel()
+    return conform(frame, "tokens")
 
 
 def instances_frame(runs: list[Transcript], segments: list[Segments], nll: Float[Tensor, "batch pos"]) -> pd.DataFrame:

@@ -19,7 +19,7 @@ dtype of the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Generic, get_args
@@ -31,10 +31,11 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from dpc_interp.analysis.options import HeadReduction, Options
-from dpc_interp.analysis.pattern_recorder import PatternRecorder, Reduced
+from dpc_interp.analysis.recorder import Reduced, Reduction, SaliencyRecorder, whole_map
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError, renamed_keywords
 from dpc_interp.host.torch_state import need_weights_with_gradients, torch_defaults
 from dpc_interp.models.encoding import loss_mask
+from dpc_interp.models.fused_attention import fused_attention, pattern_layers
 from dpc_interp.models.gradient_checkpointing import checkpointed
 from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length, suggest_pattern_fix
 from dpc_interp.models.nonfinite import loss_scales, non_finite_error, suggested_fix
@@ -93,7 +94,7 @@ def saliency(
         [tokens],
         [n_question],
         vectors,
-        lambda flow: flow[0],
+        lambda blocks: whole_map(blocks)[0],
         head_reduction=head_reduction,
         gradient_checkpointing=gradient_checkpointing,
     )
@@ -136,7 +137,7 @@ def saliency_pass(
     sequences: list[Int[Tensor, " _"]],
     n_question: list[int],
     vectors: Float[Tensor, "n_virtual d_model"] | None,
-    reduce: Callable[[Float[Tensor, "batch dest src"]], Reduced],
+    reduce: Reduction[Reduced],
     *,
     head_reduction: HeadReduction = Options.head_reduction,
     targets: list[Int[Tensor, " _"]] | None = None,
@@ -153,7 +154,7 @@ def saliency_pass(
         sequences: ids of question and rationale, one sequence per row.
         n_question: number of question tokens of each row.
         vectors: vectors of the soft prompt; None: no prompt.
-        reduce: called once a layer with I [batch, destination, source], float32 with a zero diagonal.
+        reduce: called once a layer with its saliency in blocks of rows, see `recorder.py`.
         head_reduction: see `saliency`.
         targets: tokens whose NLL is the loss, as long as `sequences`; None: the sequences themselves.
         gradient_checkpointing: recompute each block in the backward pass: memory for about one block, at the cost of
@@ -182,10 +183,12 @@ def saliency_pass(
         with torch.no_grad():
             prompt_cache = prefill_prompt(model, vectors, 1)
     inputs = prepare_inputs(model, sequences, n_question, targets, prompt_cache)
-    first_destination = 0 if prompt_rows or share_prompt else n_virtual
-    recorder = PatternRecorder(lambda flow: reduce(flow[:, first_destination:]), head_reduction, inputs.tokens.device)
+    first_destination = 0 if prompt_rows else n_virtual
+    recorder = SaliencyRecorder(reduce, head_reduction, inputs.tokens.device, first_destination)
+    patterns = pattern_layers(model)
     with (
-        model.hooks(fwd_hooks=recorder.hooks(inputs.loss_mask)),
+        fused_attention(model, recorder.gradient),
+        model.hooks(fwd_hooks=recorder.hooks(inputs.loss_mask, patterns)),
         checkpointed(model) if gradient_checkpointing else nullcontext(),
     ):
         loss, nll = forward_loss(model, inputs, vectors)
@@ -235,7 +238,7 @@ def forward_loss(
 
 
 def backward_reduce(
-    model: HookedModel, loss: Float[Tensor, ""], recorder: PatternRecorder[Reduced], scales: Sequence[float]
+    model: HookedModel, loss: Float[Tensor, ""], recorder: SaliencyRecorder[Reduced], scales: Sequence[float]
 ) -> list[Reduced]:
     """Run the backward pass and return the reduced saliency of each layer.
 
@@ -252,7 +255,9 @@ def backward_reduce(
     for scale in scales if loss.requires_grad else ():  # otherwise no pattern is on the loss path
         recorder.loss_scale = scale
         # only as far as the first pattern, and no gradient into the caller's weights
-        torch.autograd.grad(loss, recorder.graph_root, torch.full_like(loss, scale), retain_graph=scale != scales[-1])
+        torch.autograd.grad(
+            loss, recorder.gradient.graph_root, torch.full_like(loss, scale), retain_graph=scale != scales[-1]
+        )
         if all(recorder.is_finite.values()):
             break
     missing = sorted(set(range(model.cfg.n_layers)) - set(recorder.reduced))

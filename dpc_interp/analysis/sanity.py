@@ -28,6 +28,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dpc_interp.analysis.options import HeadReduction, Options
+from dpc_interp.analysis.recorder import whole_map
 from dpc_interp.analysis.saliency import saliency_pass
 from dpc_interp.analysis.schema import conform, in_order_of
 from dpc_interp.analysis.segments import Segments, segment
@@ -124,7 +125,7 @@ def _rank_edges(
             [runs[i].tokens for i in indices],
             [len(runs[i].question_tokens) for i in indices],
             None if prompt is None else prompt.vectors,
-            lambda flow: flow.cpu(),
+            lambda blocks: whole_map(blocks).cpu(),
             head_reduction=head_reduction,
             targets=None if targets is None else [targets[i] for i in indices],
             prompt_rows=False,

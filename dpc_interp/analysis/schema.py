@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from dpc_interp.errors import DPCInterpError
@@ -44,6 +45,10 @@ TOKENS: Columns = {
     "nll": ("float32", "negative log-likelihood of the token, nats"),
     "layer": ("int64", "layer"),
     "value": ("float32", "f(t): mean flow from the virtual tokens into the token"),
+    "row_share": (
+        "float32",
+        "share of the flow into the token that comes from the virtual tokens",
+    ),
 }
 INSTANCES: Columns = {
     "instance": ("string", "id of the problem"),
@@ -175,14 +180,20 @@ def conform(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     if missing:
         raise DPCInterpError(f"the {name} frame lacks the column {missing[0]!r}; it has: {', '.join(frame.columns)}")
     others = [column for column in frame if column not in columns]
-    dtypes = {column: dtype for column, (dtype, _) in columns.items() if dtype != "string"}  # text stays as it is
-    return frame[[*columns, *others]].astype(dtypes)
+    # text stays as it is
+    dtypes = {name: dtype for name, (dtype, _) in columns.items() if dtype not in ("string", str(frame[name].dtype))}
+    ordered = [*columns, *others]
+    if ordered != list(frame.columns):
+        frame = frame[ordered]
+    return frame.astype(dtypes) if dtypes else frame
 
 
 def in_order_of(frame: pd.DataFrame, instances: Sequence[str]) -> pd.DataFrame:
     """The rows sorted by the order of `instances`, rows of one instance in their present order."""
+    codes, present = pd.factorize(frame["instance"])
     rank = {instance: i for i, instance in enumerate(instances)}
-    return frame.sort_values("instance", key=lambda ids: ids.map(rank), kind="stable", ignore_index=True)
+    ranks = np.array([rank[instance] for instance in present], dtype=np.int64)[codes]
+    return frame.take(np.argsort(ranks, kind="stable")).reset_index(drop=True)
 
 
 def round_significant(frame: pd.DataFrame, digits: int = SIGNIFICANT_DIGITS) -> pd.DataFrame:

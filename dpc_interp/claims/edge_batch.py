@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpc_interp.analysis.options import HeadReduction
+from dpc_interp.analysis.recorder import whole_map
 from dpc_interp.analysis.saliency import saliency_pass
 from dpc_interp.analysis.segments import Segments
 from dpc_interp.generation.likelihood import likelihood
@@ -59,7 +60,7 @@ class EdgeBatch:
             [run.tokens for run in runs],
             [len(run.question_tokens) for run in runs],
             prompt.vectors,
-            lambda flow: flow[:, :, : prompt.n_virtual].cpu(),
+            lambda blocks: whole_map(blocks)[:, :, : prompt.n_virtual].cpu(),
             head_reduction=head_reduction,
         ).layers
         self.flow: Float[Tensor, "batch layer pos n_virtual"] = torch.stack(layers, dim=1)

@@ -1,10 +1,9 @@
 """The key and value cache for decoding with a `HookedTransformer`: each key is rotated once, when it is appended.
 
 TransformerLens 3.9 caches keys before the rotary embedding, rotates all of them again in every pass, and copies the
-whole cache to append one token. This cache stores rotated keys in buffers with spare positions, laid out for the
-products of `grouped.py`. A rotation depends only on a key's own position, so the model computes the same numbers bit
-for bit, or to rounding where heads share keys. Every hook point fires as before; `hook_rot_k` sees all keys, and a hook
-there gets a copy of them.
+whole cache to append one token. This cache stores rotated keys in buffers with spare positions, laid out for fused
+attention. A rotation depends only on a key's own position, so the keys are the same bit for bit. Every hook point fires
+as before; `hook_rot_k` sees all keys, and a hook there gets a copy of them.
 
 The cache replaces methods of the attention layers, but only inside `DecodingCache.patched_attention()`.
 """
@@ -14,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +21,6 @@ from torch import Tensor
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 
-from dpc_interp.models.grouped import grouped_attention_scores, grouped_weighted_values, is_grouped
 from dpc_interp.models.lens import HookedTransformer
 
 SPARE_POSITIONS = 64
@@ -112,11 +109,6 @@ class RotatedCacheEntry(TransformerLensKeyValueCacheEntry):
         overrides: dict[str, Callable[..., Tensor]] = {}
         if self._rotates:
             overrides["apply_rotary"] = self.apply_rotary_cached
-        if is_grouped(self._attention):
-            overrides["calculate_attention_scores"] = partial(grouped_attention_scores, self._attention)
-            overrides["calculate_z_scores"] = partial(grouped_weighted_values, self._attention)
-        if not self._cache.padded:
-            overrides["apply_causal_mask"] = self.apply_causal_mask_unpadded
         # a method that a caller has replaced on this layer takes precedence
         return {name: method for name, method in overrides.items() if name not in vars(self._attention)}
 
@@ -134,22 +126,6 @@ class RotatedCacheEntry(TransformerLensKeyValueCacheEntry):
             # a hook may write in place, and must not change the cache
             return x.clone() if self._attention.hook_rot_k._forward_hooks else x
         return type(self._attention).apply_rotary(self._attention, x, start, mask if self._cache.padded else None)
-
-    def apply_causal_mask_unpadded(
-        self, attn_scores: Float[Tensor, "batch head dest src"], start: int, mask: object
-    ) -> Float[Tensor, "batch head dest src"]:
-        """Replacement of the layer's `apply_causal_mask` for batches without padding.
-
-        It adds one mask [1, 1, dest, src] of zeros and minus infinity, which costs nothing in the backward pass;
-        TransformerLens selects in a mask that is expanded to the size of the scores.
-
-        Args:
-            attn_scores: scores before the mask.
-            start: position of the first query.
-            mask: attention mask, not used: it is 1 everywhere.
-        """
-        zeros = attn_scores.new_zeros(1, 1, *attn_scores.shape[2:])
-        return attn_scores + type(self._attention).apply_causal_mask(self._attention, zeros, start)
 
 
 class DecodingCache(TransformerLensKeyValueCache):

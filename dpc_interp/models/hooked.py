@@ -25,6 +25,7 @@ from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from dpc_interp.errors import ContextLengthError, DPCInterpError
 from dpc_interp.models.cache import DecodingCache
+from dpc_interp.models.fused_attention import fused_attention
 from dpc_interp.models.lens import HookedTransformer
 
 HookedModel = HookedTransformer | TransformerBridge
@@ -117,17 +118,18 @@ class CachedDecoding:
         if isinstance(self._model, HookedTransformer):
             # `bool` waits for a GPU, so it is evaluated only until the first padding
             self._cache.padded = self._cache.padded or not bool(mask.all())
-            with self._cache.patched_attention():
+            with fused_attention(self._model), self._cache.patched_attention():
                 return self._model(tokens, attention_mask=mask, past_kv_cache=self._cache, prepend_bos=False)
         # Hugging Face expects the mask of all positions, TransformerLens that of the new ones
         self._mask = mask if self._mask is None else torch.cat([self._mask, mask], dim=1)
-        logits, self._cache = self._model(
-            tokens,
-            attention_mask=self._mask,
-            past_key_values=self._cache,
-            use_cache=True,
-            return_type="logits_and_cache",
-        )
+        with fused_attention(self._model):
+            logits, self._cache = self._model(
+                tokens,
+                attention_mask=self._mask,
+                past_key_values=self._cache,
+                use_cache=True,
+                return_type="logits_and_cache",
+            )
         if not isinstance(self._cache, Cache):
             raise DPCInterpError(
                 "the wrapped model returns no key and value cache; use a model with attention in every layer"

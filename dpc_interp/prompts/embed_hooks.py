@@ -16,6 +16,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.models.fused_attention import fused_attention
 from dpc_interp.models.hooked import HookedModel, check_length
 from dpc_interp.prompts.entry import embed_hook_name
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
@@ -85,7 +86,8 @@ def forward_with_placeholders(
     # With a tokenizer that pads on the left, TransformerLens takes leading pad tokens for padding, and the placeholder
     # id may be the pad token. An explicit mask keeps the virtual tokens visible.
     pads_left = model.tokenizer is not None and model.tokenizer.padding_side == "left"
-    return model(tokens, attention_mask=torch.ones_like(tokens) if pads_left else None)
+    with fused_attention(model):
+        return model(tokens, attention_mask=torch.ones_like(tokens) if pads_left else None)
 
 
 def write_prompt(vectors: Tensor, starts: Int[Tensor, " batch"] | None = None) -> EmbedHook:

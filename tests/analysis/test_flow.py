@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dpc_interp import Segments, Transcript
 from dpc_interp.analysis.flow import QUESTION_AND_RATIONALE, PositionGroups, instances_frame, tokens_frame
+from dpc_interp.analysis.recorder import FlowBlock
 from dpc_interp.analysis.segments import segment
 
 # one virtual token, one question token, then a rationale of two steps of one token, or of one step
@@ -69,28 +70,35 @@ def test_groups_and_causal_pairs_by_hand(groups: PositionGroups) -> None:
     assert groups.member[1, last_step].sum() == 0
 
 
+def blocks_of(flow: Tensor, first: int = 0) -> list[FlowBlock]:
+    """One row a block, from the row `first` on."""
+    n = flow.shape[1]
+    return [FlowBlock(slice(i, i + 1), slice(0, i + 1), flow[:, i : i + 1, : i + 1]) for i in range(first, n)]
+
+
 def test_reduction_by_hand(groups: PositionGroups, flow: Tensor) -> None:
     """Accumulation: (1 + 2 + 4) / 3 over question and rationale, and (7 + 8) / 2, in which no padding is counted."""
-    reduced = groups.reduce(flow)
+    reduced = groups.reduce(blocks_of(flow))
     question, rationale = 1, 2
     assert reduced.between[0, question, 0] == 1
     assert reduced.between[0, rationale, :3].tolist() == [(2 + 4) / 2, (3 + 5) / 2, 6]
     assert reduced.between[1, rationale, :2].tolist() == [8, 9]
     assert reduced.accumulation.flatten().tolist() == pytest.approx([7 / 3, 15 / 2])
     assert reduced.from_prompt.tolist() == [[0, 1, 2, 4], [0, 7, 8, PADDING]]
+    assert reduced.row_share[0].tolist() == pytest.approx([0, 1, 2 / (2 + 3), 4 / (4 + 5 + 6)])
 
 
 def test_rows_of_the_prompt_can_be_left_out(groups: PositionGroups, flow: Tensor) -> None:
     """Nothing reads the destinations in the prompt, so the last rows of the saliency are enough."""
-    complete, shorter = groups.reduce(flow), groups.reduce(flow[:, 1:])
+    complete, shorter = groups.reduce(blocks_of(flow)), groups.reduce(blocks_of(flow, 1))
     assert torch.equal(shorter.accumulation, complete.accumulation)
     assert torch.equal(shorter.between[:, 1:], complete.between[:, 1:])
-    assert torch.equal(shorter.from_prompt, complete.from_prompt[:, 1:])
+    assert torch.equal(shorter.from_prompt[:, 1:], complete.from_prompt[:, 1:])
 
 
 def test_frame_by_hand(groups: PositionGroups, flow: Tensor) -> None:
     """Every pair of segments and of steps that has a causal pair; the second layer is ten times the first."""
-    between = groups.reduce(flow).between
+    between = groups.reduce(blocks_of(flow)).between
     frame = groups.flow_frame(torch.stack([between, 10 * between], dim=1), ["two", "one"])
     first = [
         ("two", "prompt", None, "question", None, 1.0),
@@ -127,7 +135,7 @@ def batch(written: Callable[..., Transcript], tokenizer: PreTrainedTokenizerBase
     ]
     segments = [segment(run, tokenizer, N_VIRTUAL) for run in runs]
     width = max(s.length for s in segments)
-    from_prompt = torch.rand(len(runs), N_LAYERS, width - N_VIRTUAL)
+    from_prompt = torch.rand(len(runs), N_LAYERS, width)
     nll = torch.zeros(len(runs), width)
     for row, run in enumerate(runs):  # the NLL is 0 in prompt, question and padding
         start = N_VIRTUAL + len(run.question_tokens)
@@ -151,10 +159,11 @@ def test_rationale_tokens_by_loops(batch: Batch, tokenizer: PreTrainedTokenizerB
                         "late": k >= (stop - start) // 2,
                         "nll": nll[row, position].item(),
                         "layer": layer,
-                        "value": from_prompt[row, layer, position - N_VIRTUAL].item(),
+                        "value": from_prompt[row, layer, position].item(),
+                        "row_share": from_prompt[row, layer, position].item() / 2,
                     }
                 )
-    frame = tokens_frame(tokenizer, runs, segments, from_prompt, nll)
+    frame = tokens_frame(tokenizer, runs, segments, from_prompt, from_prompt / 2, nll)
     assert frame.to_dict("records") == expected
     assert {row["step"] for row in expected} == {0, 1}
     assert len({row["instance"] for row in expected}) == 3

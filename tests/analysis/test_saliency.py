@@ -322,7 +322,7 @@ def test_the_model_is_left_unchanged_after_an_error(
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dpc_interp.analysis.pattern_recorder.reduce_heads", fail)
+    monkeypatch.setattr("dpc_interp.analysis.recorder.reduce_heads", fail)
     with unchanged(model), pytest.raises(KeyboardInterrupt):
         saliency(model, TOKENS, prompt, N_QUESTION)
 

@@ -12,6 +12,7 @@ import torch
 from scipy.stats import spearmanr
 
 from dpc_interp import SoftPrompt, Transcript, prompted, saliency_map
+from dpc_interp.analysis.recorder import whole_map
 from dpc_interp.analysis.saliency import saliency_pass
 from dpc_interp.analysis.sanity import saliency_sanity
 from dpc_interp.errors import DPCInterpError
@@ -58,7 +59,7 @@ def test_values_are_spearmans_of_the_maps(
     assert shuffled != run.generated_tokens.tolist()
     targets = torch.cat([run.question_tokens, torch.tensor(shuffled)])
     n_question = len(run.question_tokens)
-    maps = saliency_pass(model, [run.tokens], [n_question], prompt.vectors, lambda flow: flow, targets=[targets]).layers
+    maps = saliency_pass(model, [run.tokens], [n_question], prompt.vectors, whole_map, targets=[targets]).layers
     first, stop = true.segments.rationale
     rows = frame[(frame["instance"] == run.problem.id) & (frame["test"] == "answers")]
     for layer, value in rows[rows["source"] == "all"].set_index("layer")["value"].items():
@@ -88,7 +89,7 @@ def test_targets_change_only_the_loss(model: HookedTransformer, prompt: SoftProm
     tokens = run.tokens
     n_question = len(run.question_tokens)
     without_targets, same_targets = (
-        saliency_pass(model, [tokens], [n_question], prompt.vectors, lambda flow: flow, targets=targets).layers
+        saliency_pass(model, [tokens], [n_question], prompt.vectors, whole_map, targets=targets).layers
         for targets in (None, [tokens])
     )
     for plain, same in zip(without_targets, same_targets, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 import dpc_interp as dpc
 from dpc_interp import DPCInterpError, MemoryPlan, SoftPrompt, plan_memory
 from dpc_interp.analysis import analyse as analyse_module
+from dpc_interp.analysis.recorder import FlowBlock
 from dpc_interp.analysis.saliency import saliency_pass
 from dpc_interp.errors import NonFiniteError
 from dpc_interp.execution.memory_plan import MEMORY_FRACTION, estimate_bytes, free_memory
@@ -46,7 +47,7 @@ def peak_of_pass(
     rows = [torch.randint(3, 200, (length - 5,), generator=generator) for _ in range(batch_size)]
     n_question = [length - 5 - n_predicted] * batch_size
 
-    def drop(flow: Tensor) -> None: ...
+    def drop(blocks: object) -> None: ...
 
     return peak_bytes(
         lambda: saliency_pass(model, rows, n_question, vectors, drop, gradient_checkpointing=gradient_checkpointing)
@@ -214,10 +215,10 @@ def test_analyse_halves_batches_if_memory_runs_out(model, runs, prompt: SoftProm
     expected = dpc.analyse(model, runs, prompt, progress=False)
     reduce = analyse_module.PositionGroups.reduce
 
-    def at_most_two(self, flow: Tensor):
-        if len(flow) > 2:
+    def at_most_two(self, blocks: Iterable[FlowBlock]):
+        if len(self.member) > 2:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")
-        return reduce(self, flow)
+        return reduce(self, blocks)
 
     monkeypatch.setattr(analyse_module.PositionGroups, "reduce", at_most_two)
     monkeypatch.setattr("gc.collect", lambda: 0)  # takes seconds among the objects of a test session
@@ -228,7 +229,7 @@ def test_analyse_halves_batches_if_memory_runs_out(model, runs, prompt: SoftProm
 
 
 def test_analyse_of_one_sequence_too_large(model, runs, prompt: SoftPrompt, monkeypatch) -> None:
-    def fail(self, flow: Tensor):
+    def fail(self, blocks: Iterable[FlowBlock]):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(analyse_module.PositionGroups, "reduce", fail)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from dpc_interp import DPCInterpError, SoftPrompt, saliency
+from dpc_interp.analysis.recorder import FlowBlock, whole_map
 from dpc_interp.analysis.saliency import HeadReduction, saliency_pass
 from dpc_interp.models.gradient_checkpointing import checkpointed
 from dpc_interp.models.hooked import HookedModel
@@ -26,13 +27,13 @@ def test_saliency_equals_that_without_checkpointing(
     """Of a padded batch; each layer is reduced once, the deepest first."""
     reduced: list[Tensor] = []
 
-    def reduce(flow: Tensor) -> Tensor:
-        reduced.append(flow)
-        return flow
+    def reduce(blocks: Iterable[FlowBlock]) -> Tensor:
+        reduced.append(whole_map(blocks))
+        return reduced[-1]
 
     inputs = ([TOKENS, SHORT], [N_QUESTION, 4], prompt.vectors)
     options = {"head_reduction": head_reduction, "targets": [TOKENS.roll(1), SHORT.roll(1)]}
-    expected = saliency_pass(any_model, *inputs, lambda flow: flow, **options)
+    expected = saliency_pass(any_model, *inputs, whole_map, **options)
     with unchanged(any_model):
         result = saliency_pass(any_model, *inputs, reduce, **options, gradient_checkpointing=True)
     assert len(reduced) == any_model.cfg.n_layers

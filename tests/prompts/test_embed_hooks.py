@@ -73,14 +73,15 @@ def test_a_wrong_number_of_edits_raises() -> None:
 
 
 def test_forward_without_a_prompt_is_the_forward_pass_of_the_model(model: HookedTransformer) -> None:
-    assert torch.equal(forward_with_placeholders(model, TOKENS, 0), model(TOKENS))
+    torch.testing.assert_close(forward_with_placeholders(model, TOKENS, 0), model(TOKENS), rtol=1e-5, atol=1e-5)
 
 
 def test_a_prompt_of_token_embeddings_reads_as_those_tokens(model: HookedTransformer) -> None:
     ids = torch.tensor([77, 12, 150])
     with prompted(model, SoftPrompt(model.W_E[ids])) as run:
         logits = run(TOKENS)
-    assert torch.equal(logits, model(torch.cat([ids.expand(2, -1), TOKENS], dim=1)))
+    expected = model(torch.cat([ids.expand(2, -1), TOKENS], dim=1))
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_further_hooks_see_the_written_prompt(model: HookedTransformer, prompt: SoftPrompt) -> None:

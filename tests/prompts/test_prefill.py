@@ -11,6 +11,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from dpc_interp import CorruptionPlan, Problem, SoftPrompt, generate, prompted
+from dpc_interp.analysis.recorder import whole_map
 from dpc_interp.analysis.saliency import HeadReduction, SaliencyPass, saliency_pass
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.prefill import can_share_prompt_cache, keep_last_position, prefill_prompt
@@ -124,7 +125,7 @@ def test_a_short_window_does_not_share_and_does_not_draft(
 
 
 def run_saliency(model: HookedModel, prompt: SoftPrompt, **options: object) -> SaliencyPass[Tensor]:
-    return saliency_pass(model, SEQUENCES, N_QUESTION, prompt.vectors, lambda flow: flow, **options)
+    return saliency_pass(model, SEQUENCES, N_QUESTION, prompt.vectors, whole_map, **options)
 
 
 @pytest.mark.parametrize("head_reduction", ["abs_of_sum", "sum_of_abs"])
@@ -162,7 +163,7 @@ def test_saliency_of_one_row_after_a_given_prompt_cache(any_model: HookedModel, 
                 SEQUENCES[:1],
                 N_QUESTION[:1],
                 prompt.vectors,
-                lambda flow: flow,
+                whole_map,
                 prompt_rows=False,
                 prompt_cache=prompt_cache,
             ).layers

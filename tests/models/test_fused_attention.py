@@ -1,0 +1,226 @@
+"""Fused attention against the pattern of the same model: logits, saliency, hooks, and what keeps a pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from dpc_interp import SoftPrompt
+from dpc_interp.analysis.recorder import whole_map
+from dpc_interp.analysis.saliency import saliency_pass
+from dpc_interp.models import fused_attention as module
+from dpc_interp.models.fused_attention import (
+    AttentionInputs,
+    PatternGradient,
+    ProductBlock,
+    describe_attention,
+    fused_attention,
+    pattern_layers,
+)
+from dpc_interp.models.hooked import CachedDecoding, HookedModel
+
+FAMILIES = ("llama", "mistral", "qwen2", "gpt2", "multi-query")
+BRIDGES = [f"{family} bridge" for family in FAMILIES[:-1]]
+TOKENS = torch.randint(3, 200, (2, 40), generator=torch.Generator().manual_seed(0))  # longer than the window of 8
+LEFT_PADDED = torch.ones(2, 40, dtype=torch.long)
+LEFT_PADDED[1, :7] = 0
+
+
+@pytest.fixture(scope="module", params=[*(f"{family} hooked" for family in FAMILIES), *BRIDGES])
+def each(request: pytest.FixtureRequest, build, hugging_face, hooked, bridge) -> HookedModel:
+    family, backend = request.param.rsplit(" ", 1)
+    if family == "multi-query":
+        return build("gqa", n_key_value_heads=1)
+    return (hooked if backend == "hooked" else bridge)(hugging_face(family))
+
+
+@contextmanager
+def patterns(model: HookedModel) -> Iterator[list[Tensor]]:
+    """A hook that reads every pattern."""
+    seen: list[Tensor] = []
+    with model.hooks(fwd_hooks=[(lambda name: name.endswith("attn.hook_pattern"), lambda p, hook: seen.append(p))]):
+        yield seen
+
+
+@contextmanager
+def nested(model: HookedModel) -> Iterator[None]:
+    """Two contexts, of which the outer one counts."""
+    with fused_attention(model), fused_attention(model):
+        yield
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("rows", [512, 16], ids=["one call", "blocks of queries"])
+@torch.no_grad()
+def test_logits(each: HookedModel, padded: bool, rows: int, monkeypatch: pytest.MonkeyPatch, unchanged) -> None:
+    monkeypatch.setattr(module, "ROWS", rows)
+    mask = LEFT_PADDED if padded else None
+    with patterns(each) as seen:
+        expected = each(TOKENS, attention_mask=mask)
+    assert seen
+    with unchanged(each), fused_attention(each):
+        logits = each(TOKENS, attention_mask=mask)
+    visible = torch.ones_like(TOKENS, dtype=torch.bool) if mask is None else mask.bool()
+    torch.testing.assert_close(logits[visible], expected[visible], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@torch.no_grad()
+def test_decoding(each: HookedModel, padded: bool) -> None:
+    mask = LEFT_PADDED[:, :12] if padded else None
+
+    def decode() -> Tensor:
+        read = CachedDecoding(each, 2)
+        logits = [read(TOKENS[:, :12], mask)[:, -1:], read(TOKENS[:, 12:15])]
+        return torch.cat([*logits, *(read(TOKENS[:, i : i + 1]) for i in range(15, 30))], dim=1)
+
+    with patterns(each) as seen:
+        expected = decode()
+    assert len(seen) == 17 * each.cfg.n_layers
+    torch.testing.assert_close(decode(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"prompt_rows": False}, {"gradient_checkpointing": True}], ids=str)
+def test_saliency(each: HookedModel, prompt: SoftPrompt, options: dict[str, bool]) -> None:
+    """Of rows of two lengths, within 1e-5 of the largest flow of a layer."""
+    sequences = [TOKENS[0], TOKENS[1, :27]]
+
+    def run() -> list[Tensor]:
+        return saliency_pass(each, sequences, [9, 5], prompt.vectors, whole_map, **options).layers
+
+    fused = run()
+    with patterns(each) as seen:
+        expected = run()
+    assert len(seen) >= each.cfg.n_layers
+    for layer, flow in zip(fused, expected, strict=True):
+        assert flow.max() > 1e-5
+        torch.testing.assert_close(layer, flow[:, -layer.shape[1] :], rtol=1e-5, atol=1e-5 * flow.max().item())
+
+
+def test_a_hook_sees_the_pattern(each: HookedModel, prompt: SoftPrompt) -> None:
+    """Only its own layer keeps its pattern in a HookedTransformer; in a bridge every layer does."""
+    seen: list[Tensor] = []
+    with each.hooks(fwd_hooks=[("blocks.1.attn.hook_pattern", lambda pattern, hook: seen.append(pattern.detach()))]):
+        reasons = pattern_layers(each)
+        description = describe_attention(each)
+        flows = saliency_pass(each, [TOKENS[0]], [9], prompt.vectors, whole_map).layers
+    n_patterns = 1 if type(each).__name__ == "HookedTransformer" else each.cfg.n_layers
+    assert set(reasons.values()) == {"a hook is on the pattern"}
+    assert len(reasons) == n_patterns
+    assert description == f"patterns in {n_patterns} of {each.cfg.n_layers} layers: a hook is on the pattern"
+    assert len(flows) == each.cfg.n_layers
+    (pattern,) = seen
+    assert pattern.shape == (1, each.cfg.n_heads, 40 + prompt.n_virtual, 40 + prompt.n_virtual)
+    torch.testing.assert_close(pattern.sum(-1), torch.ones_like(pattern[..., 0]))
+    assert describe_attention(each) == "fused"
+
+
+def test_other_hook_points_fire_in_fused_layers(each: HookedModel) -> None:
+    """With the values that they have next to a pattern; hooks at z change the logits."""
+    names = [f"blocks.0.attn.{name}" for name in ("hook_q", "hook_z")] + ["blocks.0.hook_attn_out"]
+    values: list[dict[str, Tensor]] = []
+
+    def logits() -> Tensor:
+        values.append({})
+        record = [(n, lambda x, hook: values[-1].update({hook.name: x.detach().clone()})) for n in names]
+        with torch.no_grad(), each.hooks(fwd_hooks=record), fused_attention(each):
+            return each(TOKENS)
+
+    fused = logits()
+    with patterns(each):
+        expected = logits()
+    assert list(values[0]) == list(values[1])
+    for fused_value, value in zip(values[0].values(), values[1].values(), strict=True):
+        torch.testing.assert_close(fused_value, value, rtol=1e-5, atol=1e-5)
+    with (
+        torch.no_grad(),
+        each.hooks(fwd_hooks=[("blocks.0.attn.hook_z", lambda z, hook: 2 * z)]),
+        fused_attention(each),
+    ):
+        assert (each(TOKENS) - expected).abs().max() > 1e-3
+    torch.testing.assert_close(fused, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_are_restored(each: HookedModel, unchanged: Callable) -> None:
+    def fail(resid: Tensor, hook: object) -> Tensor:
+        raise KeyboardInterrupt
+
+    hooks = [("blocks.1.hook_resid_pre", fail)]
+    with unchanged(each), each.hooks(fwd_hooks=hooks), pytest.raises(KeyboardInterrupt), nested(each):
+        each(TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"attn_scores_soft_cap": 5.0}, "scores have a soft cap"),
+        ({"positional_embedding_type": "alibi"}, "scores have a bias"),
+        ({"attention_dir": "bidirectional"}, "attention is not causal"),
+    ],
+)
+def test_architectures_that_keep_patterns(build, needs_hooked: None, changes: dict, why: str) -> None:
+    model = build("plain", **changes)
+    assert set(pattern_layers(model).values()) == {why}
+    with torch.no_grad():
+        expected = model(TOKENS)
+        with fused_attention(model):
+            assert torch.equal(model(TOKENS), expected)
+
+
+def test_a_replaced_method_keeps_the_pattern(build, needs_hooked: None) -> None:
+    model = build("plain")
+    attention = model.blocks[0].attn
+    vars(attention)["calculate_z_scores"] = attention.calculate_z_scores
+    assert pattern_layers(model) == {0: "a method of the attention layer was replaced"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n_kv", [1, 2, 4])
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize("n_before", [0, 5])
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_backward_pass_equals_that_of_a_written_pattern(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, n_kv: int, window: int | None, n_before: int, padded: bool
+) -> None:
+    """Products A * dL/dA and the gradients of q, k and v, in blocks of 16 queries."""
+    monkeypatch.setattr(module, "BLOCK_SIZE", 1)
+    monkeypatch.setattr(module, "MIN_ROWS", 16)
+    generator = torch.Generator().manual_seed(0)
+    n_dest, n_heads, d_head = 40, 4, 8
+    n_src, first = n_before + n_dest, n_before + 2
+    q, grad = (torch.randn(2, n_heads, n_dest, d_head, generator=generator).to(dtype) for _ in range(2))
+    k, v = (torch.randn(2, n_kv, n_src, d_head, generator=generator).to(dtype) for _ in range(2))
+    visible = torch.ones(2, n_src, dtype=torch.bool)
+    visible[1, :3] = not padded
+    dest, src = n_before + torch.arange(n_dest)[:, None], torch.arange(n_src)
+    allowed = (src <= dest) & (src > dest - (window or n_src)) & visible[:, None, None]
+
+    exact = [x.double().requires_grad_() for x in (q, k, v)]
+    keys, values = (x.repeat_interleave(n_heads // n_kv, dim=1) for x in exact[1:])
+    weights = (exact[0] @ keys.mT * 0.3).exp().masked_fill(~allowed, 0.0)
+    pattern = weights / weights.sum(-1, keepdim=True).clamp(min=1e-30)
+    *slopes, by_pattern = torch.autograd.grad(((pattern @ values) * grad.double()).sum(), [*exact, pattern])
+    expected = (pattern * by_pattern)[:, :, 2:].detach()
+
+    read: list[Tensor] = []
+    layers: list[int] = []
+
+    def reader(layer: int, blocks: Iterator[ProductBlock]) -> None:
+        layers.append(layer)
+        read.extend(pad(b.values, (b.src.start, n_src - b.src.stop)).clone() for b in blocks)
+
+    root = torch.zeros((), requires_grad=True)
+    inputs = [x.clone().requires_grad_() for x in (q, k, v)]
+    attention = AttentionInputs(3, *inputs, 0.3, window, visible if padded else None)
+    z = module._Attention.apply(*inputs, attention, PatternGradient(reader, root, first), root)
+    ours = torch.autograd.grad((z * grad).sum(), inputs)
+    assert layers == [3]
+    assert len(read) > 1
+    bound = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+    for mine, theirs in ((torch.cat(read, dim=2), expected), *zip(ours, slopes, strict=True)):
+        torch.testing.assert_close(mine.double(), theirs, rtol=bound, atol=bound * theirs.abs().max().item())
