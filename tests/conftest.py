@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from torch.profiler import ProfilerActivity, profile
 
 # Before the first import of the package; an int is accepted as a float, as by type checkers.
 install_import_hook("dpc_interp", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
@@ -419,3 +420,46 @@ def untyped() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Peak bytes of tensors on the CPU above those held before, from every allocation."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
+        work()
+    held = peak = 0
+    events = measured.profiler.kineto_results.events()  # type: ignore[union-attr]
+    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+@contextmanager
+def kept_patterns(model: HookedModel, kept: bool = True) -> Iterator[None]:
+    """A hook on every pattern, if they are to be kept."""
+    hook = (lambda name: name.endswith("attn.hook_pattern"), lambda pattern, hook: None)
+    with model.hooks(fwd_hooks=[hook] if kept else []):
+        yield
+
+
+@pytest.fixture
+def peak_and_estimate(untyped: None) -> Callable[..., tuple[int, int]]:
+    """Analyse random tokens after 5 virtual tokens; bytes at the peak, measured and as `plan_memory` has it."""
+    from dpc_interp.analysis.saliency import saliency_pass
+    from dpc_interp.execution.memory_plan import estimate_bytes
+
+    def measure(
+        model: HookedModel, batch_size: int, length: int, n_predicted: int, checkpointing: bool, *, kept: bool = False
+    ) -> tuple[int, int]:
+        generator = torch.Generator().manual_seed(1)
+        vectors = 0.1 * torch.randn(5, model.cfg.d_model, generator=generator)
+        rows = [torch.randint(3, 200, (length - 5,), generator=generator) for _ in range(batch_size)]
+        n_question = [length - 5 - n_predicted] * batch_size
+
+        def analyse() -> None:
+            saliency_pass(model, rows, n_question, vectors, lambda blocks: None, gradient_checkpointing=checkpointing)
+
+        with kept_patterns(model, kept):
+            return peak_bytes(analyse), estimate_bytes(model, batch_size, length, n_predicted, checkpointing)
+
+    return measure

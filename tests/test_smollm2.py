@@ -5,6 +5,8 @@ The package that `make smollm2` (and so `make test`) installs contains its weigh
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from dpc_interp import check_model, generate, load_model, load_prompt
@@ -28,6 +30,29 @@ def smollm2(request: pytest.FixtureRequest) -> HookedModel:
 def test_check_model_passes(smollm2: HookedModel) -> None:
     check = check_model(smollm2, prompt=load_prompt(f"{NAME}/story", model=smollm2))
     assert set(check.table["verdict"]) == {"pass"}, str(check)
+
+
+@pytest.fixture
+def four_blocks(smollm2: HookedModel) -> Iterator[HookedModel]:
+    """The model without 26 of its 30 blocks, which have one shape."""
+    wrapped = getattr(smollm2, "original_model", None)
+    blocks = smollm2.blocks if wrapped is None else wrapped.model.layers
+    removed = list(blocks[4:])
+    del blocks[4:]
+    smollm2.cfg.n_layers = 4
+    yield smollm2
+    blocks.extend(removed)
+    smollm2.cfg.n_layers = 30
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [False, True], ids=["plain", "checkpointed"])
+@pytest.mark.parametrize("kept", [False, True], ids=["fused", "patterns"])
+@pytest.mark.parametrize("length", [128, 512, 1024])
+def test_the_estimated_memory_is_near_the_measured_peak(
+    four_blocks: HookedModel, length: int, gradient_checkpointing: bool, kept: bool, peak_and_estimate
+) -> None:
+    peak, estimate = peak_and_estimate(four_blocks, 1, length, length // 2, gradient_checkpointing, kept=kept)
+    assert 0.5 * estimate <= peak <= 1.2 * estimate
 
 
 @pytest.mark.parametrize("task", RECIPES)

@@ -3,16 +3,19 @@
 For a batch of B sequences of T positions each, C of them predicted, in a model of L layers, H query and K key heads of
 size h, width d, MLP width m and V tokens, whose numbers have e bytes:
 
-    block            B T [(2e + 1) H T + 24 d + e ((2 H + 4 K) h + g m)] + e (4 d H h + g d m)
-    logits           12 B C V + e d V
-    backward         3 e B H T^2
-    plain            L block + max(logits, backward)
-    checkpointed     L e B T d + max(logits, block + backward)
+    block            B T [n d + e ((2 H + 2 K) h + g m)]          n = 16, or 24 where e < 4
+    pattern          (2e + 1) B H T^2, in each layer that keeps its pattern
+    logits           12 B C V
+    backward         12 B H R T + 28 B T H h, or 3 e B H T^2 where patterns are kept
+    plain            L block + patterns + max(logits, backward)
+    checkpointed     L e B T d + max(logits, block + pattern + backward)
 
-`block` is what autograd saves of one block, `backward` the temporary tensors of the backward pass of one layer. g is 3
-for a gated MLP, else 2. The pattern is saved twice (the output of the softmax and the input of the weighted sum of
-values) with a mask of its NaN; norms are float32; weights enter because TransformerLens copies them in each pass. The
-weights themselves are not counted: they are in memory already. Measured peaks lie between half the estimate and 1.2
+`block` is what autograd saves of one block: inputs of its norms, queries, keys, values, their weighted sum and the MLP.
+`backward` are the temporary tensors of one layer's backward pass, which fused attention computes for R queries at a
+time (`models/fused_attention.py`). A kept pattern is saved twice (the output of the softmax and the input of the
+weighted sum of values) with a mask of its NaN. g is 3 for a gated MLP, else 2. A HookedTransformer whose weights are
+not stored as `load_model` stores them copies them in each pass: e (4 d H h + g d m) in each block, e d V in the logits.
+The weights themselves are not counted: they are in memory already. Measured peaks lie between half the estimate and 1.2
 times it.
 """
 
@@ -21,13 +24,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import torch
 
 from dpc_interp.errors import DPCInterpError, renamed_keywords, warn_renamed
 from dpc_interp.execution.backoff import check_batch_size
+from dpc_interp.models.fused_attention import pattern_layers, rows_of_block
 from dpc_interp.models.hooked import HookedModel, mlp_shape, n_block_weights
+from dpc_interp.models.lens import HookedTransformer
 
 MAX_BATCH_SIZE = 16
 """Maximum number of sequences in one pass: more do not make it faster."""
@@ -142,14 +148,25 @@ def estimate_bytes(
     e = cfg.dtype.itemsize
     heads, h, d = cfg.n_heads, cfg.d_head, cfg.d_model
     key_heads, (g, m) = cfg.n_key_value_heads or heads, mlp_shape(model)
-    positions = batch_size * length
-    per_position = (2 * e + 1) * heads * length + 24 * d + e * ((2 * heads + 4 * key_heads) * h + g * m)
-    block = positions * per_position + e * n_block_weights(model)
-    logits = 12 * batch_size * n_predicted * cfg.d_vocab + e * d * cfg.d_vocab
-    backward = 3 * e * positions * heads * length
+    positions, n_patterns = batch_size * length, len(pattern_layers(model))
+    copies_weights = isinstance(model, HookedTransformer) and not _stores_weights_as_read(model)
+    block = positions * ((16 if e >= 4 else 24) * d + e * ((2 * heads + 2 * key_heads) * h + g * m))
+    block += e * n_block_weights(model) * copies_weights
+    pattern = (2 * e + 1) * positions * heads * length
+    logits = 12 * batch_size * n_predicted * cfg.d_vocab + e * d * cfg.d_vocab * copies_weights
+    rows = min(length, rows_of_block(batch_size * heads, length))
+    backward = 12 * positions * heads * rows + 28 * positions * heads * h
+    if n_patterns:
+        backward = max(backward, 3 * e * positions * heads * length)
     if gradient_checkpointing:
-        return int(cfg.n_layers * e * positions * d + max(logits, block + backward))
-    return int(cfg.n_layers * block + max(logits, backward))
+        recomputed = block + (pattern if n_patterns else 0) + backward
+        return int(cfg.n_layers * e * positions * d + max(logits, recomputed))
+    return int(cfg.n_layers * block + n_patterns * pattern + max(logits, backward))
+
+
+def _stores_weights_as_read(model: HookedTransformer) -> bool:
+    """Whether TransformerLens multiplies by the weights without a copy, see `make_weights_contiguous_as_read`."""
+    return bool(cast(Any, model.blocks[0]).attn.W_O.permute(2, 0, 1).is_contiguous())
 
 
 def free_memory(device: torch.device) -> int:

@@ -378,6 +378,16 @@ class _Attention(torch.autograd.Function):
         return *backward.slopes(), None, None, torch.zeros_like(ctx.gradient.graph_root)
 
 
+def rows_of_block(n_maps: int, n_src: int) -> int:
+    """The queries of one block of the backward pass: eight blocks, or more where a block would be too large.
+
+    Args:
+        n_maps: batch times heads.
+        n_src: keys of each query.
+    """
+    return max(MIN_ROWS, min(n_src // 8, BLOCK_SIZE // (n_maps * n_src)))
+
+
 class _Backward:
     """The backward pass of one layer's attention, a block of queries at a time, at least in float32.
 
@@ -410,8 +420,8 @@ class _Backward:
             first_query: positions before it are in no block.
         """
         inputs, n_dest = self._inputs, self._inputs.q.shape[2]
-        batch, n_heads, n_src = inputs.q.shape[0], inputs.q.shape[1], inputs.k.shape[2]
-        n_rows = max(MIN_ROWS, min(n_src // 8, BLOCK_SIZE // (batch * n_heads * n_src)))
+        batch, n_heads = inputs.q.shape[:2]
+        n_rows = rows_of_block(batch * n_heads, inputs.k.shape[2])
         is_later = torch.ones(n_rows, n_rows, dtype=torch.bool, device=self._q.device).triu(1)
         first = min(n_dest, max(0, first_query - inputs.n_before))
         bounds = sorted({*range(0, first if self._slopes else 0, n_rows), *range(first, n_dest, n_rows), n_dest})

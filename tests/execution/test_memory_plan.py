@@ -13,45 +13,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 import dpc_interp as dpc
 from dpc_interp import DPCInterpError, MemoryPlan, SoftPrompt, plan_memory
 from dpc_interp.analysis import analyse as analyse_module
 from dpc_interp.analysis.recorder import FlowBlock
-from dpc_interp.analysis.saliency import saliency_pass
 from dpc_interp.errors import NonFiniteError
 from dpc_interp.execution.memory_plan import MEMORY_FRACTION, estimate_bytes, free_memory
 from dpc_interp.models.hooked import HookedModel
 
 LONG = 200
-
-
-def peak_bytes(work: Callable[[], object]) -> int:
-    """Peak bytes of tensors on the CPU above those held before, from every allocation."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
-        work()
-    held = peak = 0
-    events = measured.profiler.kineto_results.events()  # type: ignore[union-attr]
-    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
-
-
-def peak_of_pass(
-    model: HookedModel, batch_size: int, length: int, n_predicted: int, gradient_checkpointing: bool
-) -> int:
-    generator = torch.Generator().manual_seed(1)
-    vectors = 0.1 * torch.randn(5, model.cfg.d_model, generator=generator)
-    rows = [torch.randint(3, 200, (length - 5,), generator=generator) for _ in range(batch_size)]
-    n_question = [length - 5 - n_predicted] * batch_size
-
-    def drop(blocks: object) -> None: ...
-
-    return peak_bytes(
-        lambda: saliency_pass(model, rows, n_question, vectors, drop, gradient_checkpointing=gradient_checkpointing)
-    )
 
 
 @pytest.fixture(scope="module", params=["hooked", "bridge"])
@@ -64,31 +35,48 @@ def wide(request: pytest.FixtureRequest, hugging_face: Callable, bridge: Callabl
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True], ids=["plain", "checkpointed"])
+@pytest.mark.parametrize("kept", [False, True], ids=["fused", "patterns"])
 @pytest.mark.parametrize(("batch_size", "length"), [(1, LONG), (6, 60)])
 def test_the_estimate_is_near_the_measured_peak(
-    wide: HookedModel, batch_size: int, length: int, gradient_checkpointing: bool, untyped
+    wide: HookedModel, batch_size: int, length: int, gradient_checkpointing: bool, kept: bool, peak_and_estimate
 ) -> None:
-    peak = peak_of_pass(wide, batch_size, length, length // 2, gradient_checkpointing)
-    estimate = estimate_bytes(wide, batch_size, length, length // 2, gradient_checkpointing)
+    peak, estimate = peak_and_estimate(wide, batch_size, length, length // 2, gradient_checkpointing, kept=kept)
+    assert 0.5 * estimate <= peak <= 1.2 * estimate
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [False, True], ids=["plain", "checkpointed"])
+@pytest.mark.parametrize("kept", [False, True], ids=["fused", "patterns"])
+@pytest.mark.parametrize("length", [128, 512])
+def test_the_estimate_for_the_reasoner(
+    backend: str, length: int, gradient_checkpointing: bool, kept: bool, peak_and_estimate
+) -> None:
+    """512 is the end of its context; `test_smollm2.py` has the other bundled model."""
+    model = dpc.load_model("reasoner", device="cpu", backend=backend)
+    peak, estimate = peak_and_estimate(model, 1, length, length // 2, gradient_checkpointing, kept=kept)
     assert 0.5 * estimate <= peak <= 1.2 * estimate
 
 
 @pytest.mark.usefixtures("needs_hooked")
-def test_checkpointed_memory_does_not_grow_with_depth(build: Callable[..., HookedModel], untyped) -> None:
+def test_checkpointed_memory_does_not_grow_with_depth(build: Callable[..., HookedModel], peak_and_estimate) -> None:
     peaks = {
-        (n_layers, checkpointing): peak_of_pass(build("gqa", n_layers=n_layers), 1, LONG, LONG // 2, checkpointing)
+        (n_layers, checkpointing): peak_and_estimate(
+            build("gqa", n_layers=n_layers), 1, LONG, LONG // 2, checkpointing
+        )[0]
         for n_layers in (3, 24)
         for checkpointing in (False, True)
     }
-    assert peaks[24, False] > 5 * peaks[3, False]
-    assert peaks[24, True] < 1.5 * peaks[3, True]
-    assert peaks[24, True] < peaks[24, False] / 4
+    assert peaks[24, False] > 4 * peaks[3, False]
+    inputs_of_blocks = (24 - 3) * 4 * LONG * 16  # float32, d_model is 16
+    assert peaks[24, True] - peaks[3, True] < 1.5 * inputs_of_blocks
+    assert peaks[24, True] < peaks[24, False] / 3
 
 
 @pytest.mark.usefixtures("needs_hooked")
-def test_logits_are_computed_at_the_predicted_positions_only(build: Callable[..., HookedModel], untyped) -> None:
+def test_logits_are_computed_at_the_predicted_positions_only(
+    build: Callable[..., HookedModel], peak_and_estimate
+) -> None:
     model = build("plain", d_vocab=5000)
-    peak_of_few, peak_of_all = (peak_of_pass(model, 1, LONG, n, False) for n in (10, LONG - 6))
+    peak_of_few, peak_of_all = (peak_and_estimate(model, 1, LONG, n, False)[0] for n in (10, LONG - 6))
     assert peak_of_all - peak_of_few > 2 * 4 * 5000 * (LONG - 20)
 
 
@@ -133,11 +121,16 @@ def test_the_largest_batch_that_fits_is_chosen_before_checkpointing(build: Calla
 def test_the_estimate_by_hand(build: Callable[..., HookedModel]) -> None:
     """Two layers, d = 16, 4 heads of size 4, a gated MLP of width 32, float32; 2 rows of 10 positions, 3 predicted."""
     model = build("plain")
-    block = 20 * (9 * 4 * 10 + 24 * 16 + 4 * ((2 * 4 + 4 * 4) * 4 + 3 * 32)) + 4 * (4 * 16 * 16 + 3 * 16 * 32)
+    block = 20 * (16 * 16 + 4 * ((2 * 4 + 2 * 4) * 4 + 3 * 32)) + 4 * (4 * 16 * 16 + 3 * 16 * 32)
     logits = 12 * 2 * 3 * model.cfg.d_vocab + 4 * 16 * model.cfg.d_vocab
-    backward = 3 * 4 * 2 * 4 * 10 * 10
+    backward = 12 * 20 * 4 * 10 + 28 * 20 * 4 * 4
     assert estimate_bytes(model, 2, 10, 3, False) == 2 * block + max(logits, backward)
     assert estimate_bytes(model, 2, 10, 3, True) == 2 * 4 * 20 * 16 + max(logits, block + backward)
+    pattern, backward = 9 * 2 * 4 * 10 * 10, max(backward, 3 * 4 * 2 * 4 * 10 * 10)
+    with model.hooks(fwd_hooks=[(lambda name: name.endswith("hook_pattern"), lambda pattern, hook: None)]):
+        assert estimate_bytes(model, 2, 10, 3, False) == 2 * (block + pattern) + max(logits, backward)
+        checkpointed = 2 * 4 * 20 * 16 + max(logits, block + pattern + backward)
+        assert estimate_bytes(model, 2, 10, 3, True) == checkpointed
 
 
 def test_invalid_arguments_are_errors(model: HookedModel) -> None:
