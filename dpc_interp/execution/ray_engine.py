@@ -12,18 +12,14 @@ one, and the actors of a machine share that one copy.
 from __future__ import annotations
 
 import io
-import os
 import pickle
-import socket
 import warnings
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -31,15 +27,12 @@ from torch import Tensor
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.execution.digest import model_digest
 from dpc_interp.execution.engine import Job, ShardResult, run_job
+from dpc_interp.execution.ray_cluster import connect_ray
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.models.loading import ModelSource, model_source
 
 MAX_ATTEMPTS = 4
 """Attempts per actor and per shard before giving up."""
-CONNECT_SECONDS = 5.0
-"""Seconds after which an address counts as dead."""
-CLIENT_PORT = 10001
-"""Port of `ray://host` without one."""
 
 
 class RayEngine:
@@ -243,101 +236,16 @@ def _assemble(skeleton: bytes, weights: Sequence[Tensor]) -> HookedModel:
     return Assembler(io.BytesIO(skeleton)).load()
 
 
-def import_ray() -> Any:
-    """Import Ray, with its usage statistics turned off.
-
-    Raises:
-        DPCInterpError: Ray is not installed.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise DPCInterpError('Ray is not installed; run pip install "dpc_interp[ray]"') from error
-    return ray
-
-
 @contextmanager
 def open_ray(n_workers: int | None) -> Iterator[RayEngine]:
-    """An engine on the initialised Ray, else on the cluster at `RAY_ADDRESS`, else on a Ray started on this machine.
-
-    A connection or cluster that was made here is shut down at the end.
+    """An engine on Ray; see `connect_ray` for which Ray, and for its errors.
 
     Args:
         n_workers: see `RayEngine`; also the cores of a Ray that is started here.
-
-    Raises:
-        DPCInterpError: Ray is not installed or cannot be started, or no cluster answers at `RAY_ADDRESS`.
     """
-    ray = import_ray()
-    starts = not ray.is_initialized()
-    if starts:
-        _start_ray(ray, n_workers)
-    engine = RayEngine(ray, n_workers)
-    try:
-        yield engine
-    finally:
-        engine.close()
-        if starts:
-            ray.shutdown()
-
-
-def _start_ray(ray: Any, n_workers: int | None) -> None:
-    """Connect to the cluster at `RAY_ADDRESS`, or start one on this machine without its dashboard."""
-    address = os.environ.get("RAY_ADDRESS", "").strip()
-    connects = address not in ("", "local")
-    if connects:
-        _check_address(ray, address)
-    # "local": without an address Ray would connect to any cluster of this machine, and wait for one that has died
-    settings = {} if connects else {"address": "local", "num_cpus": n_workers, "include_dashboard": False}
-    before = set(psutil.Process().children(recursive=True))
-    try:
-        ray.init(log_to_driver=False, logging_level="ERROR", **settings)
-    except Exception as error:  # Ray raises bare exceptions here
-        ray.shutdown()
-        _kill(set(psutil.Process().children(recursive=True)) - before)
-        reason = str(error).partition("\n")[0].partition(". ")[0][:120]
-        raise DPCInterpError(f"Ray cannot be started ({reason}); try again, or call ray.init yourself first") from error
-
-
-def _check_address(ray: Any, address: str) -> None:
-    """Check that a Ray server answers at `RAY_ADDRESS`; Ray itself would try for minutes.
-
-    Raises:
-        DPCInterpError: no server answers within `CONNECT_SECONDS`, or the address is malformed.
-    """
-    fix = "start that cluster, or unset RAY_ADDRESS to run on this machine"
-    scheme, separator, location = address.rpartition("://")
-    if separator and scheme != "ray":
-        return  # of a plug-in, which knows what it means
-    if address == "auto":
+    with connect_ray(n_workers) as ray:
+        engine = RayEngine(ray, n_workers)
         try:
-            location = ray._private.services.get_ray_address_from_environment("auto", None)
-        except ConnectionError as error:
-            raise DPCInterpError(f"RAY_ADDRESS is 'auto', but this machine runs no Ray cluster; {fix}") from error
-    try:
-        parsed = urlsplit(f"//{location}")
-        host, port = parsed.hostname, parsed.port or (CLIENT_PORT if separator else None)
-    except ValueError:  # the port is not a number from 0 to 65535
-        host = port = None
-    if not host or port is None:
-        raise DPCInterpError(f"RAY_ADDRESS is {address!r}; give host:port, ray://host:port or auto")
-    try:
-        with socket.create_connection((host, port), timeout=CONNECT_SECONDS) as connection:
-            connection.settimeout(CONNECT_SECONDS)
-            if os.environ.get("RAY_USE_TLS", "0") == "0":
-                # Ray's servers speak HTTP/2: both sides begin with a frame of settings, whose type is 4
-                connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-                if connection.recv(9)[3:4] != b"\x04":
-                    raise OSError("what answers is no Ray server")
-    except OSError as error:
-        reason = str(error).partition("\n")[0][:80] or type(error).__name__
-        raise DPCInterpError(f"no Ray cluster answers at RAY_ADDRESS={address!r} ({reason}); {fix}") from error
-
-
-def _kill(processes: Collection[psutil.Process]) -> None:
-    """Kill the servers that a failed start leaves running; they would hold the cores of the next one."""
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, timeout=10)
+            yield engine
+        finally:
+            engine.close()

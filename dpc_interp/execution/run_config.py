@@ -10,7 +10,8 @@ from pathlib import Path
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.execution.backoff import check_batch_size
 from dpc_interp.execution.engine import ENGINES, Engine, LocalEngine
-from dpc_interp.execution.ray_engine import import_ray, open_ray
+from dpc_interp.execution.ray_cluster import import_ray
+from dpc_interp.execution.ray_engine import open_ray
 
 
 @dataclass(frozen=True)
