@@ -5,8 +5,8 @@ the run store. An actor that dies is restarted and computes its shard again.
 
 A model travels in two parts: a pickle of everything but its parameters, and the parameters. Where `load_model` loaded
 the model, each actor loads the same name and takes the parameters from there, so that they never pass through this
-process; the digest of the weights must be the same. Otherwise the parameters are put into Ray's object store one by
-one, and the actors of a machine share that one copy.
+process; the digest of the weights must be the same. Otherwise a warning says why, and the parameters are put into Ray's
+object store one by one, where the actors of a machine share that one copy. No actor computes with other weights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import io
 import pickle
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpc_interp.errors import DPCInterpError
+from dpc_interp.errors import DPCInterpError, warn_user
 from dpc_interp.execution.digest import model_digest
 from dpc_interp.execution.engine import Job, ShardResult, run_job
-from dpc_interp.execution.ray_cluster import connect_ray
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.models.loading import ModelSource, model_source
 
@@ -113,22 +111,37 @@ class RayEngine:
         n_new = min(n_jobs, n_actors) - len(self._actors)
         if self._source is not None and n_new > 0:
             started = [worker.remote(self._parts, device.partition(":")[0], self._source) for _ in range(n_new)]
-            self._actors += [actor for actor in started if self._is_ready(actor)]
+            self._keep_ready(started, self._source.name)
         while len(self._actors) < min(n_jobs, n_actors):
-            self._source = None  # changed since it was loaded, or not found from another machine
+            self._source = None
             if self._weights is None:
                 self._weights = [self._ray.put(PackedWeight.of(weight)) for weight in model.parameters()]
             self._actors.append(worker.remote(self._parts, device.partition(":")[0], None, *self._weights))
 
-    def _is_ready(self, actor: Any) -> bool:
-        """Whether an actor has loaded the model by its name with the weights of the model here; else it is stopped."""
+    def _keep_ready(self, started: Sequence[Any], name: str) -> None:
+        """Keep the actors that loaded the model by its name with the weights that it has here; stop the others."""
+        faults = []
+        for actor in started:
+            fault = self._fault(actor)
+            if fault is None:
+                self._actors.append(actor)
+            else:
+                faults.append(fault)
+                self._ray.kill(actor)
+        if faults:
+            warn_user(
+                f"{len(faults)} of {len(started)} Ray actors cannot load {name!r} by its name ({faults[0]}); they get "
+                "the weights of the model here through Ray's object store, which needs memory for one copy a machine"
+            )
+
+    def _fault(self, actor: Any) -> str | None:
+        """Why an actor that loads the model by its name cannot be used; None: it can."""
         try:
-            ready: bool = self._ray.get(actor.is_ready.remote())
-        except self._ray.exceptions.RayError:
-            ready = False
-        if not ready:
-            self._ray.kill(actor)
-        return ready
+            same_weights: bool = self._ray.get(actor.has_same_weights.remote())
+        except self._ray.exceptions.RayError as error:
+            lines = [line.strip()[:120] for line in str(error).splitlines()] or [type(error).__name__]
+            return next((line for line in reversed(lines) if "Error: " in line), lines[0])  # the end of its stack
+        return None if same_weights else "the weights differ: changed here after loading, or other files there"
 
 
 @dataclass(frozen=True)
@@ -192,14 +205,20 @@ class _Worker:
         self._model = _assemble(parts.skeleton, parameters)
         if device != "cpu":
             self._model.to(device)
-        self._ready = model_digest(self._model) == parts.digest
-        if source is None and not self._ready:
+        self._same_weights = model_digest(self._model) == parts.digest
+        if source is None and not self._same_weights:
             raise DPCInterpError("the weights changed on their way to a worker; make the same call again")
 
-    def is_ready(self) -> bool:
-        return self._ready
+    def has_same_weights(self) -> bool:
+        """Whether the weights are those of the model that the engine was given."""
+        return self._same_weights
 
     def run(self, index: int, job: Job) -> ShardResult:
+        if not self._same_weights:  # an actor that died has loaded the model again, from files that changed meanwhile
+            raise DPCInterpError(
+                "a restarted worker loaded other weights than before; restore the model's files, or load the model "
+                "again and start a new run"
+            )
         return run_job(self._model, index, job)
 
 
@@ -234,18 +253,3 @@ def _assemble(skeleton: bytes, weights: Sequence[Tensor]) -> HookedModel:
             return parameters[index]
 
     return Assembler(io.BytesIO(skeleton)).load()
-
-
-@contextmanager
-def open_ray(n_workers: int | None) -> Iterator[RayEngine]:
-    """An engine on Ray; see `connect_ray` for which Ray, and for its errors.
-
-    Args:
-        n_workers: see `RayEngine`; also the cores of a Ray that is started here.
-    """
-    with connect_ray(n_workers) as ray:
-        engine = RayEngine(ray, n_workers)
-        try:
-            yield engine
-        finally:
-            engine.close()

@@ -1,4 +1,4 @@
-"""Ray's start, end and failures, with a stand-in for Ray; `test_engine.py` has the run on real workers."""
+"""Jobs and models on Ray's actors, with a stand-in for Ray; `test_engine.py` has the run on real workers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dpc_interp import DPCInterpError, load_model
 from dpc_interp.execution import ray_engine
@@ -19,6 +20,7 @@ from dpc_interp.execution.engine import ShardResult
 from dpc_interp.execution.ray_engine import RayEngine
 from dpc_interp.models.end_tokens import end_tokens
 from dpc_interp.models.hooked import HookedModel
+from dpc_interp.models.loading import model_source
 
 TOKENS = torch.arange(3, 23).view(2, 10)
 
@@ -63,10 +65,10 @@ class FakeRay:
         if self.makes_workers:
             try:
                 self.workers.append(cls(*args))
-                ready.remote = lambda: self.workers[-1].is_ready
+                ready.remote = lambda worker=self.workers[-1]: worker.has_same_weights
             except RayError as error:  # as Ray does: it is raised where the actor's answer is requested
                 ready.remote = lambda error=error: lambda: raise_(error)
-        return SimpleNamespace(run=SimpleNamespace(remote=self._submit), is_ready=ready)
+        return SimpleNamespace(run=SimpleNamespace(remote=self._submit), has_same_weights=ready)
 
     def _submit(self, index: int, job: Callable[[Any], Any]) -> Callable[[], ShardResult]:
         self.n_running += 1
@@ -189,9 +191,14 @@ def half(resid: torch.Tensor, hook: object) -> torch.Tensor:
     return resid / 2
 
 
-@pytest.mark.parametrize("change", ["weights", "the folder is gone", "another dtype"])
-def test_a_model_that_is_not_that_of_its_name_any_more_is_sent(
-    loaded: HookedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+DIFFER = "the weights differ: changed here after loading, or other files there"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [("weights", DIFFER), ("another dtype", DIFFER), ("the folder is gone", "no such folder")]
+)
+def test_a_model_that_is_not_that_of_its_name_any_more_is_sent_with_a_warning(
+    loaded: HookedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, reason: str
 ) -> None:
     if change == "weights":
         with torch.no_grad():
@@ -200,15 +207,56 @@ def test_a_model_that_is_not_that_of_its_name_any_more_is_sent(
         loaded.to(torch.float64)
     else:
         monkeypatch.setattr(ray_engine.ModelSource, "load", fail_as_an_actor_does)
-    worker, ray = worker_of(loaded)
+    with pytest.warns(UserWarning, match="Ray actors") as warned:
+        worker, ray = worker_of(loaded)
+    (message,) = [str(warning.message) for warning in warned if "Ray actors" in str(warning.message)]
+    assert message.startswith(f"1 of 1 Ray actors cannot load '{tmp_path}' by its name (")
+    assert f"{reason}); they get the weights of the model here through Ray's object store" in message
+    assert "\n" not in message
     assert_same(worker._model, loaded)
     assert ray.n_started == 2
     assert ray.n_alive == 1, "the first is stopped"
     assert len(ray.stored) == len(list(loaded.parameters()))
 
 
+def test_only_the_actors_with_other_weights_are_replaced(loaded: HookedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of two machines has other files under the same name."""
+    load, n_loaded = ray_engine.ModelSource.load, []
+
+    def load_elsewhere(source: Any, device: str) -> HookedModel:
+        model = load(source, device)
+        n_loaded.append(1)
+        if len(n_loaded) == 2:
+            next(iter(model.parameters())).mul_(2)
+        return model
+
+    monkeypatch.setattr(ray_engine.ModelSource, "load", load_elsewhere)
+    ray = FakeRay()
+    ray.makes_workers = True
+    engine = RayEngine(ray, 2)
+    with pytest.warns(UserWarning, match="1 of 2 Ray actors"):
+        list(engine.map(loaded, jobs(2)))
+    first, other, sent = ray.workers
+    assert [worker.has_same_weights() for worker in (first, other, sent)] == [True, False, True]
+    assert model_digest(sent._model) == model_digest(loaded)
+    assert ray.n_alive == 2
+
+
+def test_a_restarted_actor_with_other_weights_computes_nothing(
+    loaded: HookedModel, tiny: Callable, tmp_path: Path
+) -> None:
+    """Ray restarts an actor that died without asking the driver, and the files may have changed meanwhile."""
+    parts = ray_engine.ModelParts(ray_engine._pickle_skeleton(loaded), model_digest(loaded))
+    source = model_source(loaded)
+    assert ray_engine._Worker(parts, "cpu", source).run(0, jobs(1)[0]).index == 0
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({name: 2 * weight for name, weight in weights.items()}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DPCInterpError, match="a restarted worker loaded other weights than before; restore"):
+        ray_engine._Worker(parts, "cpu", source).run(0, jobs(1)[0])
+
+
 def fail_as_an_actor_does(source: object, device: str) -> HookedModel:
-    raise RayError("the actor died in its constructor: no such folder")
+    raise RayError("the actor died in its constructor\n  a stack\nDPCInterpError: no such folder")
 
 
 @pytest.mark.parametrize("kind", ["gqa", "learned"])
