@@ -5,8 +5,8 @@ neither a disk nor memory of that size is needed. Measured is the largest `RssAn
 the process that no file holds, above that of the finished model. The run ends where the model would be called first.
 `tests/test_start_memory.py` runs it on a smaller model.
 
-Measured on two cores shared with other work, one thread: 164 to 215 MB for the digest, which takes 87 to 105 seconds,
-and 131 MB for the start of a run.
+Measured on two cores shared with other work, one thread: 164 to 215 MB for the digest, which takes 62 to 105 seconds,
+and 99 to 131 MB for the start of a run.
 """
 
 from __future__ import annotations
