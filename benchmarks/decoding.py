@@ -33,9 +33,9 @@ import dpc_interp as dpc
 from dpc_interp.evaluation.tables import markdown
 from dpc_interp.generation.decoding import decode
 from dpc_interp.generation.padding import left_padded
+from dpc_interp.models.checkpoints import packaged_smollm2, read_gguf
 from dpc_interp.models.encoding import encode_question
 from dpc_interp.models.families import to_hooked_transformer
-from dpc_interp.models.gguf import packaged_smollm2, read_gguf
 from dpc_interp.models.hooked import tokenizer_of
 from dpc_interp.models.loading import BUNDLED
 from dpc_interp.prompts.soft_prompt import bundled_prompts

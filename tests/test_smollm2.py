@@ -11,7 +11,7 @@ import pytest
 
 from dpc_interp import check_model, generate, load_model, load_prompt
 from dpc_interp.bundled.recipes import SEEDS, recipes_of
-from dpc_interp.models.gguf import packaged_smollm2
+from dpc_interp.models.checkpoints import packaged_smollm2
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.soft_prompt import bundled_prompts
 

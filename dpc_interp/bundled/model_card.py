@@ -16,8 +16,8 @@ import pandas as pd
 
 from dpc_interp.bundled.corpus import DIALECTS, SHORT, WITH_PREFIX, WITHOUT_PREFIX
 from dpc_interp.evaluation.tables import markdown, percent
-from dpc_interp.execution.processes import map_processes
 from dpc_interp.generation.generate import generate
+from dpc_interp.host.processes import map_processes
 from dpc_interp.models.loading import BUNDLED, load_model
 from dpc_interp.prompts.soft_prompt import bundled_prompts, load_prompt
 from dpc_interp.stats.paired import wilson

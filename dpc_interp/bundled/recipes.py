@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from dpc_interp.errors import UnknownNameError
-from dpc_interp.execution.processes import map_processes
+from dpc_interp.host.processes import map_processes
 from dpc_interp.models.loading import load_model
 from dpc_interp.prompts.soft_prompt import PROMPTS
 from dpc_interp.prompts.tuning import TuningConfig, tune_prompt

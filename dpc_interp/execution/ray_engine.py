@@ -5,30 +5,25 @@ the run store. An actor that dies is restarted and computes its shard again.
 
 A model travels in two parts: a pickle of everything but its parameters, and the parameters. Where `load_model` loaded
 the model, each actor loads the same name and takes the parameters from there, so that they never pass through this
-process; the digest of the weights must be the same. Otherwise the parameters are put into Ray's object store one by
-one, and the actors of a machine share that one copy.
+process; the digest of the weights must be the same. Otherwise a warning says why, and the parameters are put into Ray's
+object store one by one, where the actors of a machine share that one copy. No actor computes with other weights.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import pickle
-import socket
 import warnings
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpc_interp.errors import DPCInterpError
+from dpc_interp.errors import DPCInterpError, warn_user
 from dpc_interp.execution.digest import model_digest
 from dpc_interp.execution.engine import Job, ShardResult, run_job
 from dpc_interp.models.hooked import HookedModel
@@ -36,10 +31,6 @@ from dpc_interp.models.loading import ModelSource, model_source
 
 MAX_ATTEMPTS = 4
 """Attempts per actor and per shard before giving up."""
-CONNECT_SECONDS = 5.0
-"""Seconds after which an address counts as dead."""
-CLIENT_PORT = 10001
-"""Port of `ray://host` without one."""
 
 
 class RayEngine:
@@ -120,22 +111,37 @@ class RayEngine:
         n_new = min(n_jobs, n_actors) - len(self._actors)
         if self._source is not None and n_new > 0:
             started = [worker.remote(self._parts, device.partition(":")[0], self._source) for _ in range(n_new)]
-            self._actors += [actor for actor in started if self._is_ready(actor)]
+            self._keep_ready(started, self._source.name)
         while len(self._actors) < min(n_jobs, n_actors):
-            self._source = None  # changed since it was loaded, or not found from another machine
+            self._source = None
             if self._weights is None:
                 self._weights = [self._ray.put(PackedWeight.of(weight)) for weight in model.parameters()]
             self._actors.append(worker.remote(self._parts, device.partition(":")[0], None, *self._weights))
 
-    def _is_ready(self, actor: Any) -> bool:
-        """Whether an actor has loaded the model by its name with the weights of the model here; else it is stopped."""
+    def _keep_ready(self, started: Sequence[Any], name: str) -> None:
+        """Keep the actors that loaded the model by its name with the weights that it has here; stop the others."""
+        faults = []
+        for actor in started:
+            fault = self._fault(actor)
+            if fault is None:
+                self._actors.append(actor)
+            else:
+                faults.append(fault)
+                self._ray.kill(actor)
+        if faults:
+            warn_user(
+                f"{len(faults)} of {len(started)} Ray actors cannot load {name!r} by its name ({faults[0]}); they get "
+                "the weights of the model here through Ray's object store, which needs memory for one copy a machine"
+            )
+
+    def _fault(self, actor: Any) -> str | None:
+        """Why an actor that loads the model by its name cannot be used; None: it can."""
         try:
-            ready: bool = self._ray.get(actor.is_ready.remote())
-        except self._ray.exceptions.RayError:
-            ready = False
-        if not ready:
-            self._ray.kill(actor)
-        return ready
+            same_weights: bool = self._ray.get(actor.has_same_weights.remote())
+        except self._ray.exceptions.RayError as error:
+            lines = [line.strip()[:120] for line in str(error).splitlines()] or [type(error).__name__]
+            return next((line for line in reversed(lines) if "Error: " in line), lines[0])  # the end of its stack
+        return None if same_weights else "the weights differ: changed here after loading, or other files there"
 
 
 @dataclass(frozen=True)
@@ -199,14 +205,20 @@ class _Worker:
         self._model = _assemble(parts.skeleton, parameters)
         if device != "cpu":
             self._model.to(device)
-        self._ready = model_digest(self._model) == parts.digest
-        if source is None and not self._ready:
+        self._same_weights = model_digest(self._model) == parts.digest
+        if source is None and not self._same_weights:
             raise DPCInterpError("the weights changed on their way to a worker; make the same call again")
 
-    def is_ready(self) -> bool:
-        return self._ready
+    def has_same_weights(self) -> bool:
+        """Whether the weights are those of the model that the engine was given."""
+        return self._same_weights
 
     def run(self, index: int, job: Job) -> ShardResult:
+        if not self._same_weights:  # an actor that died has loaded the model again, from files that changed meanwhile
+            raise DPCInterpError(
+                "a restarted worker loaded other weights than before; restore the model's files, or load the model "
+                "again and start a new run"
+            )
         return run_job(self._model, index, job)
 
 
@@ -241,103 +253,3 @@ def _assemble(skeleton: bytes, weights: Sequence[Tensor]) -> HookedModel:
             return parameters[index]
 
     return Assembler(io.BytesIO(skeleton)).load()
-
-
-def import_ray() -> Any:
-    """Import Ray, with its usage statistics turned off.
-
-    Raises:
-        DPCInterpError: Ray is not installed.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise DPCInterpError('Ray is not installed; run pip install "dpc_interp[ray]"') from error
-    return ray
-
-
-@contextmanager
-def open_ray(n_workers: int | None) -> Iterator[RayEngine]:
-    """An engine on the initialised Ray, else on the cluster at `RAY_ADDRESS`, else on a Ray started on this machine.
-
-    A connection or cluster that was made here is shut down at the end.
-
-    Args:
-        n_workers: see `RayEngine`; also the cores of a Ray that is started here.
-
-    Raises:
-        DPCInterpError: Ray is not installed or cannot be started, or no cluster answers at `RAY_ADDRESS`.
-    """
-    ray = import_ray()
-    starts = not ray.is_initialized()
-    if starts:
-        _start_ray(ray, n_workers)
-    engine = RayEngine(ray, n_workers)
-    try:
-        yield engine
-    finally:
-        engine.close()
-        if starts:
-            ray.shutdown()
-
-
-def _start_ray(ray: Any, n_workers: int | None) -> None:
-    """Connect to the cluster at `RAY_ADDRESS`, or start one on this machine without its dashboard."""
-    address = os.environ.get("RAY_ADDRESS", "").strip()
-    connects = address not in ("", "local")
-    if connects:
-        _check_address(ray, address)
-    # "local": without an address Ray would connect to any cluster of this machine, and wait for one that has died
-    settings = {} if connects else {"address": "local", "num_cpus": n_workers, "include_dashboard": False}
-    before = set(psutil.Process().children(recursive=True))
-    try:
-        ray.init(log_to_driver=False, logging_level="ERROR", **settings)
-    except Exception as error:  # Ray raises bare exceptions here
-        ray.shutdown()
-        _kill(set(psutil.Process().children(recursive=True)) - before)
-        reason = str(error).partition("\n")[0].partition(". ")[0][:120]
-        raise DPCInterpError(f"Ray cannot be started ({reason}); try again, or call ray.init yourself first") from error
-
-
-def _check_address(ray: Any, address: str) -> None:
-    """Check that a Ray server answers at `RAY_ADDRESS`; Ray itself would try for minutes.
-
-    Raises:
-        DPCInterpError: no server answers within `CONNECT_SECONDS`, or the address is malformed.
-    """
-    fix = "start that cluster, or unset RAY_ADDRESS to run on this machine"
-    scheme, separator, location = address.rpartition("://")
-    if separator and scheme != "ray":
-        return  # of a plug-in, which knows what it means
-    if address == "auto":
-        try:
-            location = ray._private.services.get_ray_address_from_environment("auto", None)
-        except ConnectionError as error:
-            raise DPCInterpError(f"RAY_ADDRESS is 'auto', but this machine runs no Ray cluster; {fix}") from error
-    try:
-        parsed = urlsplit(f"//{location}")
-        host, port = parsed.hostname, parsed.port or (CLIENT_PORT if separator else None)
-    except ValueError:  # the port is not a number from 0 to 65535
-        host = port = None
-    if not host or port is None:
-        raise DPCInterpError(f"RAY_ADDRESS is {address!r}; give host:port, ray://host:port or auto")
-    try:
-        with socket.create_connection((host, port), timeout=CONNECT_SECONDS) as connection:
-            connection.settimeout(CONNECT_SECONDS)
-            if os.environ.get("RAY_USE_TLS", "0") == "0":
-                # Ray's servers speak HTTP/2: both sides begin with a frame of settings, whose type is 4
-                connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-                if connection.recv(9)[3:4] != b"\x04":
-                    raise OSError("what answers is no Ray server")
-    except OSError as error:
-        reason = str(error).partition("\n")[0][:80] or type(error).__name__
-        raise DPCInterpError(f"no Ray cluster answers at RAY_ADDRESS={address!r} ({reason}); {fix}") from error
-
-
-def _kill(processes: Collection[psutil.Process]) -> None:
-    """Kill the servers that a failed start leaves running; they would hold the cores of the next one."""
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, timeout=10)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.execution.backoff import check_batch_size
 from dpc_interp.execution.engine import ENGINES, Engine, LocalEngine
-from dpc_interp.execution.ray_engine import import_ray, open_ray
+from dpc_interp.execution.ray_cluster import connect_ray, import_ray
+from dpc_interp.execution.ray_engine import RayEngine
 
 
 @dataclass(frozen=True)
@@ -72,5 +73,5 @@ class RunConfig:
         if self.engine == "local":
             yield LocalEngine()
         else:
-            with open_ray(self.n_workers) as engine:
+            with connect_ray(self.n_workers) as ray, closing(RayEngine(ray, self.n_workers)) as engine:
                 yield engine

@@ -8,24 +8,17 @@ Face's own, unchanged apart from a missing padding token; a tokenizer without BO
 from __future__ import annotations
 
 import copy
-import json
 import os
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch.nn import Module
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -34,23 +27,25 @@ from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.host.device import Device, resolve_device, resolve_dtype
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.hub import fetch_error, need_cached_if_unreachable
+from dpc_interp.models.checkpoints import (
+    SMOLLM2_ON_HUB,
+    check_tokenizer,
+    fetch_hint,
+    first_line,
+    packaged_smollm2,
+    read_checkpoint,
+)
 from dpc_interp.models.end_tokens import remember_end_tokens
-from dpc_interp.models.gguf import packaged_smollm2, read_gguf
 from dpc_interp.models.hooked import HookedModel, tokenizer_of, use_pattern_hooks
 from dpc_interp.models.lens import HAS_HOOKED, HookedTransformer, need_hooked, official_name
 
 if TYPE_CHECKING or HAS_HOOKED:
-    from dpc_interp.models.families import (
-        FAMILIES,
-        hooked_config,
-        make_weights_contiguous_as_read,
-        to_hooked_transformer,
-    )
+    from dpc_interp.models.families import make_weights_contiguous_as_read, to_hooked_transformer
 
 ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = {"reasoner": ASSETS / "reasoner"}
 """Models that ship with the package."""
-SMOLLM2, SMOLLM2_ON_HUB = "smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"
+SMOLLM2 = "smollm2-135m"
 BACKENDS = ("hooked", "bridge")
 ModelName = str | os.PathLike[str]
 SOURCE = "_dpc_source"
@@ -158,7 +153,7 @@ def load_model(
     if backend == "hooked" and source == official_name(name):
         model = _load_official(name, device, dtype)
     else:
-        hf_model, tokenizer = _read(source, backend, dtype)
+        hf_model, tokenizer = read_checkpoint(source, backend, dtype)
         if backend == "hooked":
             model = to_hooked_transformer(hf_model, device, dtype)
         else:
@@ -208,12 +203,12 @@ def _source(name: str) -> Path | str:
 
 def _load_official(name: str, device: str, dtype: torch.dtype) -> HookedTransformer:
     official = official_name(name) or name
-    local_only = need_cached_if_unreachable(official, _fetch_hint(official))
+    local_only = need_cached_if_unreachable(official, fetch_hint(official))
     try:
         model = HookedTransformer.from_pretrained_no_processing(name, device=device, dtype=dtype)
     except OSError as error:
-        raise fetch_error(official, error, _fetch_hint(official)) from error
-    _check_tokenizer(official, tokenizer_of(model), model.cfg.d_vocab)
+        raise fetch_error(official, error, fetch_hint(official)) from error
+    check_tokenizer(official, tokenizer_of(model), model.cfg.d_vocab)
     # TransformerLens keeps neither configuration; their files are in the cache by now
     options: dict[str, Any] = {"local_files_only": local_only}
     generation_config = _config_or_none(GenerationConfig, official, **options) or _config_or_none(
@@ -232,88 +227,6 @@ def _config_or_none(kind: Any, name: str, **options: Any) -> Any:
         return None
 
 
-def _read(source: Path | str, backend: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The Hugging Face model and tokenizer of a file, a folder or a name on the Hub."""
-    # a bridge hooks the attention pattern, which only the eager implementation computes
-    options = {"attn_implementation": "eager"} if backend == "bridge" else {}
-    if isinstance(source, Path) and source.is_file():
-        if source.suffix.lower() != ".gguf":
-            raise DPCInterpError(f"{source} is neither a folder nor a .gguf file; give the folder with config.json")
-        hf_model, tokenizer = read_gguf(source, dtype, **options)
-        # transformers adds this token to a byte-level tokenizer whose file does not have it
-        n_embeddings = getattr(hf_model.config.get_text_config(), "vocab_size", None)
-        _check_tokenizer(source, tokenizer, n_embeddings, never_read={"<|endoftext|>"})
-        return hf_model, tokenizer
-    local_only = True if isinstance(source, Path) else need_cached_if_unreachable(source, _fetch_hint(source))
-    family = _family(source, local_only)
-    if backend == "hooked" and family not in FAMILIES:
-        raise DPCInterpError(
-            f"{source} is a {family!r} model; the {', '.join(FAMILIES)} families load as HookedTransformers, "
-            'others with backend="bridge"'
-        )
-    try:
-        config = AutoConfig.from_pretrained(source, local_files_only=local_only)
-        if getattr(config, "quantization_config", None):
-            raise DPCInterpError(f"{source} is quantised; give the model in full precision, or as a .gguf file")
-        if backend == "hooked":
-            hooked_config(config, "cpu", dtype)  # raises for an unsupported model before its weights are read
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local_only)
-        _check_tokenizer(source, tokenizer, getattr(config.get_text_config(), "vocab_size", None))
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, local_files_only=local_only, output_loading_info=True, **options
-        )
-    except DPCInterpError:
-        raise
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError) as error:
-        raise DPCInterpError(f"{source} cannot be read ({_first_line(error)}); fetch the model again") from error
-    hf_model, info = loaded
-    if info["missing_keys"]:  # transformers only warns and initialises them at random
-        raise DPCInterpError(f"{source} lacks the weights {min(info['missing_keys'])}; fetch the model again")
-    return hf_model, tokenizer
-
-
-def _check_tokenizer(
-    source: Path | str,
-    tokenizer: PreTrainedTokenizerBase,
-    n_embeddings: int | None,
-    never_read: Collection[str | None] = (),
-) -> None:
-    """Check that there is a tokenizer, and that the model has an embedding of each token that it can read.
-
-    Padding and unknown words are never read, and both tokens are often added to a tokenizer without an embedding.
-    """
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # without tokenizer files, some families build an empty one
-        raise DPCInterpError(f"{source} has no tokenizer; fetch the model again with its tokenizer files")
-    exempt = {tokenizer.pad_token, tokenizer.unk_token, *never_read} - {tokenizer.bos_token, tokenizer.eos_token}
-    ids = {token: i for token, i in tokenizer.get_vocab().items() if token not in exempt}
-    token, largest = max(ids.items(), key=lambda item: item[1])
-    if n_embeddings is not None and largest >= n_embeddings:
-        raise DPCInterpError(
-            f"the tokenizer of {source} has ids up to {largest} ({token!r}), but the model only {n_embeddings} "
-            "embeddings; give the model its own tokenizer, or resize its embeddings and save it again"
-        )
-
-
-def _family(source: Path | str, local_only: bool) -> str | None:
-    """Hugging Face's `model_type`, from the configuration alone."""
-    if isinstance(source, str):
-        try:
-            return PreTrainedConfig.get_config_dict(source, local_files_only=local_only)[0].get("model_type")
-        except OSError as error:
-            raise fetch_error(source, error, _fetch_hint(source)) from error
-    file = source / "config.json"
-    if not file.is_file():
-        raise DPCInterpError(f"{source} has no config.json; give the folder of a Hugging Face model")
-    try:
-        return json.loads(file.read_text()).get("model_type")
-    except json.JSONDecodeError as error:
-        raise DPCInterpError(f"{file} is not JSON ({error.msg}); fetch the model again") from error
-
-
-def _fetch_hint(name: str) -> str:
-    return "run make smollm2" if name == SMOLLM2_ON_HUB else "download it on a machine with a network, give its folder"
-
-
 def _to_bridge(
     name: str, hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str
 ) -> TransformerBridge:
@@ -327,7 +240,7 @@ def _to_bridge(
         )
     except ValueError as error:
         raise DPCInterpError(
-            f"TransformerBridge does not support {name} ({_first_line(error)}); give another model"
+            f"TransformerBridge does not support {name} ({first_line(error)}); give another model"
         ) from error
     use_pattern_hooks(bridge)
     return bridge
@@ -348,7 +261,3 @@ def _attach_tokenizer(model: HookedModel, tokenizer: PreTrainedTokenizerBase) ->
     bos = tokenizer.bos_token_id
     model.cfg.tokenizer_prepends_bos = bos is not None and tokenizer("a").input_ids[:1] == [bos]
     model.cfg.default_prepend_bos = bos is not None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:120]

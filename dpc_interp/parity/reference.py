@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from dpc_interp.models.gguf import read_gguf
+from dpc_interp.models.checkpoints import read_gguf
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.models.lens import HookedTransformer
 

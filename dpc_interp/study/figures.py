@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpc_interp.execution.processes import map_processes
+from dpc_interp.host.processes import map_processes
 from dpc_interp.study.accuracy_tables import write_tables
 from dpc_interp.study.paper_figures import draw_figures
 from dpc_interp.study.study import Study, StudySettings, add_base_answers, build_parser, prompts_of, read_settings

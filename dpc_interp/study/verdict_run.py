@@ -25,7 +25,7 @@ from dpc_interp.claims.verdict_page import write_page
 from dpc_interp.claims.verdicts import verdicts
 from dpc_interp.evaluation.tables import markdown, variants_table
 from dpc_interp.execution.engine import Frames
-from dpc_interp.execution.processes import map_processes
+from dpc_interp.host.processes import map_processes
 from dpc_interp.stats.regression import trigger_regression
 from dpc_interp.study.control_figures import (
     RATES,

@@ -1,15 +1,8 @@
-"""Ray's start, end and failures, with a stand-in for Ray; `test_engine.py` has the run on real workers."""
+"""Jobs and models on Ray's actors, with a stand-in for Ray; `test_engine.py` has the run on real workers."""
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,14 +11,16 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dpc_interp import DPCInterpError, load_model
 from dpc_interp.execution import ray_engine
 from dpc_interp.execution.digest import model_digest
 from dpc_interp.execution.engine import ShardResult
-from dpc_interp.execution.ray_engine import RayEngine, open_ray
+from dpc_interp.execution.ray_engine import RayEngine
 from dpc_interp.models.end_tokens import end_tokens
 from dpc_interp.models.hooked import HookedModel
+from dpc_interp.models.loading import model_source
 
 TOKENS = torch.arange(3, 23).view(2, 10)
 
@@ -70,10 +65,10 @@ class FakeRay:
         if self.makes_workers:
             try:
                 self.workers.append(cls(*args))
-                ready.remote = lambda: self.workers[-1].is_ready
+                ready.remote = lambda worker=self.workers[-1]: worker.has_same_weights
             except RayError as error:  # as Ray does: it is raised where the actor's answer is requested
                 ready.remote = lambda error=error: lambda: raise_(error)
-        return SimpleNamespace(run=SimpleNamespace(remote=self._submit), is_ready=ready)
+        return SimpleNamespace(run=SimpleNamespace(remote=self._submit), has_same_weights=ready)
 
     def _submit(self, index: int, job: Callable[[Any], Any]) -> Callable[[], ShardResult]:
         self.n_running += 1
@@ -196,9 +191,14 @@ def half(resid: torch.Tensor, hook: object) -> torch.Tensor:
     return resid / 2
 
 
-@pytest.mark.parametrize("change", ["weights", "the folder is gone", "another dtype"])
-def test_a_model_that_is_not_that_of_its_name_any_more_is_sent(
-    loaded: HookedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+DIFFER = "the weights differ: changed here after loading, or other files there"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [("weights", DIFFER), ("another dtype", DIFFER), ("the folder is gone", "no such folder")]
+)
+def test_a_model_that_is_not_that_of_its_name_any_more_is_sent_with_a_warning(
+    loaded: HookedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, reason: str
 ) -> None:
     if change == "weights":
         with torch.no_grad():
@@ -207,15 +207,56 @@ def test_a_model_that_is_not_that_of_its_name_any_more_is_sent(
         loaded.to(torch.float64)
     else:
         monkeypatch.setattr(ray_engine.ModelSource, "load", fail_as_an_actor_does)
-    worker, ray = worker_of(loaded)
+    with pytest.warns(UserWarning, match="Ray actors") as warned:
+        worker, ray = worker_of(loaded)
+    (message,) = [str(warning.message) for warning in warned if "Ray actors" in str(warning.message)]
+    assert message.startswith(f"1 of 1 Ray actors cannot load '{tmp_path}' by its name (")
+    assert f"{reason}); they get the weights of the model here through Ray's object store" in message
+    assert "\n" not in message
     assert_same(worker._model, loaded)
     assert ray.n_started == 2
     assert ray.n_alive == 1, "the first is stopped"
     assert len(ray.stored) == len(list(loaded.parameters()))
 
 
+def test_only_the_actors_with_other_weights_are_replaced(loaded: HookedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of two machines has other files under the same name."""
+    load, n_loaded = ray_engine.ModelSource.load, []
+
+    def load_elsewhere(source: Any, device: str) -> HookedModel:
+        model = load(source, device)
+        n_loaded.append(1)
+        if len(n_loaded) == 2:
+            next(iter(model.parameters())).mul_(2)
+        return model
+
+    monkeypatch.setattr(ray_engine.ModelSource, "load", load_elsewhere)
+    ray = FakeRay()
+    ray.makes_workers = True
+    engine = RayEngine(ray, 2)
+    with pytest.warns(UserWarning, match="1 of 2 Ray actors"):
+        list(engine.map(loaded, jobs(2)))
+    first, other, sent = ray.workers
+    assert [worker.has_same_weights() for worker in (first, other, sent)] == [True, False, True]
+    assert model_digest(sent._model) == model_digest(loaded)
+    assert ray.n_alive == 2
+
+
+def test_a_restarted_actor_with_other_weights_computes_nothing(
+    loaded: HookedModel, tiny: Callable, tmp_path: Path
+) -> None:
+    """Ray restarts an actor that died without asking the driver, and the files may have changed meanwhile."""
+    parts = ray_engine.ModelParts(ray_engine._pickle_skeleton(loaded), model_digest(loaded))
+    source = model_source(loaded)
+    assert ray_engine._Worker(parts, "cpu", source).run(0, jobs(1)[0]).index == 0
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({name: 2 * weight for name, weight in weights.items()}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DPCInterpError, match="a restarted worker loaded other weights than before; restore"):
+        ray_engine._Worker(parts, "cpu", source).run(0, jobs(1)[0])
+
+
 def fail_as_an_actor_does(source: object, device: str) -> HookedModel:
-    raise RayError("the actor died in its constructor: no such folder")
+    raise RayError("the actor died in its constructor\n  a stack\nDPCInterpError: no such folder")
 
 
 @pytest.mark.parametrize("kind", ["gqa", "learned"])
@@ -254,155 +295,3 @@ def test_weights_that_change_on_their_way_are_an_error(build: Callable[..., Hook
     weights[0] = ray_engine.PackedWeight.of(torch.zeros_like(next(iter(model.parameters()))))
     with pytest.raises(DPCInterpError, match="the weights changed on their way"):
         ray_engine._Worker(parts, "cpu", None, *weights)
-
-
-# The start of Ray
-
-
-@contextmanager
-def server(answer: bytes | None) -> Iterator[int]:
-    """The port of a server that answers every connection with these bytes; None: it accepts and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def serve() -> None:
-            with suppress(OSError):
-                while True:
-                    connection, _ = listening.accept()
-                    open_connections.append(connection)
-                    if answer is not None:
-                        connection.sendall(answer)
-
-        open_connections: list[socket.socket] = []
-        threading.Thread(target=serve, daemon=True).start()
-        yield listening.getsockname()[1]
-        for connection in open_connections:
-            connection.close()
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
-    """The settings of each `ray.init`, of a stand-in."""
-
-    def no_cluster(address: str, folder: object) -> str:
-        raise ConnectionError("Could not find any running Ray instance.")
-
-    calls: list[dict[str, object]] = []
-    services = SimpleNamespace(get_ray_address_from_environment=no_cluster)
-    fake = SimpleNamespace(
-        is_initialized=lambda: False,
-        init=lambda **options: calls.append(options),
-        shutdown=lambda: None,
-        _private=SimpleNamespace(services=services),
-    )
-    monkeypatch.setitem(sys.modules, "ray", fake)
-    monkeypatch.setattr(ray_engine, "CONNECT_SECONDS", 0.3)
-    return calls
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "localhost:{}", "ray://localhost:{}"])
-@pytest.mark.parametrize("answer", ["no server", None, b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-def test_a_cluster_that_is_gone_is_refused_in_seconds(
-    started: list, monkeypatch: pytest.MonkeyPatch, address: str, answer: bytes | str | None
-) -> None:
-    with ExitStack() as stack:
-        port = closed_port() if answer == "no server" else stack.enter_context(server(answer))
-        monkeypatch.setenv("RAY_ADDRESS", address.format(port))
-        start = time.monotonic()
-        with (
-            pytest.raises(DPCInterpError, match=rf"no Ray cluster answers at RAY_ADDRESS='.*{port}' \(.*\); start"),
-            open_ray(2),
-        ):
-            pytest.fail("it was not started")
-    assert time.monotonic() - start < 2
-    assert started == []
-
-
-@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1", "127.0.0.1:port", "127.0.0.1:70000", ":6379", "ray://"])
-def test_a_malformed_address_is_one_line(started: list, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(DPCInterpError, match="give host:port, ray://host:port or auto"), open_ray(2):
-        pytest.fail("it was not started")
-    assert started == []
-
-
-def test_auto_without_a_cluster_is_one_line(started: list, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    with pytest.raises(DPCInterpError, match="'auto', but this machine runs no Ray cluster"), open_ray(2):
-        pytest.fail("it was not started")
-    assert started == []
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "plugin://anything"])
-def test_a_cluster_that_answers_is_joined(started: list, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    with server(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])) as port:
-        monkeypatch.setenv("RAY_ADDRESS", address.format(port))
-        with open_ray(2):
-            assert started == [{"log_to_driver": False, "logging_level": "ERROR"}]
-
-
-@pytest.mark.parametrize("address", ["", "local", " "])
-def test_an_empty_address_starts_a_cluster_here(started: list, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    with open_ray(2):
-        assert started[0]["num_cpus"] == 2
-        assert started[0]["address"] == "local"
-
-
-@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
-def test_ray_is_started_without_dashboard_and_statistics(monkeypatch: pytest.MonkeyPatch, address: str | None) -> None:
-    """A cluster at RAY_ADDRESS is joined with its own settings."""
-    settings: dict[str, object] = {}
-    events: list[str] = []
-
-    def init(**options: object) -> None:
-        events.append("start")
-        settings.update(options)
-
-    fake = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: events.append("shut down"))
-    monkeypatch.setitem(sys.modules, "ray", fake)
-    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(ray_engine, "_check_address", lambda ray, address: None)
-    if address:
-        monkeypatch.setenv("RAY_ADDRESS", address)
-    with open_ray(2):
-        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
-        events.append("use")
-    assert events == ["start", "use", "shut down"]
-    assert settings.get("include_dashboard") is (None if address else False)
-    assert settings.get("num_cpus") == (None if address else 2)
-
-
-def test_the_users_own_ray_is_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
-        pytest.fail("it belongs to the user")
-
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True, init=fail, shutdown=fail))
-    with open_ray(2):
-        pass
-
-
-def test_a_failed_start_is_one_line_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    servers: list[subprocess.Popen] = []
-
-    def init(**options: object) -> None:
-        servers.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
-        raise Exception("The current node timed out\nduring startup.")
-
-    fake = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
-    monkeypatch.setitem(sys.modules, "ray", fake)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with (
-        pytest.raises(
-            DPCInterpError, match=r"Ray cannot be started \(The current node timed out\); try again"
-        ) as caught,
-        open_ray(2),
-    ):
-        pytest.fail("it was not started")
-    assert "\n" not in str(caught.value)
-    assert servers[0].poll() is not None

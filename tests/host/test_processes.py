@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dpc_interp.execution.processes import map_processes
+from dpc_interp.host.processes import map_processes
 
 PARENT = """
 import time
 from functools import partial
-from dpc_interp.execution.processes import map_processes
+from dpc_interp.host.processes import map_processes
 if __name__ == "__main__":
     map_processes([partial(time.sleep, 600)] * 2, "sleep", 2)
 """

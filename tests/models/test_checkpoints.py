@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dpc_interp import DPCInterpError, check_model, load_model
-from dpc_interp.models.gguf import packaged_smollm2
+from dpc_interp.models.checkpoints import packaged_smollm2
 from dpc_interp.models.loading import SMOLLM2
 
 WORDS = ["<pad>", "<|start|>", "<|end|>", *"abcdefghijklmnopqrstuvwxyz0123456789", "Ġ", "Ċ", "to", "tom", "Ġtom"]
@@ -160,6 +160,6 @@ def test_packaged_model_is_found_without_an_import(
 def test_missing_package_is_named(
     llama: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    monkeypatch.setattr("dpc_interp.models.gguf.find_spec", lambda name: None if name == missing else object())
+    monkeypatch.setattr("dpc_interp.models.checkpoints.find_spec", lambda name: None if name == missing else object())
     with pytest.raises(DPCInterpError, match=f"pip install {missing}"):
         load_model(str(write(llama, tmp_path / "tiny.gguf")))
