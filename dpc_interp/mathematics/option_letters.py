@@ -16,7 +16,24 @@ LETTER = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 SECOND_LETTER = re.compile(r"\W*(?:(?:or|and|und|nor)\b)?\W*(?:option\s*)?\W*[A-E]\b(?!')(?:\W*$|\W*(?:or|and)\b)")
-GOLD_LETTER_TEXT = re.compile(r"\s*$|[).:]?(?:\s.*)?$", re.DOTALL)
+GOLD_LETTER_TEXT = re.compile(r"[.:]?(?:\s(?!- ).*)?", re.DOTALL)
+
+
+def split_letter(text: str) -> tuple[str, str] | None:
+    r"""Split an answer into its option letter and the text after it.
+
+    Args:
+        text: an answer.
+
+    Returns:
+        A letter from A to E, in upper case, and the rest with the mark that separates it: `("B", ". 25 km")`. None if
+        the text names no letter, or several (`A or B`).
+    """
+    match = LETTER.fullmatch(without_text_commands(plain(text)))
+    if match is None or SECOND_LETTER.match(match["text"]):
+        return None
+    is_marked = match["name"] or match["open"] or match["close"] or not match["text"].strip(" .:")
+    return (match["letter"].upper(), match["text"]) if match["letter"].isupper() or is_marked else None
 
 
 def read_letter(text: str) -> str | None:
@@ -28,11 +45,8 @@ def read_letter(text: str) -> str | None:
     Returns:
         A letter from A to E, in upper case; None if the text names no letter, or several (`A or B`).
     """
-    match = LETTER.fullmatch(without_text_commands(plain(text)))
-    if match is None or SECOND_LETTER.match(match["text"]):
-        return None
-    is_marked = match["name"] or match["open"] or match["close"] or not match["text"].strip(" .:")
-    return match["letter"].upper() if match["letter"].isupper() or is_marked else None
+    split = split_letter(text)
+    return None if split is None else split[0]
 
 
 def read_gold_letter(gold: str) -> str | None:
@@ -44,6 +58,5 @@ def read_gold_letter(gold: str) -> str | None:
     Returns:
         A letter from A to E, in upper case; None for other answers, such as the expression `A - 3`.
     """
-    letter = read_letter(gold)
-    rest = re.sub(r"^\W*[A-Ea-e]", "", without_text_commands(gold), count=1)
-    return letter if letter and GOLD_LETTER_TEXT.match(rest.lstrip("]")) and " - " not in rest else None
+    split = split_letter(gold)
+    return split[0] if split and GOLD_LETTER_TEXT.fullmatch(split[1]) else None
