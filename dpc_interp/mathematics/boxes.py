@@ -28,7 +28,7 @@ class Box(NamedTuple):
     Attributes:
         start: index of its first character.
         end: index of the character after it.
-        content: what stands in it, without white space around it.
+        content: what is in it, without white space around it.
     """
 
     start: int

@@ -1,6 +1,6 @@
 r"""Option letters, A to E: `(b)`, `B.`, `option B`, `[B]`, `B) 25`, `\textbf{(B)}\ 25`.
 
-A letter with text behind it is one only where a bracket or a mark follows it: `A dog`, `A or B` and `A/B` are none.
+A letter with text after it is one only where a bracket or a mark follows it: `A dog`, `A or B` and `A/B` are none.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import re
 from dpc_interp.mathematics.notation import plain, without_text_commands
 
 LETTER = re.compile(
-    r"""[(\[]?(?:the\s+)?(?:(?:correct|right|best)\s+)?(?:(?i:(?P<name>option|choice|letter|alternative|answer))\s*:?\s*)?
+    r"""[(\[]?(?:the\s+)?(?:(?:correct|right|best)\s+)?
+    (?:(?i:(?P<name>option|choice|letter|alternative|answer))(?:\s*:|\s+is\b)?\s*)?
     (?P<open>[(\[]?)\s*(?P<letter>[A-Ea-e])\s*(?P<close>[)\]]?)
     (?P<text>$|\s*[.:,;–—].*|\s+-\s.*|\s*\(.*|(?<=[)\]])\s*\S.*|\s+is\s+(?:the\s+)?(?:correct|right).*)""",
     re.VERBOSE | re.DOTALL,
 )
 SECOND_LETTER = re.compile(r"\W*(?:(?:or|and|und|nor)\b)?\W*(?:option\s*)?\W*[A-E]\b(?!')(?:\W*$|\W*(?:or|and)\b)")
+NEXT_OPTION = r"(?<![\w(])(?<!\bnot\s)(?<!\bthan\s)(?:[(\[]{0}[)\]]|{0}[).:])(?=\s*[^\s,.;])"
+"""The mark of the option after the one that an answer begins with, in a list of options: `(A) 3 (B) 4`."""
 GOLD_LETTER_TEXT = re.compile(r"[.:]?(?:\s(?!- ).*)?", re.DOTALL)
 
 
@@ -27,10 +30,12 @@ def split_letter(text: str) -> tuple[str, str] | None:
 
     Returns:
         A letter from A to E, in upper case, and the rest with the mark that separates it: `("B", ". 25 km")`. None if
-        the text names no letter, or several (`A or B`).
+        the text names no letter, or several (`A or B`, `(A) 3 (B) 4`).
     """
     match = LETTER.fullmatch(without_text_commands(plain(text)))
     if match is None or SECOND_LETTER.match(match["text"]):
+        return None
+    if re.search(NEXT_OPTION.format(chr(ord(match["letter"]) + 1)), match["text"]):
         return None
     is_marked = match["name"] or match["open"] or match["close"] or not match["text"].strip(" .:")
     return (match["letter"].upper(), match["text"]) if match["letter"].isupper() or is_marked else None

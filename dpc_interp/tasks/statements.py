@@ -134,7 +134,7 @@ def _rest(text: str, start: int) -> tuple[str, int]:
 
 
 def _clean(text: str) -> str:
-    """An answer without Markdown, delimiters and the reason behind it; bare numbers and letters where it is one."""
+    """An answer without Markdown, delimiters and the reason after it; bare numbers and letters where it is one."""
     text = re.sub(r"(?<!\w)(?:\*\*|__)|(?:\*\*|__)(?!\w)", "", REASON.sub("", text.strip(" \t\"'`,")))
     text = unwrap(unwrap(text).strip(" \t*_\"'`"))
     if match := ASSIGNED_NUMBER.fullmatch(text):
