@@ -16,9 +16,12 @@ LETTER = re.compile(
     (?P<text>$|\s*[.:,;–—].*|\s+-\s.*|\s*\(.*|(?<=[)\]])\s*\S.*|\s+is\s+(?:the\s+)?(?:correct|right).*)""",
     re.VERBOSE | re.DOTALL,
 )
-SECOND_LETTER = re.compile(r"\W*(?:(?:or|and|und|nor)\b)?\W*(?:option\s*)?\W*[A-E]\b(?!')(?:\W*$|\W*(?:or|and)\b)")
-NEXT_OPTION = r"(?<![\w(])(?<!\bnot\s)(?<!\bthan\s)(?:[(\[]{0}[)\]]|{0}[).:])(?=\s*[^\s,.;])"
-"""The mark of the option after the one that an answer begins with, in a list of options: `(A) 3 (B) 4`."""
+SECOND_LETTER = re.compile(
+    r"\W*(?:(?:or|and|und|nor)\b)?\W*(?:option\s*)?\W*[A-E]\b(?!')(?:\W*$|\W*(?:or|and)\b|\W+[A-E]\b)"
+)
+OTHER_OPTION = r"(?<![\w(])(?<!\bnot\s)(?<!\bthan\s)(?:[(\[](?!{letter})[{letters}][)\]]|{following}(?:[).:]|\s+[-–—]\s))(?=\s*[^\s,.;])"
+"""The mark of another option, in a list of options: `(A) 3 (B) 4`, `A. 3, B. 4`. Without a bracket only the letter that
+follows counts, for `A. 25 C.` is no list."""
 GOLD_LETTER_TEXT = re.compile(r"[.:]?(?:\s(?!- ).*)?", re.DOTALL)
 
 
@@ -35,10 +38,12 @@ def split_letter(text: str) -> tuple[str, str] | None:
     match = LETTER.fullmatch(without_text_commands(plain(text)))
     if match is None or SECOND_LETTER.match(match["text"]):
         return None
-    if re.search(NEXT_OPTION.format(chr(ord(match["letter"]) + 1)), match["text"]):
+    letter = match["letter"]
+    letters = "A-E" if letter.isupper() else "a-e"
+    if re.search(OTHER_OPTION.format(letter=letter, letters=letters, following=chr(ord(letter) + 1)), match["text"]):
         return None
     is_marked = match["name"] or match["open"] or match["close"] or not match["text"].strip(" .:")
-    return (match["letter"].upper(), match["text"]) if match["letter"].isupper() or is_marked else None
+    return (letter.upper(), match["text"]) if letter.isupper() or is_marked else None
 
 
 def read_letter(text: str) -> str | None:

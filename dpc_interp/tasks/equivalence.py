@@ -165,10 +165,10 @@ def _same_entries(answer: str, gold: str) -> bool | None:
     `math-verify` reads `(3, -1)` as an open interval, and all empty intervals are equal.
     """
     (brackets, entries), (gold_brackets, gold_entries) = _read_entries(answer), _read_entries(gold)
-    is_set = "{}" in (brackets, gold_brackets) or max(len(entries), len(gold_entries)) > 1
-    if is_set and brackets in ("", "{}") and gold_brackets in ("", "{}"):
-        if brackets == gold_brackets == "" and _are_variables(entries) != _are_variables(gold_entries):
-            return len(entries) == len(gold_entries) and all(map(equal, entries, gold_entries))
+    is_list = max(len(entries), len(gold_entries)) > 1
+    if {brackets, gold_brackets} <= {"", "()"} and _are_variables(entries) != _are_variables(gold_entries):
+        return len(entries) == len(gold_entries) and all(map(equal, entries, gold_entries))
+    if {brackets, gold_brackets} <= {"", "{}"} and (is_list or brackets or gold_brackets):
         return _same_set(entries, gold_entries)
     if brackets == gold_brackets and brackets and len(entries) > 1 and len(gold_entries) > 1:
         return len(entries) == len(gold_entries) and all(map(equal, entries, gold_entries))

@@ -33,12 +33,15 @@ SENTENCE = re.compile(
 SOMETHING = re.compile(r"[^\s!-/:-@\[-`{-~…–—]|\\")
 NO_ANSWER = re.compile(r"(?i)(?:correct|right|wrong|incorrect|clear|(?:as follows|shown|given)?\W*(?:below|above)?)\W*")
 NEGATED = re.compile(
-    r"(?i)[\s*_:,]*(?:definitely\s+|certainly\s+|simply\s+|just\s+)?(?:not|never|neither)\b"
+    r"(?i)[\s*_:,]*(?:definitely\s+|certainly\s+|simply\s+|just\s+)?(?:not|never|neither|no\s+longer)\b"
     r"(?!\s+(?:an?\s+)?(?:enough|sufficient|possible|defined|determin|known|given|real|unique|applicable|any\b))"
 )
 """The rest of a sentence such as `The answer is not 5.`; `The answer is not enough information.` states an answer."""
 NEGATION = re.compile(r"(?i)(?:\b(?:is|are|was|be)\s+not|\b\w+n't|\bcannot\s+be)[\s$*_(\\\[]*$")
-REQUEST = re.compile(r"(?i)\b(?:check|verify|confirm|express|write|give|state|simplify)(?:s|ing)?\s+(?:on\s+)?$")
+NO_STATEMENT = re.compile(
+    r"(?i)\b(?:check|verify|confirm|express|write|give|state|simplify)(?:s|ing)?\s+(?:on\s+)?$|n[o']t\s+$"
+)
+"""What comes before a marker that states no answer: `Check the answer: ...`, `This is not the answer: 5`."""
 NOTHING = re.compile(r"[ \t*_:]*(?:\$\$|\\\[)?[ \t]*")
 NEXT_LINE = re.compile(r"[\s*_:]*(?:(?:\$\$|\\\[)[ \t]*\n\s*)?(?P<line>[^\n]*)")
 ANSWER_HEADING = re.compile(r"(?i)[*_]*(?:the\s+)?(?:(?:final|correct)\s+)?answer[*_:\s]*")
@@ -112,8 +115,8 @@ def _statements(text: str) -> Iterator[Statement]:
         rest, end = _rest(text, match.end())
         stop = sentence_end(rest)
         answer = _clean(rest[:stop])
-        is_request = REQUEST.search(text[max(match.start() - 20, 0) : match.start()])
-        if answer and not is_request and not NO_ANSWER.fullmatch(answer) and not NEGATED.match(rest):
+        lead = text[max(match.start() - 20, 0) : match.start()]
+        if answer and not (NO_STATEMENT.search(lead) or NEGATED.match(rest) or NO_ANSWER.fullmatch(answer)):
             yield Statement(match.start(), end - len(rest) + stop, answer, "sentence")
     for box in find_boxes(text):
         if not NEGATION.search(text[max(box.start - 20, 0) : box.start]):

@@ -176,6 +176,8 @@ B) 25 | choice B
 the correct option is B | B
 B | option B: 25
 (A) 3, not (B) | A
+A. 25 C | A
+(A) P(B) | A
 """,
     "markup": r"""
 {(3,4]} | (3,4]
@@ -278,6 +280,8 @@ x = 5 or x = -3 | -3, 5
 x=3, y=5 | 3, 5
 x = 3 and y = 5 | 3 and 5
 y=5, x=3 | x=3, y=5
+(3,5) | x=3, y=5
+x=3, y=5 | (3,5)
 x_1=5, x_2=3 | 3,5
 \{3,5\} | x=5, x=3
 """,
@@ -410,6 +414,10 @@ A) 3 B) 4 | A
 A. 3, B. 4, C. 5 | A
 (a) 3 (b) 4 | A
 (B) 3 (C) 4 | B
+A - 3, B - 4 | A
+A, B, C, D | A
+(A), (B), (C) | A
+(A) 3 (C) 5 | A
 C | option B
 25 | option B
 """,
@@ -476,6 +484,8 @@ x=5, y=3 | x=3, y=5
 3,5 | x=5,y=3
 x=5, y=3 | 3, 5
 3 and 5 | x=5 and y=3
+(3,5) | x=5, y=3
+x=5, y=3 | (3,5)
 x=3, y=5, z=7 | 3, 5
 five or six | 5
 \pm 5 | 5
