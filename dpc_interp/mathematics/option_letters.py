@@ -19,7 +19,10 @@ LETTER = re.compile(
 SECOND_LETTER = re.compile(
     r"\W*(?:(?:or|and|und|nor)\b)?\W*(?:option\s*)?\W*[A-E]\b(?!')(?:\W*$|\W*(?:or|and)\b|\W+[A-E]\b)"
 )
-OTHER_OPTION = r"(?<![\w(])(?<!\bnot\s)(?<!\bthan\s)(?:[(\[](?!{letter})[{letters}][)\]]|{following}(?:[).:]|\s+[-–—]\s))(?=\s*[^\s,.;])"
+OTHER_OPTION = (
+    r"(?<![\w(])(?<!\bnot\s)(?<!\bthan\s)"
+    r"(?:[(\[](?!{letter})[{letters}][)\]]|{following}(?:[).:]|\s+[-–—]\s))(?=\s*[^\s,.;])"
+)
 """The mark of another option, in a list of options: `(A) 3 (B) 4`, `A. 3, B. 4`. Without a bracket only the letter that
 follows counts, for `A. 25 C.` is no list."""
 GOLD_LETTER_TEXT = re.compile(r"[.:]?(?:\s(?!- ).*)?", re.DOTALL)
