@@ -2,8 +2,9 @@
 
 See docs/method.md, section 1. One line of the rationale is one step; a line break, with the blank lines after it,
 belongs to the line that it ends. A text of one line is cut into sentences. The answer begins where `answer_start` in
-`tasks/answers.py` finds it stated, which may be within a line: `7 * 2 = 14. #### 14`. A token that holds the border of
-two segments belongs to the second one; a stop token belongs to no segment.
+`tasks/answers.py` finds it stated, which may be within a line: `7 * 2 = 14. #### 14`. It ends where the model goes on
+with a question of its own, if it does. A token that holds the border of two segments belongs to the second one; a stop
+token belongs to no segment, and neither does such a question.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dpc_interp.generation.transcript import Transcript
 from dpc_interp.tasks.answers import answer_start
+from dpc_interp.tasks.statements import follow_on_start
 
 Span = tuple[int, int]
 """Half-open range of positions."""
@@ -35,7 +37,7 @@ class Segments:
     Attributes:
         prompt, question, rationale, answer: the segments.
         steps: the rationale steps, which divide `rationale`.
-        length: positions of the sequence, including the stop token.
+        length: positions of the sequence, including the stop token and a question after the answer.
     """
 
     prompt: Span
@@ -95,12 +97,13 @@ def segment(transcript: Transcript, tokenizer: PreTrainedTokenizerBase, n_virtua
         return first + bisect_right(range(len(written)), character, key=token_end)
 
     rationale_stop = position(len(rationale_text))
+    follow_on = follow_on_start(text)
     marks = [first, *(position(end) for end in step_ends(rationale_text)[:-1]), rationale_stop]
     return Segments(
         prompt=(0, n_virtual),
         question=(n_virtual, first),
         rationale=(first, rationale_stop),
-        answer=(rationale_stop, first + len(written)),
+        answer=(rationale_stop, first + len(written) if follow_on is None else position(follow_on)),
         steps=tuple((start, stop) for start, stop in pairwise(marks) if start < stop),
         length=first + len(ids),
     )

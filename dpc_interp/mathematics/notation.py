@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from dpc_interp.mathematics.number_words import SMALL
+
 SIGNS = str.maketrans(
     dict(zip("０１２３４５６７８９", "0123456789", strict=True))
     | {"\u2212": "-", "\ufe63": "-", "\uff0d": "-", "\u200b": "", "\ufeff": ""}
@@ -39,15 +41,12 @@ ABBREVIATION = re.compile(r"(?:^|[\s(.])(?:[A-Za-z]|Mr|Mrs|Ms|Dr|St|Mt|Ft|No|vs|
 NUMBER = re.compile(
     r"[(\[]?\s*([-+]?)\s*[$£€]?\s*([-+]?)\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)\s*[$£€]?\s*[)\]]?"
 )
+SIGN_OF_INFINITY = re.compile(r"(?i)\b(?:(minus|negative)|plus|positive)\s+(?=\$?(?:\\infty|infinity|inf\b|∞))")
 INFINITY = re.compile(r"(?<!\\)(?<![A-Za-z])(?:\+\s*)?(?:(?i:infinity)|inf|oo)(?![A-Za-z])|(?:\+\s*)?∞")
 BASED_NUMERAL = re.compile(
     r"\(?(?P<digits>\d[\dA-F]*)\)?\s*(?:_\s*(?:\{\s*(?:\\text\s*\{)?\s*(?P<braced>\d+|[a-z]+)\s*\}*|(?P<bare>\d+))"
     r"|\(?\s*(?:in\s+)?base[\s-]+(?P<word>\d+|[a-z]+)\s*\)?)"
 )
-BASES = {
-    "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "twelve": 12,
-    "sixteen": 16,
-}  # fmt: skip
 
 
 def plain(text: str) -> str:
@@ -64,7 +63,8 @@ def plain(text: str) -> str:
     text = re.sub(r"([⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)", lambda match: f"^{{{match[1].translate(SUPERSCRIPTS)}}}", text)
     text = re.sub(r"([₀₁₂₃₄₅₆₇₈₉]+)", lambda match: f"_{{{match[1].translate(SUBSCRIPTS)}}}", text)
     text = re.sub(r"\\left(?![a-zA-Z])|\\right(?![a-zA-Z])", "", re.sub(r"[‒–—](?=\s*\d)", "-", text))
-    text = INFINITY.sub(r"\\infty ", FONTS.sub("", text))
+    text = SIGN_OF_INFINITY.sub(lambda match: "-" if match[1] else "", FONTS.sub("", text))
+    text = INFINITY.sub(r"\\infty ", text)
     return unwrap(re.sub(r"\+\s*\\infty", r"\\infty", text))
 
 
@@ -128,7 +128,7 @@ def without_text_commands(text: str) -> str:
 
 
 def split_top_level(text: str, separator: str) -> list[str]:
-    r"""Split a text where a separator stands outside all brackets.
+    r"""Split a text where a separator is outside all brackets.
 
     Args:
         text: an answer.
@@ -213,7 +213,7 @@ def _depths(text: str) -> Iterator[tuple[int, int]]:
 
 def _value_in_base(match: re.Match[str]) -> tuple[str, int | None]:
     name = match["braced"] or match["bare"] or match["word"]
-    base = int(name) if name.isdigit() else BASES.get(name, 0)
+    base = int(name) if name.isdigit() else SMALL.get(name, 0)
     try:
         return match["digits"], int(match["digits"], base) if 2 <= base <= 36 else None
     except ValueError:

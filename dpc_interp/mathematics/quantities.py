@@ -13,6 +13,8 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from dpc_interp.mathematics.number_words import words_to_digits
+
 NUMBER = re.compile(
     r"""(?P<sign>[-+\u2212]?)\s*(?P<currency>[$£€]?)\s*(?P<inner_sign>[-\u2212]?)
     (?: (?:(?P<integer>\d+)\s+)? (?P<numerator>\d+)\s*/\s*(?P<denominator>\d+)
@@ -28,7 +30,8 @@ ONE_LETTER_UNITS = set("mgshltJNWVAKCF")
 SCALE_WORDS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
 NOT_A_UNIT = re.compile(
     r"\b(or|and|to|pi|sqrt|plus|minus|times|more|less|than|over|squared|cubed|factorial|remainder|mod|not|hal(f|ves)"
-    r"|(third|quarter|fourth|fifth|tenth)s?|sin|cos|tan|log|ln|trillion)\b",
+    r"|(third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|\w+(teen|ie|hundred|thousand)th)s?"
+    r"|(hundred|thousand)ths?|sin|cos|tan|log|ln|trillion)\b",
     re.IGNORECASE,
 )
 """Words after a number that change its value (`5 squared`) or add a second number (`17 or 18`), so they are no unit."""
@@ -87,7 +90,7 @@ def read_quantity(text: str) -> Quantity | None:
     Returns:
         The quantity; None if the text is not a single number, with or without a unit.
     """
-    match = NUMBER.fullmatch(_plain_text(text))
+    match = NUMBER.fullmatch(words_to_digits(_plain_text(text)))
     if match is None:
         return None
     step = None

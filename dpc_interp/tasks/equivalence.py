@@ -130,6 +130,8 @@ def _is_words(text: str) -> bool:
     words = without_text_commands(text)
     if re.search(r"[\\=<>^_+*/(){}\[\]]|\d", words) or words == "pi":
         return False
+    if all(read_quantity(entry) for entry in split_top_level(words, ENTRIES)):  # `five and six`
+        return False
     return WORDS.fullmatch(words) is not None or words.casefold() in SHORT_WORDS
 
 
@@ -142,13 +144,12 @@ def _same_last_side(answer: str, gold: str) -> bool | None:
     a, b = split_top_level(answer, EQUALS), split_top_level(gold, EQUALS)
     if len(a) == len(b) == 2 and a[0] == b[0] and _is_name(a[0]):
         return equal(a[1], b[1])
-    if (len(a) == 1) == (len(b) == 1) or len(split_top_level(answer, ENTRIES)) > 1 or "" in (*a, *b):
+    is_list = any(len(split_top_level(text, ENTRIES)) > 1 for text in (answer, gold))
+    if is_list or (len(a) == 1) == (len(b) == 1) or "" in (*a, *b):
         return None
     sides, other = (a, gold) if len(a) > 1 else (b, answer)
     if _is_name(sides[-1]):
         sides = sides[::-1]  # `17 = x`
-    if len(split_top_level(other, ENTRIES)) > 1:
-        return None
     return all(_is_name(side) or not re.search("[A-Za-z]", side) for side in sides[:-1]) and equal(sides[-1], other)
 
 
@@ -164,12 +165,20 @@ def _same_entries(answer: str, gold: str) -> bool | None:
     `math-verify` reads `(3, -1)` as an open interval, and all empty intervals are equal.
     """
     (brackets, entries), (gold_brackets, gold_entries) = _read_entries(answer), _read_entries(gold)
-    is_set = "{}" in (brackets, gold_brackets) or max(len(entries), len(gold_entries)) > 1
-    if is_set and brackets in ("", "{}") and gold_brackets in ("", "{}"):
+    is_list = max(len(entries), len(gold_entries)) > 1
+    if {brackets, gold_brackets} <= {"", "()"} and _are_variables(entries) != _are_variables(gold_entries):
+        return len(entries) == len(gold_entries) and all(map(equal, entries, gold_entries))
+    if {brackets, gold_brackets} <= {"", "{}"} and (is_list or brackets or gold_brackets):
         return _same_set(entries, gold_entries)
     if brackets == gold_brackets and brackets and len(entries) > 1 and len(gold_entries) > 1:
         return len(entries) == len(gold_entries) and all(map(equal, entries, gold_entries))
     return None
+
+
+def _are_variables(entries: list[str]) -> bool:
+    """Whether entries are values of several variables, as in `x=5, y=3`; `x_1=5, x_2=3` are values of one."""
+    sides = [split_top_level(entry, EQUALS) for entry in entries]
+    return len({re.sub(r"[_{}\d]", "", side[0]) for side in sides if len(side) == 2 and _is_name(side[0])}) > 1
 
 
 def _read_entries(text: str) -> tuple[str, list[str]]:

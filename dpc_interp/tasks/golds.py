@@ -1,8 +1,6 @@
-r"""Gold answers and rationale steps out of written solutions.
+r"""Rationale steps out of written solutions, the line that states a gold answer, and what is no gold answer.
 
-A solution states its answer with a marker: `#### 17`, `\boxed{17}` or `The answer is 17`. The last marker counts. What
-follows `####` counts to the end of its line, so `####17`, a tab and `#### 5/6` are read, and a solution may be one line
-long. `#### 17` followed by a line `The answer is: 17` is one answer.
+The answer of a solution is the last one that it states, with any marker (`extract_gold` in `answers.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +8,9 @@ from __future__ import annotations
 import re
 
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.mathematics.boxes import without_boxes
+from dpc_interp.tasks.answers import extract_gold
+from dpc_interp.tasks.statements import find_statements
 
 MAX_GOLD_LENGTH = 200
 """Characters. A longer text without a marker is a solution, not an answer."""
@@ -17,38 +18,9 @@ MAX_GOLD_WORDS = 5
 """Words of a text of two sentences that may still be an answer, such as `Approx. Two`."""
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-HASHES = re.compile(r"(?<!#)####(?!#)\s*([^\s#][^\n]*)")
-PHRASE = re.compile(
-    r"(?i)(?:\b(?:so|thus|hence|therefore)\b,?\s*)?(?:\b(?:the|my)\s+)?(?:\b(?:final|correct)\s+)?"
-    r"\banswer(?:\s+is\b\s*:?|\s*:)\s*([^\n]*[^\s.*][^\n]*)"
-)
-BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?=\s*\{)")
-BOX_WITHOUT_BRACES = re.compile(
-    r"\\(?:boxed|fbox|framebox)(?:\s+([^\s$.{}\\])|\s*(\d|\\[dt]?frac\s*(?:\{[^{}]*\}\s*\{[^{}]*\}|\d\d)|\\sqrt\s*\{[^{}]*\}))"
-)
-"""`\\boxed 3`, `\\boxed3`, `\\boxed\\frac{1}{2}`."""
 TWO_SENTENCES = re.compile(r"(?:[a-z]{3}|[\d%)$}])[.!?]\s+[A-Z]")
 CALCULATOR_ANNOTATION = re.compile(r"<<[^<>]*>>")
 UNREAD_MARKER = re.compile(r"####|\\(?:boxed|fbox|framebox)\b")
-NUMBER = re.compile(r"-?\$?\d[\d,]*(\.\d+)?")
-
-
-def gold_of(text: str) -> str | None:
-    r"""Read the answer that a solution states.
-
-    Args:
-        text: a solution, or a gold answer with a marker.
-
-    Returns:
-        The answer of the last marker, without the marker; a number has neither commas nor a dollar sign. None if the
-        text has no marker.
-    """
-    hashes = list(HASHES.finditer(text))
-    if not hashes:
-        return _boxed_or_phrase(text)
-    line = hashes[-1][1]
-    in_line = _boxed_or_phrase(line) if PHRASE.match(line) or BOX.search(_with_braces(line)) else None
-    return _boxed_or_phrase(text[hashes[-1].end() :]) or in_line or _bare(line)
 
 
 def body_of(text: str) -> str:
@@ -61,12 +33,14 @@ def body_of(text: str) -> str:
         The text before its answer line. `\boxed{...}` within a sentence only loses its command. Calculator annotations
         (`<<48/2=24>>`) and the marks of headings (`#### Step 1`) are removed.
     """
-    text = _with_braces(CALCULATOR_ANNOTATION.sub("", text))
-    if hashes := list(HASHES.finditer(text)):
-        text = text[: hashes[-1].start()]
-    elif (phrase := _last_phrase(text)) and not BOX.search(phrase[0]):
-        text = text[: phrase.start()].rstrip(" *,;")
-    return re.sub(r"(?m)^#{2,}[ \t]*", "", BOX.sub("", text)).strip()
+    text = CALCULATOR_ANNOTATION.sub("", text)
+    statements = find_statements(text)
+    hashes = [statement for statement in statements if statement.kind == "hashes"]
+    if hashes:
+        text = text[: hashes[-1].marker]
+    elif statements and statements[-1].kind == "sentence":
+        text = text[: statements[-1].marker].rstrip(" *,;")
+    return re.sub(r"(?m)^#{2,}[ \t]*", "", without_boxes(text)).strip()
 
 
 def is_solution(text: str) -> bool:
@@ -78,7 +52,7 @@ def is_solution(text: str) -> bool:
     Returns:
         False for `#### 17`, `$\boxed{17}$`, `The answer is 17.` and texts without a marker.
     """
-    gold = gold_of(text)
+    gold = extract_gold(text)
     return gold is not None and body_of(text).replace(",", "").strip("$ .{}*") not in ("", gold.strip("$ .{}*"))
 
 
@@ -138,44 +112,3 @@ def check_gold(answer: str, place: str) -> str:
             "into rationale, or end the solution with a line #### 17"
         )
     return answer
-
-
-def _with_braces(text: str) -> str:
-    r"""Write `\boxed 3`, as a few solutions of MATH have it, with braces."""
-    return BOX_WITHOUT_BRACES.sub(lambda match: f"\\boxed{{{match[1] or match[2]}}}", text)
-
-
-def _boxed_or_phrase(text: str) -> str | None:
-    """The answer of the last box or phrase."""
-    text = _with_braces(text)
-    phrase = _last_phrase(text)
-    if phrase and not BOX.search(phrase[0]):
-        return _bare(SENTENCE_END.split(phrase[1])[0])
-    boxes = list(BOX.finditer(text))
-    return _box_content(text[boxes[-1].end() :].lstrip()) if boxes else None
-
-
-def _box_content(text: str) -> str | None:
-    r"""What is between the first brace and the one that closes it; None if none does or nothing is between."""
-    depth = 0
-    for match in re.finditer(r"\\.|[{}]", text, flags=re.DOTALL):
-        depth += {"{": 1, "}": -1}.get(match[0], 0)
-        if depth == 0 and match[0] == "}":
-            return _bare(text[1 : match.start()]) or None
-    return None
-
-
-def _last_phrase(text: str) -> re.Match[str] | None:
-    r"""The last phrase that states the answer; one in the middle of a sentence does not count after a `\boxed{...}`."""
-    boxes, phrases = list(BOX.finditer(text)), list(PHRASE.finditer(text))
-    last_box = boxes[-1].start() if boxes else -1
-    if not phrases or phrases[-1].end() < last_box:
-        return None
-    is_sentence = re.search(r"(?:^|\n|[.!?$]\s+)\W*$", text[: phrases[-1].start()])
-    return phrases[-1] if not boxes or is_sentence else None
-
-
-def _bare(answer: str) -> str:
-    """An answer without emphasis and a final period; a number without commas and a dollar sign."""
-    answer = answer.strip().strip("*").strip().removesuffix(".").strip().strip("*")
-    return re.sub("[,$]", "", answer) if NUMBER.fullmatch(answer) else answer

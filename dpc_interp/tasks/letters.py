@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.tasks.golds import gold_of
+from dpc_interp.mathematics.option_letters import read_gold_letter, split_letter
+from dpc_interp.tasks.answers import extract_gold
 
 LETTERS = "ABCDE"
 """Letters that `answers.py` reads."""
@@ -91,7 +92,7 @@ def printed_list(text: str) -> object:
     return text
 
 
-def read_letter(gold: str, options: Sequence[str], place: str) -> str:
+def letter_of_options(gold: str, options: Sequence[str], place: str) -> str:
     """Read the letter of the correct option.
 
     Args:
@@ -105,15 +106,13 @@ def read_letter(gold: str, options: Sequence[str], place: str) -> str:
     Raises:
         DPCInterpError: the gold is a bare number that may be an index, or names no option.
     """
-    gold = (gold_of(gold) or gold).strip()
+    gold = (extract_gold(gold) or gold).strip()
     last = LETTERS[len(options) - 1]
     if re.fullmatch(r"\d+", gold) and int(gold) <= len(options):
         raise _ambiguous_index(gold, place)
-    match = re.fullmatch(r"(?is)\W*(?:(?:option|choice)\s*)?([A-E])(?:\W*|\s*[).:]\W*(\S.*))", gold)
-    if match and match[1].upper() <= last:
-        letter = match[1].upper()
-        if not match[2] or _squeezed(match[2]) == _squeezed(options[LETTERS.index(letter)]):
-            return letter
+    letter, text = split_letter(gold) or ("", "")
+    if letter and letter <= last and _squeezed(text.lstrip(" .:")) in ("", _squeezed(options[LETTERS.index(letter)])):
+        return letter
     same = [letter for letter, text in zip(LETTERS, options, strict=False) if _squeezed(text) == _squeezed(gold)]
     if len(same) == 1:
         return same[0]
@@ -137,15 +136,13 @@ def letter_of_shown_options(gold: str, question: str, place: str) -> str:
     shown = list(SHOWN_OPTION.finditer(question))
     letters = "".join(match[1] or match[2] for match in shown)
     n_shown = max((n for n in range(2, 11) if "ABCDEFGHIJ"[:n] in letters), default=0)
-    letter = re.fullmatch(r"\(?([A-Za-z])[).:]?", gold)
-    if not n_shown:
-        is_listed = re.search(r"(?s)\bA \S.*\bB \S.*\bC \S|\(a\).*\(b\)", question)
-        return letter[1].upper() if letter and is_listed and letter[1].upper() in LETTERS else gold
-    if letter and letter[1].upper() in LETTERS[:n_shown]:
-        return letter[1].upper()
+    letter = read_gold_letter(gold)
+    is_listed = n_shown or re.search(r"(?s)\bA \S.*\bB \S.*\bC \S|\(a\).*\(b\)", question)
+    if letter and is_listed and letter in LETTERS[: n_shown or None]:
+        return letter
     if n_shown < MIN_SHOWN:  # two letters may be the initials of people, or names in the question
         return gold
-    if letter:
+    if re.fullmatch(r"\(?[A-Za-z][).:]?", gold):
         raise _no_option(gold, LETTERS[:n_shown][-1], place)
     texts = [_squeezed(text) for text in SHOWN_OPTION.split(question)[3::3]]
     if re.fullmatch(r"\d", gold) and int(gold) <= n_shown and gold not in texts:

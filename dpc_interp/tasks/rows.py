@@ -29,14 +29,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.tasks.answers import answer_start
+from dpc_interp.tasks.answers import answer_start, extract_gold
 from dpc_interp.tasks.files import PlacedRow, file_stem, read_file, rows_of
-from dpc_interp.tasks.golds import answer_line, body_of, check_gold, gold_of, is_solution, split_steps
+from dpc_interp.tasks.golds import answer_line, body_of, check_gold, is_solution, split_steps
 from dpc_interp.tasks.letters import (
     LETTERS,
+    letter_of_options,
     letter_of_shown_options,
     printed_list,
-    read_letter,
     read_options,
     without_letter,
 )
@@ -143,7 +143,7 @@ def _read_row(row: object, task: str, place: str) -> Problem:
     if "options" in columns and "correct" in columns:
         columns["answer"] = columns["correct"]
     if "answer" not in columns and "rationale" in columns:
-        stated = gold_of(_rationale(columns, place))
+        stated = extract_gold(_rationale(columns, place))
         if stated is None and is_math:
             raise DPCInterpError(f"{place} has no \\boxed answer; add the column answer")
         if stated is not None:
@@ -166,12 +166,12 @@ def _read_columns(columns: Row, place: str, is_math: bool) -> tuple[str, str, st
     solution = _rationale(columns, place)
     if "options" in columns:
         options = read_options(columns["options"], place)
-        letter = read_letter(gold_text, options, place)
+        letter = letter_of_options(gold_text, options, place)
         steps = without_letter(split_steps(solution), letter, options[LETTERS.index(letter)])
         shown = " ".join(f"({name}) {option}" for name, option in zip(LETTERS, options, strict=False))
         lines = [*steps, f"The answer is {letter}"]
         return f"{question.strip()}\nAnswer Choices: {shown}", letter, "\n".join(lines), len(steps)
-    answer = check_gold(gold_of(gold_text) or gold_text.strip(), place)
+    answer = check_gold(extract_gold(gold_text) or gold_text.strip(), place)
     if is_math or (not solution and is_solution(gold_text)):
         # The answer moves to a separate line: a step that contained it would count as the answer line.
         steps = split_steps(body_of(solution or gold_text))
@@ -179,7 +179,7 @@ def _read_columns(columns: Row, place: str, is_math: bool) -> tuple[str, str, st
         last_line = f"#### {answer}" if is_hashed else f"\\boxed{{{answer}}}" if is_math else answer_line(answer)
         return question.strip(), answer, "\n".join([*steps, last_line]), len(steps)
     answer = letter_of_shown_options(answer, question, place)
-    if solution.strip() and gold_of(solution) is None:
+    if solution.strip() and extract_gold(solution) is None:
         solution = f"{solution.rstrip()}\n{answer_line(answer)}"
     return question, answer, solution, len(split_steps(solution[: answer_start(solution)]))
 

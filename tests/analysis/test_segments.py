@@ -159,6 +159,32 @@ def test_borders_of_characters_of_several_tokens(
     assert pieces == [*steps, answer]
 
 
+@pytest.mark.parametrize(
+    ("answer", "follow_on"),
+    [
+        ("#### 17", "\nQuestion: 9 + 8 = 17\n#### 17"),
+        ("#### 17", "\n\nQ: how many?\n#### 2"),
+        ("The answer is B.", "\n\nProblem 2: 7 * 2 = 14\nThe answer is 14"),
+        ("\\boxed{4}", "\n### Instruction\nadd"),
+        ("\\boxed{4}", "<|im_start|>user\nadd"),
+        ("#### 17\nThat is all.", ""),
+    ],
+)
+@pytest.mark.parametrize("rationale", ["9 + 8 = 17\n", "Question: how many?\n9 + 8 = 17\n"])
+def test_the_answer_ends_where_a_question_follows(
+    written: Callable[..., Transcript], rationale: str, answer: str, follow_on: str
+) -> None:
+    tokenizer, text = BYTE_TOKENIZERS["byte level"], rationale + answer + follow_on
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    layout = segment(replace(written(TWO_STEPS), generated_tokens=torch.tensor(ids)), tokenizer, N_VIRTUAL)
+    first = layout.rationale[0]
+    assert [tokenizer.decode(ids[a - first : b - first]) for a, b in (layout.rationale, layout.answer)] == [
+        rationale,
+        answer,
+    ]
+    assert layout.length == first + len(text)
+
+
 @pytest.mark.parametrize("kind", BYTE_TOKENIZERS)
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(text=st.text(alphabet="a3€é\U0001f600 \n", max_size=12), data=st.data())

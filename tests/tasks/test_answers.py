@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from pathlib import Path
@@ -11,15 +10,12 @@ import pytest
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.tasks.answers import (
-    STOP_STRINGS,
     answer_start,
     extract_answer,
     extract_gold,
-    follow_on_start,
     is_correct,
 )
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
+from dpc_interp.tasks.statements import follow_on_start
 
 
 @pytest.mark.parametrize(
@@ -214,6 +210,22 @@ def test_decorated_numbers(marker: str, rest: str, answer: str) -> None:
         ("\\boxed{7}. We check our answer: 3 + 4 = 7, as it should be", "7"),
         ("\\boxed{7}. So the answer is correct.", "7"),
         ("The answer is correct.", None),
+        ("The answer is not 5.", None),
+        ("The answer is not (B).", None),
+        ("The answer is definitely not 5", None),
+        ("The answer isn't 5.", None),
+        ("The answer is no longer 5.", None),
+        ("This is not the answer: 5", None),
+        ("That isn't the correct answer: 5", None),
+        ("The answer cannot be 5.", None),
+        ("The answer is not $\\boxed{5}$.", None),
+        ("The answer is 7. The answer is not 5.", "7"),
+        ("The answer is not 5.\nThe answer is 7.", "7"),
+        ("#### 7\nThe answer is not 5.", "7"),
+        ("$\\boxed{7}$. The answer is not $\\boxed{5}$.", "7"),
+        ("The answer is not enough information.", "not enough information"),
+        ("The answer is not possible.", "not possible"),
+        ("Answer: not defined", "not defined"),
         ("It answers itself: 72", None),
         ("answer", None),
     ],
@@ -322,12 +334,6 @@ def test_what_follows_on_the_same_line() -> None:
     assert extract_answer("#### 18#### 3") == "18"
 
 
-@pytest.mark.parametrize("stop", STOP_STRINGS)
-def test_stop_strings_begin_a_question(stop: str) -> None:
-    assert follow_on_start(f"#### 18{stop} how?") == len("#### 18")
-    assert follow_on_start(f"9 + 9 = 18{stop} how?") is None
-
-
 @pytest.mark.parametrize(
     ("text", "answer", "gold"),
     [
@@ -378,15 +384,11 @@ def test_a_thousand_texts_take_less_than_a_second() -> None:
     assert time.process_time() - start < 1
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs the folder of published benchmark files, shared/data")
-def test_golds_of_published_files() -> None:
-    rows = [json.loads(line) for f in ("gsm8k_train", "gsm8k_test") for line in (DATA / f"{f}.jsonl").open()]
-    solutions = [re.sub("<<[^<>]*>>", "", row["answer"]) for row in rows]
-    golds = [solution.rpartition("#### ")[2].strip().replace(",", "") for solution in solutions]
-    assert [extract_answer(solution) for solution in solutions] == golds
-    assert [extract_gold(solution) for solution in solutions] == golds
-    math = [json.loads(line) for line in (DATA / "math500.jsonl").open()]
-    assert [row for row in math if not is_correct(extract_answer(row["solution"]), row["answer"])] == []
+def test_a_text_that_repeats_a_marker_takes_seconds() -> None:
+    """A model in a loop; the time grew with the square of the length."""
+    start = time.perf_counter()
+    extract_answer("the answer is " * 1000)
+    assert time.perf_counter() - start < 5
 
 
 def test_documented_answers() -> None:
@@ -395,10 +397,3 @@ def test_documented_answers() -> None:
     rows = re.findall(r"^\| `(.+)` \| `(.+)` \|$", table, re.MULTILINE)
     assert len(rows) == 10
     assert [(written, extract_answer(written)) for written, _ in rows] == rows
-
-
-def test_a_text_that_repeats_a_marker_takes_seconds() -> None:
-    """A model in a loop; the time grew with the square of the length."""
-    start = time.perf_counter()
-    extract_answer("the answer is " * 1000)
-    assert time.perf_counter() - start < 5

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 
 from dpc_interp import DPCInterpError, load_problems
 from dpc_interp.analysis.segments import step_ends
-from dpc_interp.tasks.answers import extract_answer, is_correct
-from dpc_interp.tasks.golds import answer_line, body_of, check_gold, gold_of, is_solution, split_steps
+from dpc_interp.tasks.answers import extract_answer, extract_gold, is_correct
+from dpc_interp.tasks.golds import answer_line, body_of, check_gold, is_solution, split_steps
+from dpc_interp.tasks.rows import read_rows
 
+DATA = os.environ.get("DPC_INTERP_DATA")
+N_AQUA_STATED = 441
+"""Of 508 published rationales of AQuA, those whose last marker names the correct letter; 64 others have no marker."""
 GSM8K_STEPS = "Tom has 9+8 = <<9+8=17>>17 pens."
 
 
@@ -52,7 +60,7 @@ def test_a_gold_that_is_a_whole_solution(answer: str, gold: str, rationale: str)
     ],
 )
 def test_a_gold_with_a_marker_is_not_a_solution(text: str, gold: str) -> None:
-    assert gold_of(text) == gold
+    assert extract_gold(text) == gold
     assert not is_solution(text)
     [problem] = load_problems([{"question": "How many?", "answer": text}])
     assert (problem.answer, problem.rationale, problem.n_steps) == (gold, "", 0)
@@ -70,7 +78,7 @@ def test_a_gold_with_a_marker_is_not_a_solution(text: str, gold: str) -> None:
     ],
 )
 def test_the_last_marker_is_read(text: str, gold: str | None) -> None:
-    assert gold_of(text) == gold
+    assert extract_gold(text) == gold
 
 
 @pytest.mark.parametrize(
@@ -154,3 +162,36 @@ def test_split_steps(text: str, steps: list[str]) -> None:
 def test_answer_line(answer: str, line: str) -> None:
     assert answer_line(answer) == line
     assert is_correct(extract_answer(line), answer)
+
+
+@pytest.mark.skipif(not DATA, reason="set DPC_INTERP_DATA to a folder with the files of GSM8K, MATH-500 and AQuA")
+class TestPublishedFiles:
+    """Golds of all rows of the files that the authors of the benchmarks published."""
+
+    @staticmethod
+    def rows(*names: str) -> list[dict[str, str]]:
+        return [json.loads(line) for name in names for line in Path(DATA, name).read_text("utf-8").splitlines()]
+
+    def test_gsm8k(self) -> None:
+        rows = self.rows("gsm8k_train.jsonl", "gsm8k_test.jsonl")
+        golds = [row["answer"].rpartition("#### ")[2].strip().replace(",", "") for row in rows]
+        problems = list(read_rows(rows, "gsm8k", "GSM8K"))
+        assert [problem.answer for problem in problems] == golds
+        assert [extract_answer(problem.rationale) for problem in problems] == golds
+        assert [extract_gold(row["answer"]) for row in rows] == golds
+        assert len(golds) == 8792
+
+    def test_math_500(self) -> None:
+        rows = self.rows("math500.jsonl")
+        assert [row["answer"] for row in rows if not is_correct(extract_gold(row["solution"]), row["answer"])] == []
+        assert [row["answer"] for row in rows if not is_correct(extract_answer(row["solution"]), row["answer"])] == []
+        assert len(rows) == 500
+
+    def test_aqua(self) -> None:
+        rows = self.rows("aqua_dev.json", "aqua_test.json")
+        problems = list(read_rows(rows, "aqua", "AQuA"))
+        assert [problem.answer for problem in problems] == [row["correct"] for row in rows]
+        assert [extract_answer(problem.rationale) for problem in problems] == [row["correct"] for row in rows]
+        stated = [(extract_gold(row["rationale"]), row["correct"]) for row in rows]
+        assert sum(is_correct(gold, letter) for gold, letter in stated) == N_AQUA_STATED
+        assert len(rows) == 508

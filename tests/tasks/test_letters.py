@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from dpc_interp import DPCInterpError, load_problems
-from dpc_interp.tasks.letters import letter_of_shown_options, printed_list, read_letter, read_options, without_letter
+from dpc_interp.tasks.letters import (
+    letter_of_options,
+    letter_of_shown_options,
+    printed_list,
+    read_options,
+    without_letter,
+)
 
 OPTIONS = ["A)21", "B)30", "C)35 km", "D)40", "E)None of these"]
 QUESTION = "How many? (A) 21 (B) 30 (C) 35"
@@ -92,13 +98,13 @@ def test_other_golds_are_refused_with_their_row(gold: object, match: str) -> Non
     with pytest.raises(DPCInterpError, match=f"rows, row 1, has {match}"):
         load_choice(correct=gold)
     with pytest.raises(DPCInterpError, match="options are A to B"):
-        read_letter("E", ["21", "30"], "row 1,")
+        letter_of_options("E", ["21", "30"], "row 1,")
 
 
 def test_a_number_that_cannot_be_an_index_is_the_text_of_an_option() -> None:
-    assert read_letter("30", ["1", "30"], "row 1,") == "B"
+    assert letter_of_options("30", ["1", "30"], "row 1,") == "B"
     with pytest.raises(DPCInterpError, match="may count its options"):
-        read_letter("1", ["1", "30"], "row 1,")
+        letter_of_options("1", ["1", "30"], "row 1,")
 
 
 @pytest.mark.parametrize(
