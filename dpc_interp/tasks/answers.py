@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.mathematics.notation import sentence_end
 from dpc_interp.tasks.equivalence import equal
-from dpc_interp.tasks.statements import Statement, find_statements, follow_on_start
+from dpc_interp.tasks.statements import MAX_LINE, Statement, find_statements, follow_on_start
 
 Extraction = str | Callable[[str], str | None]
 """A name of `MODES`, or a function from a text to its answer, None if it has none."""
@@ -137,12 +137,11 @@ def _stated(text: str) -> list[Statement]:
 
 
 def _statement_start(text: str, marker: int) -> int:
-    line = text.rfind("\n", 0, marker) + 1
-    sentence = line
+    sentence = max(text.rfind("\n", 0, marker) + 1, marker - MAX_LINE)
     while (length := sentence_end(text[sentence:marker])) < marker - sentence:
         sentence += length + len(re.match(r"\S+\s*", text[sentence + length :])[0])  # type: ignore[index]
     lead = text[sentence:marker]
-    is_all = not text[:sentence].strip()
+    is_all = len(lead) == MAX_LINE or not text[:sentence].strip()
     if re.search(r"\d", lead) or (is_all and len(lead.split()) > MAX_LEAD_WORDS):
         return marker - len(lead) + len(re.sub(r"(?:[$*_]|\\[(\[])+$", "", lead))
     return sentence

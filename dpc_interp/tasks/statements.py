@@ -52,7 +52,8 @@ FOLLOW_ON = re.compile(
 )
 ASSIGNED_NUMBER = re.compile(r"[A-Za-z]\w?\s*=\s*([-+\u2212$]?\s*[\d.][\d.,]*)")
 LETTER_WORDS = re.compile(r"(?i)\b(?:the|correct|right|best|option|choice|letter|alternative|answer|is)\b")
-LINE = re.compile(r"[^\n]{0,1000}")
+MAX_LINE = 1000
+LINE = re.compile(rf"[^\n]{{0,{MAX_LINE}}}")
 """More of a line is never an answer; a model in a loop writes thousands of markers on one line."""
 
 
