@@ -27,14 +27,13 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformer_lens.components import Attention, GroupedQueryAttention
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components import AttentionBridge
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import flash_attention_mask
 
-from dpc_interp.models.lens import HookedTransformer
+from dpc_interp.models.lens import ATTENTION_CLASSES, HookedTransformer
 
 ROWS = 512
 """Queries of one call where a mask is needed: no mask is larger than this times the number of keys."""
@@ -210,8 +209,7 @@ def _why_hooked(attention: Any) -> str:
     if _is_replaced(attention, METHODS):
         return REPLACED
     reasons = {
-        f"{type(attention).__name__} computes attention in its own way": type(attention)
-        not in (Attention, GroupedQueryAttention),
+        f"{type(attention).__name__} computes attention in its own way": type(attention) not in ATTENTION_CLASSES,
         "scores have a soft cap": cfg.attn_scores_soft_cap > 0,
         "scores have a bias": cfg.positional_embedding_type in ("alibi", "relative_positional_bias"),
         "the softmax has a sink": getattr(cfg, "use_attention_sinks", False),

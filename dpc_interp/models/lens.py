@@ -2,7 +2,7 @@
 
 | | 3.9 | 4 |
 | --- | --- | --- |
-| `HookedTransformer`, its configuration and weight conversions (`families.py`) | yes | no, only bridges |
+| `HookedTransformer`, its configuration, layers and weight conversions (`families.py`) | yes | no, only bridges |
 | `get_official_model_name` | `loading_from_pretrained` | `supported_models` |
 
 No other module checks which version is installed. On 4, `HookedTransformer` is an empty placeholder class, so that
@@ -22,9 +22,15 @@ HAS_HOOKED = find_spec("transformer_lens.HookedTransformer") is not None
 
 if TYPE_CHECKING or HAS_HOOKED:
     from transformer_lens import HookedTransformer as HookedTransformer
+    from transformer_lens.components import Attention, GroupedQueryAttention
     from transformer_lens.loading_from_pretrained import get_official_model_name
+
+    ATTENTION_CLASSES: tuple[type, ...] = (Attention, GroupedQueryAttention)
+    """The attention layers of a HookedTransformer whose products are the usual ones."""
 else:
     from transformer_lens.supported_models import get_official_model_name
+
+    ATTENTION_CLASSES = ()
 
     class HookedTransformer:
         """Placeholder, so that `isinstance` is False for every model on TransformerLens 4."""
