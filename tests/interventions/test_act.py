@@ -97,13 +97,16 @@ def test_acts_in_the_chosen_heads_only(each_model: HookedTransformer, prompt: So
 
 
 def test_without_heads_or_sinks_or_with_beta_one_nothing_changes(model: HookedTransformer, prompt: SoftPrompt) -> None:
+    """Bit for bit, compared with a pass in which the same layers compute their patterns."""
+    unchanged = ({"alpha": 1e6}, {"threshold": 1.1}, {"alpha": LOW, "beta": 1.0})
     with prompted(model, prompt) as run:
-        plain = run(TOKENS)
-        for heads, options in (([], {}), (HEADS, {"alpha": 1e6}), (HEADS, {"threshold": 1.1})):
+        for heads, options in (([], {}), *((HEADS, options) for options in unchanged)):
+            layers = sorted({layer for layer, _ in heads})
+            reads_pattern = [(f"blocks.{layer}.attn.hook_pattern", lambda pattern, hook: None) for layer in layers]
+            with model.hooks(fwd_hooks=reads_pattern):
+                plain = run(TOKENS)
             with attention_calibration(model, heads, **options):
                 assert torch.equal(run(TOKENS), plain)
-        with attention_calibration(model, HEADS, alpha=LOW, beta=1.0):
-            assert torch.equal(run(TOKENS), plain)
 
 
 def decode_uncached(model: HookedTransformer, question: Tensor, vectors: Tensor) -> list[int]:
