@@ -33,6 +33,7 @@ from transformer_lens.model_bridge.generalized_components import AttentionBridge
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import flash_attention_mask
 
+from dpc_interp.errors import DPCInterpError
 from dpc_interp.models.lens import ATTENTION_CLASSES, HookedTransformer
 
 ROWS = 512
@@ -236,6 +237,8 @@ def _why_bridge(model: TransformerBridge, attention: Any) -> str:
     special = [n for n in SPECIAL if any(getattr(owner, n, None) not in (None, False) for owner in (wrapped, config))]
     if special:
         return f"attention has {special[0]}"
+    if wrapped.training:
+        return "the layer is in training mode, where it may drop out attention"
     return "" if getattr(wrapped, "is_causal", True) else "attention is not causal"
 
 
@@ -259,12 +262,12 @@ def fused_attention(
         model: any supported model. Contexts may be nested; the outer one counts.
         gradient: who reads A * dL/dA of each fused layer; None: nobody.
     """
-    patterns = pattern_layers(model)
+    patterns, padding = pattern_layers(model), _Padding()
     methods = METHODS if isinstance(model, HookedTransformer) else ("forward",)
     overrides: dict[Any, dict[str, Any]] = {}
     for layer, block in enumerate(model.blocks):
         if layer not in patterns and not any(name in vars(block.attn) for name in methods):
-            fused = _FusedLayer(layer, block.attn, gradient)
+            fused = _FusedLayer(layer, block.attn, gradient, padding)
             overrides[block.attn] = {name: getattr(fused, name) for name in methods}
     configs = _configs(model) if overrides and isinstance(model, TransformerBridge) else []
     implementations = [config._attn_implementation for config in configs]
@@ -293,8 +296,8 @@ def _configs(model: TransformerBridge) -> list[Any]:
 class _FusedLayer:
     """The methods that replace those of one attention layer."""
 
-    def __init__(self, layer: int, attention: Any, gradient: PatternGradient | None):
-        self._layer, self._attention, self._gradient = layer, attention, gradient
+    def __init__(self, layer: int, attention: Any, gradient: PatternGradient | None, padding: _Padding):
+        self._layer, self._attention, self._gradient, self._padding = layer, attention, gradient, padding
         self._queries_and_keys: tuple[Tensor, Tensor]
         self._visible: Tensor | None = None
 
@@ -305,7 +308,7 @@ class _FusedLayer:
 
     def apply_causal_mask(self, attn_scores: Tensor, past_kv_pos_offset: int = 0, attention_mask: Any = None) -> Tensor:
         """Keep the padding; return the placeholder."""
-        self._visible = _visible_keys(attention_mask)
+        self._visible = self._padding.visible_keys(attention_mask)
         return attn_scores
 
     def calculate_z_scores(self, v: Tensor, pattern: Tensor) -> Tensor:
@@ -344,8 +347,19 @@ class _FusedLayer:
         return self._layer
 
 
-def _visible_keys(mask: Tensor | None) -> Bool[Tensor, "batch src"] | None:
-    return None if mask is None or bool(mask.all()) else mask.bool()
+class _Padding:
+    """Reads the mask of a pass once for all layers, because reading it waits for a GPU."""
+
+    def __init__(self) -> None:
+        self._mask: Tensor | None = None
+        self._visible: Tensor | None = None
+
+    def visible_keys(self, mask: Tensor | None) -> Bool[Tensor, "batch src"] | None:
+        """False at keys that are padding; None: no padding."""
+        if mask is not self._mask:
+            self._mask = mask
+            self._visible = None if mask is None or bool(mask.all()) else mask.bool()
+        return self._visible
 
 
 class _Attention(torch.autograd.Function):
@@ -464,9 +478,16 @@ def _attention_function(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """The attention function that transformers calls, with the mask [batch, src] of Flash Attention."""
+    unknown = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
+    if unknown:
+        raise DPCInterpError(
+            f"{type(module).__name__} computes attention with {unknown[0]}, which fused attention does not have; put a "
+            "hook on blocks.0.attn.hook_pattern, so that patterns are computed, and report the model"
+        )
     fused: _FusedLayer = vars(module)[INTERFACE]
     scale, window = kwargs.get("scaling") or query.shape[-1] ** -0.5, kwargs.get("sliding_window")
-    z = fused.attend(AttentionInputs(fused.layer, query, key, value, scale, window, _visible_keys(attention_mask)))
+    visible = None if attention_mask is None else attention_mask.bool()  # the mask is None where nothing is padded
+    z = fused.attend(AttentionInputs(fused.layer, query, key, value, scale, window, visible))
     return z.transpose(1, 2).contiguous(), None
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dpc_interp import SoftPrompt
+from dpc_interp import DPCInterpError, SoftPrompt
 from dpc_interp.analysis.recorder import whole_map
 from dpc_interp.analysis.saliency import saliency_pass
 from dpc_interp.models import fused_attention as module
@@ -224,3 +224,34 @@ def test_the_backward_pass_equals_that_of_a_written_pattern(
     bound = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
     for mine, theirs in ((torch.cat(read, dim=2), expected), *zip(ours, slopes, strict=True)):
         torch.testing.assert_close(mine.double(), theirs, rtol=bound, atol=bound * theirs.abs().max().item())
+
+
+def test_a_bridge_in_training_mode_keeps_patterns(hugging_face: Callable, bridge: Callable) -> None:
+    """There Hugging Face drops out attention, which the fused function does not."""
+    model = bridge(hugging_face("llama"))
+    model.original_model.train()
+    assert set(pattern_layers(model).values()) == {"the layer is in training mode, where it may drop out attention"}
+
+
+def test_the_mask_of_a_pass_is_read_once() -> None:
+    """On a GPU every reading waits for the device."""
+    n_read = 0
+
+    class Mask(Tensor):
+        def all(self, *args, **kwargs):
+            nonlocal n_read
+            n_read += 1
+            return super().all(*args, **kwargs)
+
+    mask = module._Padding()
+    given = LEFT_PADDED.as_subclass(Mask)
+    seen = [mask.visible_keys(given) for _ in range(3)]
+    assert n_read == 1
+    assert all(visible is seen[0] for visible in seen)
+    assert mask.visible_keys(torch.ones(2, 4)) is None
+    assert mask.visible_keys(None) is None
+
+
+def test_an_unknown_part_of_attention_is_refused() -> None:
+    with pytest.raises(DPCInterpError, match="with softcap, which fused attention does not have; put a hook"):
+        module._attention_function(torch.nn.Linear(1, 1), *torch.zeros(3, 1, 1, 2, 4), None, softcap=30.0)
