@@ -18,6 +18,7 @@ ROOMS = (
     "stats",
     "mathematics",
     "tasks",
+    "attention",
     "models",
     "execution",
     "prompts",
@@ -35,7 +36,8 @@ ROOMS = (
 ONLY_IMPORTS = {
     "stats": {"errors"},
     "mathematics": {"errors"},
-    "execution": {"errors", "models"},
+    "attention": {"errors"},
+    "execution": {"errors", "attention", "models"},
     "plots": {"errors", "stats", "analysis.layers", "analysis.schema"},
 }
 """Rooms that may import from fewer rooms than their rank allows."""

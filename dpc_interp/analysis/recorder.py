@@ -2,7 +2,7 @@
 
     S_l = sum_h A[l,h] * dL/dA[l,h]        I_l = |S_l|
 
-The backward pass of fused attention (`models/fused_attention.py`) hands out A * dL/dA for some rows at a time. Where a
+The backward pass of fused attention (`attention/backward.py`) hands out A * dL/dA for some rows at a time. Where a
 layer keeps its pattern, a hook records it, and autograd computes its gradient. In both cases heads are reduced here,
 and the caller's reduction reads the blocks of a layer, each freed before the next.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.analysis.options import HeadReduction
-from dpc_interp.models.fused_attention import BLOCK_SIZE, MIN_ROWS, PatternGradient, ProductBlock
+from dpc_interp.attention.backward import BLOCK_SIZE, MIN_ROWS, PatternGradient, ProductBlock
 from dpc_interp.models.hooked import Hook
 
 Reduced = TypeVar("Reduced")

@@ -12,7 +12,7 @@ size h, width d, MLP width m and V tokens, whose numbers have e bytes:
 
 `block` is what autograd saves of one block: inputs of its norms, queries, keys, values, their weighted sum and the MLP.
 `backward` are the temporary tensors of one layer's backward pass, which fused attention computes for R queries at a
-time (`models/fused_attention.py`). A kept pattern is saved twice (the output of the softmax and the input of the
+time (`attention/backward.py`). A kept pattern is saved twice (the output of the softmax and the input of the
 weighted sum of values) with a mask of its NaN. g is 3 for a gated MLP, else 2. A HookedTransformer whose weights are
 not stored as `load_model` stores them copies them in each pass: e (4 d H h + g d m) in each block, e d V in the logits.
 The weights themselves are not counted: they are in memory already. Measured peaks lie between half the estimate and 1.2
@@ -29,9 +29,10 @@ from typing import Any, cast
 import psutil
 import torch
 
+from dpc_interp.attention.backward import rows_of_block
 from dpc_interp.errors import DPCInterpError, renamed_keywords, warn_renamed
 from dpc_interp.execution.backoff import check_batch_size
-from dpc_interp.models.fused_attention import pattern_layers, rows_of_block
+from dpc_interp.models.fused_attention import pattern_layers
 from dpc_interp.models.hooked import HookedModel, mlp_shape, n_block_weights
 from dpc_interp.models.lens import HookedTransformer
 

@@ -21,12 +21,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
+from dpc_interp.attention.edges import without_edges
 from dpc_interp.errors import NonFiniteError
 from dpc_interp.generation.decoding_batch import DecodingBatch, current_batch, set_current_batch
 from dpc_interp.generation.drafts import MAX_DRAFT_TOKENS, draft_continuation
 from dpc_interp.generation.padding import left_padded, right_padded
 from dpc_interp.generation.stopping import StopRule
-from dpc_interp.models.edges import without_edges
 from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, attention_span
 from dpc_interp.prompts.embed_hooks import PromptEdit, edit_prompt, prompt_index, write_prompt
 from dpc_interp.prompts.entry import embed_hook_name

@@ -1,8 +1,8 @@
 """Attention knock-out: remove edges (destination i, source j) at chosen layers (docs/method.md, sections 5 and 7.3).
 
 The edges are removed from the attention pattern of every head, and the rest of the row is rescaled to the row's former
-mass; `models/edges.py` has the formula and explains why this happens at `hook_pattern`. Positions count from the first
-virtual token. The diagonal is never removed: the saliency leaves it out too, and so every row keeps a source.
+mass; `attention/edges.py` has the formula and explains why this happens at `hook_pattern`. Positions count from the
+first virtual token. The diagonal is never removed: the saliency leaves it out too, and so every row keeps a source.
 
 `knocked_out` removes any edges within one forward pass. A `KnockoutPlan` is a corruption for `generate`: generated
 tokens cannot attend to the chosen virtual tokens.
@@ -23,9 +23,9 @@ from dpc_interp.analysis.accumulation import accumulation_peaks
 from dpc_interp.analysis.analyse import Analysis
 from dpc_interp.analysis.layers import check_layers
 from dpc_interp.analysis.options import Options
+from dpc_interp.attention.edges import without_edges
 from dpc_interp.errors import DPCInterpError, ShapeError
 from dpc_interp.interventions.plan import check_tokens
-from dpc_interp.models.edges import without_edges
 from dpc_interp.models.hooked import HookedModel
 
 

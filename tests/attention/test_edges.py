@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dpc_interp import DPCInterpError
-from dpc_interp.models.edges import without_edges
+from dpc_interp.attention.edges import without_edges
 
 
 def test_remaining_sources_share_the_attention_by_hand() -> None:
