@@ -38,7 +38,7 @@ matplotlib.use("Agg")  # not by MPLBACKEND, which a notebook's kernel would take
 torch.set_num_threads(1)  # pytest-xdist fills the cores; sums do not depend on their number
 
 
-SLOW_FILES = ("test_notebooks.py", "test_verdict_run.py", "test_figures.py", "test_packaging.py")
+SLOW_FILES = ("test_notebooks.py", "test_verdict_run.py", "test_smollm2.py", "test_figures.py", "test_packaging.py")
 """Files of minutes. They run first, or one worker would be left with them at the end."""
 
 

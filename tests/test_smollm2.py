@@ -13,6 +13,7 @@ from dpc_interp import check_model, generate, load_model, load_prompt
 from dpc_interp.bundled.recipes import SEEDS, recipes_of
 from dpc_interp.models.checkpoints import packaged_smollm2
 from dpc_interp.models.hooked import HookedModel
+from dpc_interp.models.lens import HAS_HOOKED, HookedTransformer
 from dpc_interp.prompts.soft_prompt import bundled_prompts
 
 NAME = "smollm2-135m"
@@ -66,7 +67,9 @@ def test_prompts_of_three_tuning_seeds(task: str) -> None:
 
 
 def test_the_prompt_helps(smollm2: HookedModel) -> None:
-    """A loose bound on 24 test problems; the figures use 300."""
+    """A loose bound on 24 test problems; the figures use 300. Both backends write the same texts (test_bridge.py)."""
+    if HAS_HOOKED and not isinstance(smollm2, HookedTransformer):
+        pytest.skip("the HookedTransformer is tested")
     problems = RECIPES["story"].load("test", 24, seed=3)
     without_prompt, with_prompt = (
         sum(run.correct for run in generate(smollm2, problems, prompt, max_new_tokens=48, progress=False))

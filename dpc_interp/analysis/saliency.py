@@ -27,7 +27,6 @@ from typing import Generic, get_args
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from dpc_interp.analysis.options import HeadReduction, Options
@@ -39,6 +38,7 @@ from dpc_interp.models.fused_attention import fused_attention, pattern_layers
 from dpc_interp.models.gradient_checkpointing import checkpointed
 from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length, suggest_pattern_fix
 from dpc_interp.models.nonfinite import loss_scales, non_finite_error, suggested_fix
+from dpc_interp.models.token_nll import token_nll
 from dpc_interp.prompts.embed_hooks import forward_with_placeholders, write_prompt
 from dpc_interp.prompts.entry import embed_hook_name
 from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
@@ -229,7 +229,7 @@ def forward_loss(
 
     cache, mask = inputs.prompt_cache, inputs.loss_mask
     logits = forward_in_rows() if cache is None else cache(inputs.tokens)
-    nll = cross_entropy(logits.flatten(0, 1).float(), inputs.labels[mask], reduction="none")
+    nll = token_nll(logits.flatten(0, 1), inputs.labels[mask])
     del logits  # free them before the backward pass
     loss = (nll / mask.sum(1, keepdim=True).expand_as(mask)[mask]).sum()
     if not torch.isfinite(loss):

@@ -5,7 +5,7 @@ size h, width d, MLP width m and V tokens, whose numbers have e bytes:
 
     block            B T [n d + e ((2 H + 2 K) h + g m)]          n = 16, or 24 where e < 4
     pattern          (2e + 1) B H T^2, in each layer that keeps its pattern
-    logits           12 B C V
+    logits           2 e B C V
     backward         12 B H R T + 28 B T H h, or 3 e B H T^2 where patterns are kept
     plain            L block + patterns + max(logits, backward)
     checkpointed     L e B T d + max(logits, block + pattern + backward)
@@ -154,7 +154,7 @@ def estimate_bytes(
     block = positions * ((16 if e >= 4 else 24) * d + e * ((2 * heads + 2 * key_heads) * h + g * m))
     block += e * n_block_weights(model) * copies_weights
     pattern = (2 * e + 1) * positions * heads * length
-    logits = 12 * batch_size * n_predicted * cfg.d_vocab + e * d * cfg.d_vocab * copies_weights
+    logits = 2 * e * batch_size * n_predicted * cfg.d_vocab + e * d * cfg.d_vocab * copies_weights
     rows = min(length, rows_of_block(batch_size * heads, length))
     backward = 12 * positions * heads * rows + 28 * positions * heads * h
     if n_patterns:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from dpc_interp.errors import NonFiniteError
@@ -20,6 +20,7 @@ from dpc_interp.generation.transcript import Transcript
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.encoding import loss_mask
 from dpc_interp.models.hooked import HookedModel, check_length
+from dpc_interp.models.token_nll import token_nll
 from dpc_interp.prompts.embed_hooks import forward_with_placeholders, prompted
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 
@@ -63,7 +64,7 @@ def likelihood(model: HookedModel, runs: Sequence[Transcript], prompt: SoftPromp
     # The last virtual token predicts the first token. Without a prompt nothing predicts it, so labels start one later.
     next_token_logits = logits[:, max(n_virtual, 1) - 1 : -1]
     labels = tokens[:, -next_token_logits.shape[1] :]
-    nll = cross_entropy(next_token_logits.flatten(0, 1).float(), labels.flatten(), reduction="none").view(labels.shape)
+    nll = token_nll(next_token_logits.flatten(0, 1), labels.flatten()).view(labels.shape)
     n_unpredicted = n_virtual + tokens.shape[1] - labels.shape[1]
     nll = pad(nll, (n_unpredicted, 0)).cpu()
     predicted = pad(next_token_logits.argmax(-1), (n_unpredicted, 0), value=-1).cpu()

@@ -69,13 +69,12 @@ def to_hooked_transformer(hf_model: PreTrainedModel, device: str, dtype: torch.d
     cfg = hooked_config(hf_model.config, device, dtype)
     _, convert = FAMILIES[hf_model.config.model_type]
     model = HookedTransformer(cfg, move_to_device=True)
-    model.load_and_process_state_dict(
-        convert(hf_model, cfg),
-        fold_ln=False,
-        center_writing_weights=False,
-        center_unembed=False,
-        fold_value_biases=False,
-    )
+    # at once: `load_and_process_state_dict` loads each weight apart, and visits every module for each
+    missing = model.load_state_dict(convert(hf_model, cfg), strict=False).missing_keys
+    # biases are created as zeros, matrices uninitialised
+    matrices = [name for name in missing if name.rpartition(".")[2].lstrip("_").startswith("W_")]
+    if matrices:
+        raise DPCInterpError(f'TransformerLens converts no {matrices[0]} of this model; try backend="bridge"')
     return model
 
 
@@ -118,6 +117,7 @@ def hooked_config(config: PreTrainedConfig, device: str, dtype: torch.dtype) -> 
         d_vocab=config.vocab_size,
         device=device,
         dtype=dtype,
+        init_weights=False,  # they are loaded
         **options,
     )
 

@@ -21,13 +21,15 @@ from dpc_interp.generation.padding import left_padded
 from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length
 from dpc_interp.parity.comparison import CheckRow, Comparison, compare, without_error
 from dpc_interp.parity.reference import Reference
-from dpc_interp.prompts.embed_hooks import prompted, write_prompt
+from dpc_interp.prompts.embed_hooks import forward_with_placeholders, prompted, write_prompt
 from dpc_interp.prompts.entry import embed_hook_name
 from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 
 LENGTHS = (16, 11, 7)
 """Number of tokens of each sequence of the batch."""
+N_EDITED = 8
+"""Number of tokens of the passes with an edited pattern."""
 N_CACHED = 4
 """Number of tokens fed one by one to the cache."""
 N_RANDOM_VIRTUAL = 4
@@ -83,13 +85,13 @@ class Probe:
     def pattern_edits(self) -> CheckRow:
         """Zeroing the pattern of any layer changes the loss by more than two equal runs differ."""
         name = "pattern edits change the loss"
-        tokens = self.sequences[0]
-        loss = self._loss(tokens)
-        noise = (self._loss(tokens) - loss).abs()  # of kernels that are not deterministic
+        tokens = self.sequences[0][None, :N_EDITED]  # few: there is a pass for every layer
+        loss = self._bare_loss(tokens)
+        noise = (self._bare_loss(tokens) - loss).abs()  # of kernels that are not deterministic
         off_path = []
         for layer in range(self.model.cfg.n_layers):
             with self.model.hooks(fwd_hooks=[(_pattern(layer), lambda pattern, hook: torch.zeros_like(pattern))]):
-                if not (self._loss(tokens) - loss).abs() > noise:
+                if not (self._bare_loss(tokens) - loss).abs() > noise:
                     off_path.append(layer)
         if off_path:
             return without_error(name, "fail", f"layers {off_path}: zeroing hook_pattern does not change the loss")
@@ -198,6 +200,10 @@ class Probe:
         tokens, mask, starts = left_padded(self.sequences, self.prompt.n_virtual)
         with self.model.hooks(fwd_hooks=[(embed_hook_name(self.model), write_prompt(self.prompt.vectors, starts))]):
             return self._forward(tokens, mask)
+
+    def _bare_loss(self, tokens: Int[Tensor, "1 pos"]) -> Float[Tensor, ""]:
+        logits = forward_with_placeholders(self.model, tokens, 0)[0, :-1]
+        return cross_entropy(logits.float(), tokens[0, 1:].to(logits.device))
 
     def _loss(self, tokens: Int[Tensor, " pos"], *embed_hooks: Any) -> Float[Tensor, ""]:
         with prompted(self.model, self.prompt, *embed_hooks) as run:

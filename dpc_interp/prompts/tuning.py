@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
@@ -33,6 +32,7 @@ from dpc_interp.models.encoding import (
 )
 from dpc_interp.models.hooked import HookedModel, check_length
 from dpc_interp.models.nonfinite import loss_scales, suggested_fix
+from dpc_interp.models.token_nll import token_nll
 from dpc_interp.prompts.embedding import check_n_virtual, embed_tokens, repeat_or_cut, text_tokens
 from dpc_interp.prompts.entry import check_entry
 from dpc_interp.prompts.prefill import prefill_prompt
@@ -225,7 +225,7 @@ def prompt_loss(
     prompt_cache = prefill_prompt(model, vectors, len(tokens))
     with model.hooks(fwd_hooks=[("unembed.hook_in", keep_predicted_positions)]):
         logits = prompt_cache(tokens)[0]
-    return cross_entropy(logits.float(), tokens[mask])
+    return token_nll(logits, tokens[mask]).mean()
 
 
 @torch.no_grad()

@@ -68,17 +68,21 @@ def stage_and_index(shard: str) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize(
-    "error", [NonFiniteError("overflow in float16"), RuntimeError("out of memory"), KeyboardInterrupt()]
+    ("function", "n", "error"),
+    [
+        ("analyse", 3, NonFiniteError("overflow in float16")),
+        ("generate", 16, RuntimeError("out of memory")),
+        ("generate", 16, KeyboardInterrupt()),
+    ],
 )
-@pytest.mark.parametrize(("function", "n"), [("analyse", 3), ("generate", 16)])
 def test_an_error_keeps_the_finished_shards(
     run: Callable[[Path], Results],
     tmp_path: Path,
     monkeypatch,
     contents: Contents,
-    error: BaseException,
     function: str,
     n: int,
+    error: BaseException,
 ) -> None:
     original, calls = getattr(jobs, function), iter(range(1, n))
 

@@ -122,7 +122,7 @@ def test_the_estimate_by_hand(build: Callable[..., HookedModel]) -> None:
     """Two layers, d = 16, 4 heads of size 4, a gated MLP of width 32, float32; 2 rows of 10 positions, 3 predicted."""
     model = build("plain")
     block = 20 * (16 * 16 + 4 * ((2 * 4 + 2 * 4) * 4 + 3 * 32)) + 4 * (4 * 16 * 16 + 3 * 16 * 32)
-    logits = 12 * 2 * 3 * model.cfg.d_vocab + 4 * 16 * model.cfg.d_vocab
+    logits = 2 * 4 * 2 * 3 * model.cfg.d_vocab + 4 * 16 * model.cfg.d_vocab
     backward = 12 * 20 * 4 * 10 + 28 * 20 * 4 * 4
     assert estimate_bytes(model, 2, 10, 3, False) == 2 * block + max(logits, backward)
     assert estimate_bytes(model, 2, 10, 3, True) == 2 * 4 * 20 * 16 + max(logits, block + backward)

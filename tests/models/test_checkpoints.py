@@ -116,6 +116,22 @@ def test_logits_and_tokens_equal_those_of_the_written_model(
     assert model.to_tokens("tom tom 7")[0].tolist() == [1, *ids]
 
 
+def test_a_file_is_parsed_once(llama: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    class Reader(gguf.GGUFReader):
+        def __init__(self, path: str):
+            opened.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Reader)
+    names = gguf.get_tensor_name_map
+    load_model(str(write(llama, tmp_path / "tiny.gguf")), device="cpu", backend="bridge")
+    assert len(opened) == 1
+    assert gguf.GGUFReader is Reader
+    assert gguf.get_tensor_name_map is names
+
+
 def test_check_model_compares_with_the_file(llama: LlamaForCausalLM, tmp_path: Path, backend: str) -> None:
     file = write(llama, tmp_path / "tiny.gguf")
     check = check_model(load_model(str(file), device="cpu", backend=backend))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,3 +163,19 @@ def test_loaded_model_has_the_layout() -> None:
     assert block.mlp.W_out.T.is_contiguous()
     assert model.unembed.W_U.T.is_contiguous()
     assert not any(weight.requires_grad for weight in model.parameters())
+
+
+def test_a_weight_that_the_conversion_lacks_is_named(hugging_face: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would keep uninitialised memory."""
+    from dpc_interp.models import families
+
+    kind, convert = families.FAMILIES["llama"]
+
+    def incomplete(*model_and_config: Any) -> dict[str, torch.Tensor]:
+        weights = convert(*model_and_config)
+        del weights["blocks.1.mlp.W_in"]
+        return weights
+
+    monkeypatch.setitem(families.FAMILIES, "llama", (kind, incomplete))
+    with pytest.raises(DPCInterpError, match=r"converts no blocks\.1\.mlp\.W_in of this model; try backend=\"bridge\""):
+        families.to_hooked_transformer(hugging_face("llama"), "cpu", torch.float32)

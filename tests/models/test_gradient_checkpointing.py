@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformer_lens.hook_points import HookPoint
 from dpc_interp import DPCInterpError, SoftPrompt, saliency
 from dpc_interp.analysis.recorder import FlowBlock, whole_map
 from dpc_interp.analysis.saliency import HeadReduction, saliency_pass
+from dpc_interp.models import gradient_checkpointing as module
 from dpc_interp.models.gradient_checkpointing import checkpointed
 from dpc_interp.models.hooked import HookedModel
 
@@ -82,35 +84,73 @@ def test_random_hook_draws_the_same_noise_in_both_runs(any_model: HookedModel, p
     torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-6 * results[0].max().item())
 
 
+@pytest.fixture(params=[True, False], ids=["stops early", "whole blocks"])
+def hooked_output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An output that a hook changes and that the second run computes; whole blocks are run where a norm ends them."""
+    if request.param:
+        return "hook_attn_out"
+    monkeypatch.setattr(module, "_last_activation", lambda block: None)
+    return "hook_mlp_out"
+
+
 @pytest.mark.parametrize("layer", [0, 1])
 def test_hook_that_changes_from_call_to_call_raises(
-    any_model: HookedModel, prompt: SoftPrompt, layer: int, unchanged: Callable
+    any_model: HookedModel, prompt: SoftPrompt, layer: int, hooked_output: str, unchanged: Callable
 ) -> None:
     calls: list[int] = []
 
-    def drift(mlp_out: Tensor, hook: HookPoint) -> Tensor:
+    def drift(output: Tensor, hook: HookPoint) -> Tensor:
         calls.append(1)
-        return mlp_out * (1 + 0.01 * len(calls))
+        return output * (1 + 0.01 * len(calls))
 
-    with unchanged(any_model), any_model.hooks(fwd_hooks=[(f"blocks.{layer}.hook_mlp_out", drift)]):
+    with unchanged(any_model), any_model.hooks(fwd_hooks=[(f"blocks.{layer}.{hooked_output}", drift)]):
         saliency(any_model, TOKENS, prompt, N_QUESTION)
-        with pytest.raises(DPCInterpError, match=rf"block {layer} gave another output .* gradient_checkpointing=False"):
+        with pytest.raises(
+            DPCInterpError, match=rf"block {layer} .* when it was recomputed.* gradient_checkpointing=F"
+        ):
             saliency(any_model, TOKENS, prompt, N_QUESTION, gradient_checkpointing=True)
 
 
-def test_hook_that_changes_within_rounding_is_accepted(any_model: HookedModel, prompt: SoftPrompt) -> None:
+def test_hook_that_changes_within_rounding_is_accepted(
+    any_model: HookedModel, prompt: SoftPrompt, hooked_output: str
+) -> None:
     """The second call adds one unit in the last place of each number, as another kernel might."""
     calls: list[int] = []
 
-    def drift(mlp_out: Tensor, hook: HookPoint) -> Tensor:
+    def drift(output: Tensor, hook: HookPoint) -> Tensor:
         calls.append(1)
-        return mlp_out * (1 + (len(calls) - 1) * torch.finfo(mlp_out.dtype).eps)  # the next number, or the one after
+        return output * (1 + (len(calls) - 1) * torch.finfo(output.dtype).eps)  # the next number, or the one after
 
     plain = saliency(any_model, TOKENS, prompt, N_QUESTION)
-    with any_model.hooks(fwd_hooks=[("blocks.1.hook_mlp_out", drift)]):
+    with any_model.hooks(fwd_hooks=[(f"blocks.1.{hooked_output}", drift)]):
         drifted = saliency(any_model, TOKENS, prompt, N_QUESTION, gradient_checkpointing=True)
     assert len(calls) == 2
     torch.testing.assert_close(drifted, plain, rtol=1e-4, atol=1e-5 * plain.max().item())
+
+
+def test_the_second_run_ends_before_the_last_product(any_model: HookedModel, prompt: SoftPrompt) -> None:
+    """A hook on the output of the MLP fires once, so it may change from call to call."""
+    calls: list[int] = []
+
+    def double(output: Tensor, hook: HookPoint) -> Tensor:
+        calls.append(1)
+        return output * (2.0 if len(calls) == 1 else torch.nan)
+
+    maps = []
+    for gradient_checkpointing in (False, True):
+        calls.clear()
+        with any_model.hooks(fwd_hooks=[("blocks.1.hook_mlp_out", double)]):
+            maps.append(saliency(any_model, TOKENS, prompt, N_QUESTION, gradient_checkpointing=gradient_checkpointing))
+        assert len(calls) == 1
+    torch.testing.assert_close(maps[1], maps[0], rtol=1e-5, atol=1e-6 * maps[0].max().item())
+
+
+def test_blocks_whose_output_is_compared() -> None:
+    """A norm after the MLP needs its output; a mixture of experts has no activation that is hooked."""
+    point = HookPoint()
+    assert module._last_activation(SimpleNamespace(mlp=SimpleNamespace(hook_post=point))) is point
+    assert module._last_activation(SimpleNamespace(mlp=SimpleNamespace(hook_post=point), ln2_post=1)) is None
+    assert module._last_activation(SimpleNamespace(mlp=SimpleNamespace())) is None
 
 
 def test_blocks_are_restored(any_model: HookedModel) -> None:

@@ -130,7 +130,7 @@ def test_the_model_is_not_changed(build, train: list[Problem], unchanged, monkey
     def fail(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dpc_interp.prompts.tuning.cross_entropy", fail)
+    monkeypatch.setattr("dpc_interp.prompts.tuning.token_nll", fail)
     with unchanged(model), pytest.raises(KeyboardInterrupt):
         tune_prompt(model, train, **FAST | {"max_steps": 2})
 

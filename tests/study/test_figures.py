@@ -1,4 +1,4 @@
-"""`make figures` on a small scale: every file is written, and a second run writes the same bytes."""
+"""`make figures` on a small scale: every file is written, and a second run, in one process, writes the same bytes."""
 
 from __future__ import annotations
 
@@ -29,20 +29,23 @@ NAMES = (
 )
 
 
-def run_command(out: Path, runs: Path) -> None:
-    """Run the command on one task and few problems."""
-    command = [sys.executable, "-m", "dpc_interp.study.figures", "--tasks", "algebra"]
-    command += ["--n", "48", "--n-validation", "48", "--out", str(out), "--runs", str(runs)]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ)
+def command_line(folder: Path) -> list[str]:
+    """Options for one task and few problems."""
+    options = ["--tasks", "algebra", "--n", "48", "--n-validation", "48"]
+    return [*options, "--out", str(folder / "figures"), "--runs", str(folder / "runs")]
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The folders of two runs that share no stage."""
-    folders = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")
-    for folder in folders:
-        run_command(folder / "figures", folder / "runs")
-    return folders[0] / "figures", folders[1] / "figures"
+    """The folders of two runs that share no stage: the command as `make` runs it, and one in this process."""
+    command, here = tmp_path_factory.mktemp("command"), tmp_path_factory.mktemp("here")
+    arguments = [sys.executable, "-m", "dpc_interp.study.figures", *command_line(command)]
+    subprocess.run(arguments, check=True, capture_output=True, env=os.environ)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "map_processes", lambda jobs, desc: [job() for job in jobs])
+        patch.setattr(sys, "argv", ["figures", *command_line(here)])
+        figures.main()
+    return command / "figures", here / "figures"
 
 
 def test_every_figure_and_table_has_its_files(written: tuple[Path, Path]) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from dpc_interp.claims.verdicts import CLAIMS
+from dpc_interp.evaluation.sweeps import SWEPT_VALUES, VARIANTS
+from dpc_interp.study import control_runs, verdict_run
 from dpc_interp.study.verdict_run import write_control_tables
 from dpc_interp.tasks.problem import SPLITS
 from dpc_interp.tasks.registry import SYNTHETIC
@@ -23,19 +24,33 @@ TABLES = ("tab3_triggers", "tab4_regression", "tab5_corruptions", "verdicts")
 COMMITTED = sorted((Path(__file__).parents[2] / "figures").glob("*/provenance.json"))
 
 
-def run_command(folder: Path) -> None:
-    """Run the command on one task, two prompts and few problems."""
-    command = [sys.executable, "-m", "dpc_interp.study.verdict_run", "--tasks", "algebra", "--seeds", "2"]
-    command += ["--n", "30", "--n-validation", "30", "--n-causal", "6", "--n-sweep", "12", "--n-heads", "2"]
-    command += ["--out", str(folder / "reasoner")]
-    command += ["--runs", str(folder / "runs")]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ)
+FEW = {
+    "corruption_variants": {
+        "variants": {name: VARIANTS[name] for name in ("accumulation token", "mask 0.5", "noise", "knock-out, deep")}
+    },
+    "option_sensitivity": {"values": {option: values[:2] for option, values in SWEPT_VALUES.items()}},
+}
+"""Options of the sweeps that make them short."""
+
+
+def run_here(folder: Path) -> None:
+    """Run the command in this process: one task, two prompts, few problems, variants and values."""
+    options = ["--tasks", "algebra", "--seeds", "2", "--n", "30", "--n-validation", "30"]
+    options += ["--n-causal", "6", "--n-sweep", "12", "--n-heads", "2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verdict_run, "map_processes", lambda jobs, desc: [job() for job in jobs])
+        for name, values in FEW.items():
+            patch.setattr(control_runs, name, partial(getattr(control_runs, name), **values))
+        patch.setattr(
+            sys, "argv", ["verdicts", *options, "--out", str(folder / "reasoner"), "--runs", str(folder / "runs")]
+        )
+        verdict_run.main()
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("controls")
-    run_command(folder)
+    run_here(folder)
     return folder
 
 
@@ -82,7 +97,7 @@ def test_interrupted_run_resumes_and_writes_the_same_bytes(written: Path) -> Non
     stages = {file: file.stat().st_mtime_ns for file in (written / "runs").rglob("*.parquet")}
     lost = next(file for file in sorted(stages) if file.parts[-3].startswith("sinks-"))
     shutil.rmtree(lost.parents[1])
-    run_command(written)
+    run_here(written)
     assert [file.name for file in before if file.read_bytes() != before[file]] == []
     now = {file: file.stat().st_mtime_ns for file in (written / "runs").rglob("*.parquet")}
     assert {file for file in now if now[file] != stages[file]} == {lost}
