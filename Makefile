@@ -126,7 +126,7 @@ gsm-symbolic: $(STAMP) ## install reasoning-gym, whose templates gsm_symbolic us
 	$(BIN)/python -m pip install --constraint requirements.lock 'reasoning-gym==0.1.25'
 
 bench: $(STAMP) $(SMOLLM2) ## time and memory of the analysis and of decoding, into benchmarks/RESULTS.md
-	set -e; for part in benchmarks/analyse.py benchmarks/decoding.py; do $(BIN)/python $$part; done
+	set -e; for part in analyse scaling decoding decoding_parts; do $(BIN)/python benchmarks/$$part.py; done
 
 lock: $(BIN)/python ## resolve requirements.lock again, for every supported Python
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)

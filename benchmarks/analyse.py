@@ -15,12 +15,15 @@ by its profiler, or by its allocator on a GPU), so they do not depend on other p
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle, islice, pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -45,12 +48,18 @@ from dpc_interp.prompts.embed_hooks import with_placeholders, write_prompt
 N_VIRTUAL = 20
 MODELS = {"reasoner": 16, "smollm2-135m": 1}
 """Sequences in a batch."""
-LENGTHS = (128, 512, 1024, 2048, 4096)
+LENGTHS = (128, 512, 1024, 2048, 4096, 8192)
+DEPTHS = (4, 8, 15)
+"""Blocks of a SmolLM2 that is cut off, for the growth with depth."""
+DEPTH_POSITIONS = 512
 VARIANTS = ("a0", "a", "b", "b'", "c", "d")
-WITHOUT_PATTERNS = ("a0", "b", "b'")
-"""The variants that are measured at any length; the others up to `LONGEST_PATTERN`."""
-LONGEST_PATTERN = 1024
+LONGEST = {"a0": 4096, "a": 1024, "b": 4096, "b'": 8192, "c": 1024, "d": 1024}
+"""The largest number of positions at which a variant is measured."""
+MEASUREMENTS = Path(__file__).parent / "analyse.csv"
+KEY = ["model", "layers", "positions", "variant"]
 TIME_BOUNDS = {"reasoner": {128: 1.10, 512: 1.10}, "smollm2-135m": {512: 1.20, 1024: 1.15, 2048: 1.15, 4096: 1.12}}
+LARGEST_PEAK = {8192: 8e9}
+"""Bytes above the weights that (b') may need."""
 SINGLE_ROUND = 2048
 """From this length on, one round."""
 DESCRIPTIONS = {
@@ -217,14 +226,14 @@ def batch_of(hf_model: PreTrainedModel, model: HookedTransformer, prompt: dpc.So
 
 def measure(name: str, batch: Batch, length: int, rounds: int) -> list[dict[str, Any]]:
     """Measure the peaks of one batch, which also warms up, then the times of interleaved rounds."""
-    variants = VARIANTS if length <= LONGEST_PATTERN else WITHOUT_PATTERNS
+    variants = [variant for variant in VARIANTS if length <= LONGEST[variant]]
     rounds = rounds if length < SINGLE_ROUND else 1
     peaks: dict[str, int] = {}
     accumulation: dict[str, Any] = {}
     for variant in variants:
         peaks[variant] = peak_bytes(lambda v=variant: accumulation.__setitem__(v, RUN_VARIANT[v](batch)))
         print(f"{name} {length} ({variant}) {peaks[variant] / 1e6:,.0f} MB", flush=True)
-    expected = accumulation["b"]
+    expected = accumulation[variants[-1] if "b" not in variants else "b"]
     for variant in {"b'", "d"}.intersection(variants):  # (c) has another loss
         torch.testing.assert_close(accumulation[variant], expected, rtol=1e-3, atol=1e-3 * expected.max().item())
     times: dict[str, list[tuple[float, float]]] = {variant: [] for variant in variants}
@@ -234,12 +243,16 @@ def measure(name: str, batch: Batch, length: int, rounds: int) -> list[dict[str,
         print(name, length, {v: tuple(round(x, 2) for x in times[v][-1]) for v in variants}, flush=True)
 
     def ratio(variant: str, clock: int) -> float:
+        if "a0" not in times:
+            return math.nan
         pairs = zip(times[variant], times["a0"], strict=True)
         return statistics.median(ours[clock] / theirs[clock] for ours, theirs in pairs)
 
     n_predicted = len(batch.runs[0].generated_tokens)
     return [
         {
+            "model": name,
+            "layers": batch.model.cfg.n_layers,
             "positions": length,
             "batch": len(batch.runs),
             "variant": v,
@@ -247,13 +260,39 @@ def measure(name: str, batch: Batch, length: int, rounds: int) -> list[dict[str,
             "time / (a0)": ratio(v, 0),
             "processor time / (a0)": ratio(v, 1),
             "peak": peaks[v],
-            "peak / (a0)": peaks[v] / peaks["a0"],
+            "peak / (a0)": peaks[v] / peaks.get("a0", math.nan),
             "estimate": estimate_bytes(batch.model, len(batch.runs), length, n_predicted, v == "b'")
             if v[0] == "b"
             else 0,
+            "rounds": rounds,
         }
         for v in variants
     ]
+
+
+def store(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Write measurements into analyse.csv, in place of those of the same pass; returns all of them."""
+    stored = pd.DataFrame(rows)
+    if MEASUREMENTS.exists():
+        stored = pd.concat([pd.read_csv(MEASUREMENTS), stored]).drop_duplicates(KEY, keep="last")
+    order = {variant: i for i, variant in enumerate(VARIANTS)}
+    stored = stored.sort_values(KEY, key=lambda c: c.map(order) if c.name == "variant" else c)
+    stored.to_csv(MEASUREMENTS, index=False, float_format="%.6g")
+    return stored
+
+
+@contextmanager
+def cut_off(hf_model: PreTrainedModel, model: HookedTransformer, n_layers: int) -> Iterator[None]:
+    """Both models without their blocks from `n_layers` on."""
+    blocks: tuple[Any, ...] = (model.blocks, cast(Any, hf_model).model.layers)
+    removed, depth = [list(b[n_layers:]) for b in blocks], model.cfg.n_layers
+    for b in blocks:
+        del b[n_layers:]
+    model.cfg.n_layers = n_layers
+    yield
+    for b, rest in zip(blocks, removed, strict=True):
+        b.extend(rest)
+    model.cfg.n_layers = depth
 
 
 def random_prompt(model: HookedTransformer) -> dpc.SoftPrompt:
@@ -265,14 +304,18 @@ def random_prompt(model: HookedTransformer) -> dpc.SoftPrompt:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The measurements as a Markdown table, ratios first."""
+
+    def ratio(value: float) -> str:
+        return "" if math.isnan(value) else f"{value:.2f}"
+
     cells = [
         {
             "positions": r["positions"],
             "batch": r["batch"],
             "variant": f"({r['variant']}) {DESCRIPTIONS[r['variant']]}",
-            "time / (a0)": f"{r['time / (a0)']:.2f}",
-            "processor time / (a0)": f"{r['processor time / (a0)']:.2f}",
-            "peak / (a0)": f"{r['peak / (a0)']:.2f}",
+            "time / (a0)": ratio(r["time / (a0)"]),
+            "processor time / (a0)": ratio(r["processor time / (a0)"]),
+            "peak / (a0)": ratio(r["peak / (a0)"]),
             "seconds": f"{r['seconds']:.2f}",
             "peak, MB": f"{r['peak'] / 1e6:,.0f}",
             "estimated, MB": f"{r['estimate'] / 1e6:,.0f}" if r["estimate"] else "",
@@ -294,17 +337,22 @@ def verdicts(name: str, rows: list[dict[str, Any]]) -> str:
         if r["variant"] == "b" and length in TIME_BOUNDS[name]:
             line(f"time of (b) / (a0), {length} positions", r["time / (a0)"], TIME_BOUNDS[name][length])
             line(f"peak of (b) / (a0), {length} positions", r["peak / (a0)"], 1.10)
+        if r["variant"] == "b'" and length in LARGEST_PEAK:
+            line(f"peak of (b'), {length} positions, GB", r["peak"] / 1e9, LARGEST_PEAK[length] / 1e9)
         if r["variant"] == "b'" and name != "reasoner" and length in TIME_BOUNDS[name]:
             line(f"time of (b') / (a0), {length} positions", r["time / (a0)"], 1.45)
             line(f"peak of (b') / (a0), {length} positions", r["peak / (a0)"], 0.35)
     return "\n".join(lines)
 
 
-def report(name: str, rows: list[dict[str, Any]], left_out: list[str], rounds: int) -> str:
+def report(name: str, measurements: pd.DataFrame, left_out: list[str]) -> str:
     """The section of one model in RESULTS.md."""
+    of_model = measurements[measurements["model"] == name]
+    whole = of_model["layers"] == of_model["layers"].max()
+    rows: list[dict[str, Any]] = of_model[whole].to_dict("records")  # type: ignore[assignment]
+    rounds = max(row["rounds"] for row in rows)
     variants = "\n".join(f"- ({v}) {DESCRIPTIONS[v]}" for v in VARIANTS)
     missing = f"Left out: {' '.join(left_out)}" if left_out else ""
-    rows = sorted(rows, key=lambda r: r["positions"])  # stable: the variants stay in order
     return f"""{verdicts(name, rows)}
 
 {table(rows)}
@@ -314,10 +362,10 @@ def report(name: str, rows: list[dict[str, Any]], left_out: list[str], rounds: i
 (a0) is the cheapest pass that a user would write. (b) shares the prompt among the rows of a batch, and its backward
 pass ends at the first layer's attention, so its peak can lie below that of (a0). (c) has the model's own loss, over all
 positions. (d) is a hook on the same model, so that only the method differs. Variants with patterns end at
-{LONGEST_PATTERN} positions. Time: medians of {rounds} interleaved rounds (one round from {SINGLE_ROUND} positions on),
-ratios round by round; processor time depends less on other processes. Peak: bytes of tensors above the weights, every
-allocation counted by torch; estimated: the formula of `plan_memory`. The statistics of (b), (b') and (d) were compared
-and agree to 0.001. {missing}
+{LONGEST["d"]} positions, those without checkpointing at {LONGEST["b"]}. Time: medians of {rounds} interleaved rounds
+(one round from {SINGLE_ROUND} positions on), ratios round by round; processor time depends less on other processes.
+Peak: bytes of tensors above the weights, every allocation counted by torch; estimated: the formula of `plan_memory`.
+The statistics of (b), (b') and (d) were compared and agree to 0.001. {missing}
 
 {machine()}"""
 
@@ -327,6 +375,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--lengths", nargs="+", type=int, default=list(LENGTHS))
+    parser.add_argument("--depths", nargs="*", type=int, default=list(DEPTHS), help="blocks of a SmolLM2 cut off")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     for name in args.models:
@@ -335,11 +384,15 @@ def main() -> None:
         fitting = [length for length in args.lengths if length <= model.cfg.n_ctx]
         left_out = [f"{n} positions, the context ends at {model.cfg.n_ctx}." for n in args.lengths if n not in fitting]
         hf_model = hugging_face_model(name).requires_grad_(False)
-        rows: list[dict[str, Any]] = []
         for length in fitting:
-            rows += measure(name, batch_of(hf_model, model, prompt, length, MODELS[name]), length, args.rounds)
+            batch = batch_of(hf_model, model, prompt, length, MODELS[name])
             # written after each length, so that an interrupted run leaves the finished lengths
-            write_section(f"The analysis: {name}", report(name, rows, left_out, args.rounds))
+            measurements = store(measure(name, batch, length, args.rounds))
+            write_section(f"The analysis: {name}", report(name, measurements, left_out))
+        for n_layers in args.depths if name != "reasoner" else ():
+            with cut_off(hf_model, model, n_layers):
+                batch = batch_of(hf_model, model, prompt, DEPTH_POSITIONS, 1)
+                store(measure(name, batch, DEPTH_POSITIONS, args.rounds))
 
 
 if __name__ == "__main__":

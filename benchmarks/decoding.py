@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -74,8 +75,8 @@ def decoding_speed(
     table = []
     for name in models:
         model: Any = dpc.load_model(name, device="cpu", backend=backend)  # type: ignore[call-overload]
-        prompt = _prompt(name, model, task, prompts or {})
-        questions = _similar_questions(model, task, n)
+        prompt = prompt_of(name, model, task, prompts or {})
+        questions = similar_questions(model, task, n)
         hf_model = hugging_face_model(name)
         stop = tokenizer_of(model).eos_token_id
         answered_alone = questions[:: max(1, n // n_alone)]
@@ -150,7 +151,7 @@ def method_cost(
     table = []
     for name in models:
         model: Any = dpc.load_model(name, device="cpu", backend=backend)  # type: ignore[call-overload]
-        prompt = _prompt(name, model, task, prompts or {})
+        prompt = prompt_of(name, model, task, prompts or {})
         problems = dpc.load_problems(task, n=n)
         measured = pd.DataFrame([_time_dpc(model, prompt, problems, batch_size, clock) for _ in range(rounds)])
         table.append({"model": name, "backend": backend, "n": n, "batch": batch_size} | dict(measured.median()))
@@ -171,7 +172,7 @@ def profile_decoding(model: Any, name: str, prompt: dpc.SoftPrompt, task: str = 
         One row an operation of at least 3% of either time, in seconds. `outside torch` is all time that is not spent
         in an operation of torch, most of it Python.
     """
-    questions = _similar_questions(model, task, n)
+    questions = similar_questions(model, task, n)
     hf_model, stop = hugging_face_model(name), tokenizer_of(model).eos_token_id
     decoders: dict[str, Callable[[], object]] = {
         "ours": partial(decode, model, questions, prompt.vectors, None, NEW_TOKENS),
@@ -223,7 +224,7 @@ def _time_dpc(
     }
 
 
-def _prompt(name: str, model: Any, task: str, prompts: dict[str, str]) -> dpc.SoftPrompt:
+def prompt_of(name: str, model: Any, task: str, prompts: Mapping[str, str] = MappingProxyType({})) -> dpc.SoftPrompt:
     """The named prompt, else the bundled one, else 20 random embeddings."""
     prompt_name = prompts.get(name, f"{name}/{task}" if bundled_prompts(f"{name}/{task}") else "")
     if prompt_name:
@@ -232,7 +233,7 @@ def _prompt(name: str, model: Any, task: str, prompts: dict[str, str]) -> dpc.So
     return dpc.SoftPrompt(model.W_E[torch.randint(model.cfg.d_vocab, (20,), generator=generator)].detach().float())
 
 
-def _similar_questions(model: Any, task: str, n: int) -> list[Tensor]:
+def similar_questions(model: Any, task: str, n: int) -> list[Tensor]:
     """The middle `n` of 4 n questions, sorted by length."""
     questions = sorted((encode_question(model, p.question) for p in dpc.load_problems(task, n=4 * n)), key=len)
     return questions[3 * n // 2 : 5 * n // 2]
@@ -311,7 +312,7 @@ def main() -> None:
     if args.backend == "hooked":
         for name in args.models:
             model = dpc.load_model(name, device="cpu")
-            prompt = _prompt(name, model, args.task, options["prompts"])
+            prompt = prompt_of(name, model, args.task, options["prompts"])
             operations = profile_decoding(model, name, prompt, args.task)
             profile_heading = f"Seconds by operation, including the overhead of the profiler, {name}:"
             sections += [profile_heading, markdown(operations.round(2))]

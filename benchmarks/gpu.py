@@ -1,7 +1,11 @@
-"""Decoding and analysis on a GPU: `python benchmarks/gpu.py`. The tests never need it.
+"""Analysis and decoding on a GPU, for a model of the shape of Llama-3-8B with random weights in bfloat16.
 
-Time and peak memory of decoding, of the analysis and of a plain forward and backward pass at 512, 1,024 and 2,048
-positions, for SmolLM2 in float32 and for a model of the shape of Llama-3-8B with random weights in bfloat16.
+Run by hand on a machine that has PyTorch with CUDA: `python benchmarks/gpu.py`, about 8 minutes; no test needs it.
+
+- Analysis of one sequence: `saliency_pass` with every segment's sums, compared with (a0), Hugging Face's model with
+  SDPA, forward and backward to the embeddings, with logits of the same positions. Where (a0) does not fit into memory,
+  both are checkpointed.
+- Decoding of 32 rows: `decode` compared with Hugging Face's `generate`, 128 tokens each.
 """
 
 from __future__ import annotations
@@ -12,61 +16,68 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from tokenizers import Tokenizer, models
 from torch.nn.functional import cross_entropy
-from transformer_lens import HookedTransformer, HookedTransformerConfig
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from dpc_interp import load_model
+from dpc_interp.analysis.recorder import FlowBlock
 from dpc_interp.analysis.saliency import saliency_pass
 from dpc_interp.evaluation.tables import markdown
 from dpc_interp.generation.decoding import decode
+from dpc_interp.models.families import make_weights_contiguous_as_read, to_hooked_transformer
 
-LENGTHS = (512, 1024, 2048)
+LENGTHS = (2048, 8192, 16384)
 N_VIRTUAL = 20
-NEW_TOKENS = 64
-ROUNDS = 3
+N_PREDICTED = 512
+"""Positions of each sequence that are in the loss."""
+BATCH, NEW_TOKENS = 32, 128
+SHAPES: dict[str, dict[str, int]] = {
+    "llama-3-8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+    },
+    "tiny": {  # to try the script on a CPU
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 512,
+    },
+}
 
 
-def llama3_8b_shaped() -> HookedTransformer:
-    """A model of the shape of Llama-3-8B with random weights in bfloat16; its texts mean nothing."""
-    cfg = HookedTransformerConfig(
-        model_name="llama-3-8b-shaped",
-        n_layers=32,
-        d_model=4096,
-        n_heads=32,
-        n_key_value_heads=8,
-        d_head=128,
-        d_mlp=14336,
-        n_ctx=max(LENGTHS),
-        d_vocab=128256,
-        act_fn="silu",
-        normalization_type="RMS",
-        final_rms=True,
-        gated_mlp=True,
-        positional_embedding_type="rotary",
-        rotary_dim=128,
-        rotary_base=500000.0,
-        init_weights=False,
-        device="cuda",
-        dtype=torch.bfloat16,
+def build(shape: str, device: str) -> tuple[PreTrainedModel, Any]:
+    """The Hugging Face model and the HookedTransformer with its weights."""
+    rope = {"rope_type": "default", "rope_theta": 500000.0}
+    config = AutoConfig.for_model(
+        "llama", **SHAPES[shape], max_position_embeddings=max(LENGTHS), rope_parameters=rope, eos_token_id=0
     )
-    with torch.device("cuda"):
-        model = HookedTransformer(cfg)
-    generator = torch.Generator("cuda").manual_seed(0)
-    for parameter in model.parameters():
-        parameter.data.normal_(0, 0.02, generator=generator)
+    with torch.device(device):
+        hf_model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval().requires_grad_(False)
+    model = to_hooked_transformer(hf_model, device, torch.bfloat16).eval().requires_grad_(False)
+    make_weights_contiguous_as_read(model)
     vocabulary = Tokenizer(models.WordLevel({"<eos>": 0}, unk_token="<eos>"))
     model.tokenizer = PreTrainedTokenizerFast(tokenizer_object=vocabulary, eos_token="<eos>")
-    return model.eval().requires_grad_(False)
+    return hf_model, model
 
 
 def measured(work: Callable[[], object], rounds: int) -> tuple[float, float]:
     """Median seconds after one warm-up, and peak memory above the memory held before, in GiB."""
     work()
+    if not torch.cuda.is_available():
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start, float("nan")
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     held, seconds = torch.cuda.memory_allocated(), []
@@ -78,69 +89,123 @@ def measured(work: Callable[[], object], rounds: int) -> tuple[float, float]:
     return statistics.median(seconds), (torch.cuda.max_memory_allocated() - held) / 2**30
 
 
-def plain(model: HookedTransformer, tokens: torch.Tensor) -> None:
-    """Run forward and backward to the embedding, without the hooks of the package."""
-    graph_roots: list[torch.Tensor] = []
-
-    def start_graph(embed: torch.Tensor, hook: object) -> torch.Tensor:
-        graph_roots.append(embed.detach().requires_grad_())
-        return graph_roots[0]
-
-    with torch.enable_grad(), model.hooks(fwd_hooks=[("hook_embed", start_graph)]):
-        logits = model(tokens)[:, :-1]
-        loss = cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
-        torch.autograd.grad(loss, graph_roots[0])
+def plain(hf_model: Any, tokens: torch.Tensor, vectors: torch.Tensor) -> None:
+    """Run (a0)."""
+    prompt = vectors.to(hf_model.dtype).clone().requires_grad_()
+    embeds = torch.cat([prompt[None], hf_model.get_input_embeddings()(tokens)], dim=1)
+    with torch.enable_grad():
+        logits = hf_model(inputs_embeds=embeds, use_cache=False, logits_to_keep=N_PREDICTED + 1).logits[0, :-1]
+        torch.autograd.grad(cross_entropy(logits.float(), tokens[0, -N_PREDICTED:]), prompt)
 
 
-def row(name: str, model: HookedTransformer, length: int, rounds: int) -> dict[str, object]:
-    """Measure decoding and analysis of one random sequence of `length` positions."""
+def segment_sums(blocks: Any, edges: torch.Tensor) -> torch.Tensor:
+    """The flow into and from eight segments, summed block by block."""
+    sums = torch.zeros(8, 8, device=edges.device)
+    block: FlowBlock
+    for block in blocks:
+        rows = edges[block.dest]
+        by_source = torch.zeros(block.values.shape[1], 8, device=edges.device)
+        by_source.index_add_(1, edges[block.src], block.values[0])
+        sums.index_add_(0, rows, by_source)
+    return sums
+
+
+def analyse(model: Any, hf_model: Any, length: int, rounds: int) -> dict[str, Any]:
+    """Measure the analysis of one random sequence of `length` positions."""
+    device = hf_model.device
     generator = torch.Generator().manual_seed(length)
-    vectors = 0.02 * torch.randn(N_VIRTUAL, model.cfg.d_model, generator=generator).to("cuda")
-    tokens = torch.randint(1, model.cfg.d_vocab, (length,), generator=generator)
-    ids, question = tokens[N_VIRTUAL:], tokens[: length - N_VIRTUAL - NEW_TOKENS]
-    n_generated: list[int] = []
-    decoding = measured(
-        lambda: n_generated.append(len(decode(model, [question], vectors, None, NEW_TOKENS)[0])), rounds
-    )
-    baseline = measured(lambda: plain(model, tokens[None].to("cuda")), rounds)
-    analysis = measured(lambda: saliency_pass(model, [ids], [len(ids) // 2], vectors, lambda flow: None), rounds)
+    vectors = (0.02 * torch.randn(N_VIRTUAL, model.cfg.d_model, generator=generator)).to(device)
+    tokens = torch.randint(1, model.cfg.d_vocab, (1, length - N_VIRTUAL), generator=generator).to(device)
+    edges = torch.arange(length, device=device) * 8 // length
+    for checkpointed in (False, True):
+        try:
+            if checkpointed:  # both, so that the ratio compares like with like
+                hf_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+                hf_model.train()  # Hugging Face checkpoints only then; a Llama has no dropout
+            theirs = measured(lambda: plain(hf_model, tokens, vectors), rounds)
+            ours = measured(
+                lambda: saliency_pass(
+                    model,
+                    [tokens[0]],
+                    [tokens.shape[1] - N_PREDICTED],
+                    vectors,
+                    lambda blocks: segment_sums(blocks, edges),
+                    gradient_checkpointing=checkpointed,  # noqa: B023  (called within the loop)
+                ),
+                rounds,
+            )
+        except RuntimeError as error:
+            if checkpointed or not should_reduce_batch_size(error):
+                raise
+        else:
+            break
+        finally:
+            hf_model.gradient_checkpointing_disable()
+            hf_model.eval()
+        gc.collect()
+        torch.cuda.empty_cache()
     return {
-        "model": name,
         "positions": length,
-        "decoding, tokens/s": f"{n_generated[-1] / decoding[0]:.1f}",
-        "decoding, GiB": f"{decoding[1]:.2f}",
-        "plain forward and backward, s": f"{baseline[0]:.3f}",
-        "plain, GiB": f"{baseline[1]:.2f}",
-        "analysis, s": f"{analysis[0]:.3f}",
-        "analysis, GiB": f"{analysis[1]:.2f}",
-        "analysis / plain": f"{analysis[0] / baseline[0]:.2f}",
+        "checkpointed": "yes" if checkpointed else "no",
+        "time / (a0)": f"{ours[0] / theirs[0]:.2f}",
+        "seconds": f"{ours[0]:.2f}",
+        "(a0), seconds": f"{theirs[0]:.2f}",
+        "peak, GiB": f"{ours[1]:.1f}",
+        "(a0), GiB": f"{theirs[1]:.1f}",
+    }
+
+
+@torch.no_grad()
+def decoding(model: Any, hf_model: Any, rounds: int) -> dict[str, Any]:
+    """Measure the decoding of a batch of questions of one length."""
+    device = hf_model.device
+    generator = torch.Generator().manual_seed(0)
+    vectors = (0.02 * torch.randn(N_VIRTUAL, model.cfg.d_model, generator=generator)).to(device)
+    questions = list(torch.randint(1, model.cfg.d_vocab, (BATCH, 200), generator=generator))
+    embeds = hf_model.get_input_embeddings()(torch.stack(questions).to(device))
+    embeds = torch.cat([vectors.to(embeds).expand(BATCH, -1, -1), embeds], dim=1)
+    options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": 0}
+    n_ours: list[int] = []
+    ours = measured(
+        lambda: n_ours.append(sum(map(len, decode(model, questions, vectors, None, NEW_TOKENS, stop_strings=())))),
+        rounds,
+    )
+    theirs = measured(lambda: hf_model.generate(inputs_embeds=embeds, **options), rounds)
+    pace = n_ours[-1] / ours[0], BATCH * NEW_TOKENS / theirs[0]
+    return {
+        "rows": BATCH,
+        "tokens/s": f"{pace[0]:.0f}",
+        "Hugging Face, tokens/s": f"{pace[1]:.0f}",
+        "pace / Hugging Face": f"{pace[0] / pace[1]:.2f}",
+        "peak, GiB": f"{ours[1]:.1f}",
+        "Hugging Face, GiB": f"{theirs[1]:.1f}",
     }
 
 
 def main() -> None:
-    """Measure both models on a GPU and write a table."""
+    """Measure and write benchmarks/GPU.md."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/GPU.md"))
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "GPU.md")
+    parser.add_argument("--shape", choices=SHAPES, default="llama-3-8b")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--lengths", nargs="+", type=int, default=list(LENGTHS))
     args = parser.parse_args()
-    table = []
-    for name, load in (
-        ("smollm2-135m, float32", lambda: load_model("smollm2-135m", device="cuda")),
-        ("Llama-3-8B-shaped, bfloat16", llama3_8b_shaped),
-    ):
-        model = load()
-        for length in LENGTHS:
-            table.append(row(name, model, length, args.rounds))
-            print(table[-1], flush=True)
-        del model
-        gc.collect()
-        torch.cuda.empty_cache()
-    device = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    args.out.write_text(
-        f"# Generation and analysis on a GPU\n\nWritten by `python benchmarks/gpu.py` on one {device}. Batch of one, "
-        f"{N_VIRTUAL} virtual tokens, {NEW_TOKENS} tokens decoded after the rest; median of {args.rounds} rounds; GiB: "
-        f"peak above the weights.\n\n{markdown(pd.DataFrame(table))}\n"
-    )
+    hf_model, model = build(args.shape, args.device)
+    device = torch.cuda.get_device_name() if args.device == "cuda" else args.device
+    decoded = decoding(model, hf_model, args.rounds)
+    print(decoded, flush=True)
+    analysed: list[dict[str, Any]] = []
+    for length in args.lengths:
+        analysed.append(analyse(model, hf_model, length, args.rounds if length < 16384 else 1))
+        print(analysed[-1], flush=True)
+        # written after each length, so that an interrupted run leaves the finished lengths
+        args.out.write_text(
+            f"# A GPU\n\nWritten by `python benchmarks/gpu.py` on one {device}, torch {torch.__version__}: shape "
+            f"{args.shape}, random weights, bfloat16, {N_VIRTUAL} virtual tokens, {N_PREDICTED} positions in the loss; "
+            f"medians of {args.rounds} rounds; GiB: peak above the weights.\n\n## Analysis\n\n"
+            f"{markdown(pd.DataFrame(analysed))}\n\n## Decoding\n\n{markdown(pd.DataFrame([decoded]))}\n"
+        )
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ Any work whose results do not depend on how it is batched can go through `batche
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from dpc_interp.errors import DPCInterpError
 
@@ -18,11 +18,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether an error means that a GPU, or the allocator of the CPU, ran out of memory."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or should_reduce_batch_size(error)
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -72,7 +70,5 @@ def batches_with_backoff(
             continue
         # outside of `except`, because the traceback of the error holds the tensors of the failed batch
         batch_size = (len(batch) + 1) // 2
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        clear_device_cache(garbage_collection=True)
         warnings.warn(f"{len(batch)} sequences did not fit into memory; continuing with {batch_size}", stacklevel=2)

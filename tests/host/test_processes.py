@@ -19,7 +19,7 @@ import time
 from functools import partial
 from dpc_interp.host.processes import map_processes
 if __name__ == "__main__":
-    map_processes([partial(time.sleep, 600)] * 2, "sleep", 2)
+    map_processes([partial(time.sleep, 600)], "sleep")
 """
 
 
@@ -42,11 +42,11 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, script], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     workers: list[psutil.Process] = []
-    while len(workers) < 2 and time.monotonic() < deadline:
+    while not workers and time.monotonic() < deadline:
         time.sleep(0.2)
         children = psutil.Process(parent.pid).children()
         workers = [child for child in children if "spawn_main" in " ".join(child.cmdline()) and child.num_threads() > 1]
-    assert len(workers) == 2
+    assert workers
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     _, alive = psutil.wait_procs(workers, timeout=90)  # a worker that is still starting ends after its start

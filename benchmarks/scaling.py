@@ -1,0 +1,66 @@
+"""Growth of time and memory of the analysis with length and with depth: `scaling.png`, from `analyse.csv`.
+
+Each curve is fitted by least squares of relative errors: time as a T + b T^2 (products of weights, and attention),
+memory as a + b T; with depth both as a + b L. Part of `make bench`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from analyse import DESCRIPTIONS, MEASUREMENTS, VARIANTS
+from matplotlib.axes import Axes
+
+from dpc_interp import plots
+
+MODEL = "smollm2-135m"
+DRAWN = ("a0", "b", "b'", "d")
+Terms = Callable[[np.ndarray], list[np.ndarray]]
+LINEAR: Terms = lambda x: [np.ones_like(x), x]  # noqa: E731
+WEIGHTS_AND_ATTENTION: Terms = lambda x: [x, x**2]  # noqa: E731
+
+
+def fit(x: np.ndarray, y: np.ndarray, terms: Terms) -> Callable[[np.ndarray], np.ndarray]:
+    """The curve of least relative errors."""
+    factors, *_ = np.linalg.lstsq(np.stack(terms(x), axis=1) / y[:, None], np.ones_like(y), rcond=None)
+    return lambda at: np.stack(terms(at), axis=1) @ factors
+
+
+def draw(ax: Axes, frame: pd.DataFrame, over: str, value: str, scale: float, terms: Terms) -> None:
+    """Points of each variant and their fitted curve."""
+    for i, variant in enumerate(VARIANTS):
+        rows = frame[frame["variant"] == variant].sort_values(over)
+        if variant not in DRAWN or len(rows) < 2:
+            continue
+        x, y = rows[over].to_numpy(float), rows[value].to_numpy(float) * scale
+        ax.plot(x, y, "o", markersize=3, color=f"C{i}", label=f"({variant}) {DESCRIPTIONS[variant]}")
+        at = np.geomspace(x[0], x[-1], 60)
+        ax.plot(at, fit(x, y, terms)(at), linewidth=0.8, color=f"C{i}")
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+
+
+def main() -> None:
+    """Draw benchmarks/scaling.png."""
+    rows = pd.read_csv(MEASUREMENTS).query("model == @MODEL")
+    depth = rows["layers"].max()
+    by_length, by_depth = rows[rows["layers"] == depth], rows[rows["positions"] == 512]
+    with plots.style_context():
+        fig, axes = plt.subplots(2, 2, figsize=(6.9, 4.6), layout="constrained")
+        for row, (value, scale, label) in enumerate((("seconds", 1.0, "time (s)"), ("peak", 1e-9, "peak memory (GB)"))):
+            draw(axes[row, 0], by_length, "positions", value, scale, (WEIGHTS_AND_ATTENTION, LINEAR)[row])
+            draw(axes[row, 1], by_depth, "layers", value, scale, LINEAR)
+            axes[row, 0].set_ylabel(label)
+        axes[1, 0].set_xlabel(f"positions, {depth} layers")
+        axes[1, 1].set_xlabel("layers, 512 positions")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        fig.legend(handles, labels, loc="outside lower center", ncols=2)
+        fig.savefig(Path(__file__).parent / "scaling.png", dpi=200)
+
+
+if __name__ == "__main__":
+    main()
