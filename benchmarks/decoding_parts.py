@@ -1,4 +1,4 @@
-"""What each part of decoding brings: the time of one batch with that part switched off, alone: part of `make bench`.
+"""Speed-up from each part of decoding: the time of one batch without that part alone. Run by `make bench`.
 
 - rotated cache: without it TransformerLens rotates all cached keys in every pass
 - fused attention: without it every pass computes the patterns
@@ -57,21 +57,31 @@ def without_shared_prompt(model: Any) -> AbstractContextManager[object]:
 
 @contextmanager
 def without_stored_weights(model: Any) -> Iterator[None]:
-    """The weights lie as TransformerLens makes them."""
+    """Weights in TransformerLens's layout."""
     before = {name: weight.data for name, weight in model.named_parameters()}
     for weight in model.parameters():
         weight.data = weight.data.contiguous()
-    yield
-    for name, weight in model.named_parameters():
-        weight.data = before[name]
+    try:
+        yield
+    finally:
+        for name, weight in model.named_parameters():
+            weight.data = before[name]
 
 
-PARTS: dict[str, Callable[[Any], AbstractContextManager[object]]] = {
+Part = Callable[[Any], AbstractContextManager[object]]
+PARTS: dict[str, Part] = {
     "rotated cache": without_rotated_cache,
     "fused attention": without_fused_attention,
     "weights stored as read": without_stored_weights,
     "shared prompt": without_shared_prompt,
 }
+
+
+def timed(work: Callable[[], object], clock: Callable[[], float]) -> float:
+    """Seconds of a call."""
+    start = clock()
+    work()
+    return clock() - start
 
 
 def measure(name: str, rounds: int, clock: Callable[[], float]) -> list[dict[str, Any]]:
@@ -83,31 +93,23 @@ def measure(name: str, rounds: int, clock: Callable[[], float]) -> list[dict[str
     answers = plain()
     longest = max(map(len, answers))
 
-    def with_ended_rows() -> object:
+    def without_leaving(model: Any) -> AbstractContextManager[object]:
         """Rows go on to the length of the longest answer, which is what they cost if they stay."""
-        with patch.object(StopRule, "ended", lambda self, generated, n=1: len(generated) >= longest):
-            return decode(model, questions, prompt.vectors, None, longest)
-
-    def without(part: Callable[[Any], AbstractContextManager[object]]) -> object:
-        with part(model):
-            return plain()
+        return patch.object(StopRule, "ended", lambda self, generated, n=1: len(generated) >= longest)
 
     plans = plan_random([str(i) for i in range(16)], prompt.n_virtual, seed=0)
     corrupted = partial(decode, model, questions, prompt.vectors, plans, NEW_TOKENS)
-    variants: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        part: (plain, partial(without, context)) for part, context in PARTS.items()
+    variants: dict[str, tuple[Callable[[], object], Callable[[], object], Part]] = {
+        part: (plain, plain, context) for part, context in (PARTS | {"rows leave the batch": without_leaving}).items()
     }
-    variants["rows leave the batch"] = plain, with_ended_rows
-    variants["drafts"] = partial(corrupted, answers), corrupted
+    variants["drafts"] = partial(corrupted, answers), corrupted, lambda model: nullcontext()
     rows = []
-    for part, (with_part, without_part) in variants.items():
+    for part, (with_part, without_part, context) in variants.items():
         ratios = []
         for _ in range(rounds):
-            times = [clock()]
-            for work in (with_part, without_part):
-                work()
-                times.append(clock())
-            ratios.append((times[2] - times[1]) / (times[1] - times[0]))
+            seconds = timed(with_part, clock)
+            with context(model):
+                ratios.append(timed(without_part, clock) / seconds)
         series = pd.Series(ratios)
         rows.append(
             {

@@ -3,8 +3,8 @@
 Run by hand on a machine that has PyTorch with CUDA: `python benchmarks/gpu.py`, about 8 minutes; no test needs it.
 
 - Analysis of one sequence: `saliency_pass` with every segment's sums, compared with (a0), Hugging Face's model with
-  SDPA, forward and backward to the embeddings, with logits of the same positions. Where (a0) does not fit into memory,
-  both are checkpointed.
+  SDPA, forward and backward to the embeddings, with logits of the same positions. Where either does not fit, both are
+  checkpointed.
 - Decoding of 32 rows: `decode` compared with Hugging Face's `generate`, 128 tokens each.
 """
 

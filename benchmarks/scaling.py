@@ -12,16 +12,24 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from analyse import DESCRIPTIONS, MEASUREMENTS, VARIANTS
+from analyse import DEPTH_POSITIONS, DESCRIPTIONS, MEASUREMENTS, VARIANTS
 from matplotlib.axes import Axes
 
 from dpc_interp import plots
 
 MODEL = "smollm2-135m"
-DRAWN = ("a0", "b", "b'", "d")
+DRAWN = ("a0", "b", "b'")
 Terms = Callable[[np.ndarray], list[np.ndarray]]
-LINEAR: Terms = lambda x: [np.ones_like(x), x]  # noqa: E731
-WEIGHTS_AND_ATTENTION: Terms = lambda x: [x, x**2]  # noqa: E731
+
+
+def linear(x: np.ndarray) -> list[np.ndarray]:
+    """Terms 1 and x."""
+    return [np.ones_like(x), x]
+
+
+def weights_and_attention(x: np.ndarray) -> list[np.ndarray]:
+    """Terms x and x^2."""
+    return [x, x**2]
 
 
 def fit(x: np.ndarray, y: np.ndarray, terms: Terms) -> Callable[[np.ndarray], np.ndarray]:
@@ -48,15 +56,15 @@ def main() -> None:
     """Draw benchmarks/scaling.png."""
     rows = pd.read_csv(MEASUREMENTS).query("model == @MODEL")
     depth = rows["layers"].max()
-    by_length, by_depth = rows[rows["layers"] == depth], rows[rows["positions"] == 512]
+    by_length, by_depth = rows[rows["layers"] == depth], rows[rows["positions"] == DEPTH_POSITIONS]
     with plots.style_context():
         fig, axes = plt.subplots(2, 2, figsize=(6.9, 4.6), layout="constrained")
         for row, (value, scale, label) in enumerate((("seconds", 1.0, "time (s)"), ("peak", 1e-9, "peak memory (GB)"))):
-            draw(axes[row, 0], by_length, "positions", value, scale, (WEIGHTS_AND_ATTENTION, LINEAR)[row])
-            draw(axes[row, 1], by_depth, "layers", value, scale, LINEAR)
+            draw(axes[row, 0], by_length, "positions", value, scale, (weights_and_attention, linear)[row])
+            draw(axes[row, 1], by_depth, "layers", value, scale, linear)
             axes[row, 0].set_ylabel(label)
         axes[1, 0].set_xlabel(f"positions, {depth} layers")
-        axes[1, 1].set_xlabel("layers, 512 positions")
+        axes[1, 1].set_xlabel(f"layers, {DEPTH_POSITIONS} positions")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside lower center", ncols=2)
         fig.savefig(Path(__file__).parent / "scaling.png", dpi=200)

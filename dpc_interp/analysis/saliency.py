@@ -230,7 +230,6 @@ def forward_loss(
     cache, mask = inputs.prompt_cache, inputs.loss_mask
     logits = forward_in_rows() if cache is None else cache(inputs.tokens)
     nll = token_nll(logits.flatten(0, 1), inputs.labels[mask])
-    del logits  # free them before the backward pass
     loss = (nll / mask.sum(1, keepdim=True).expand_as(mask)[mask]).sum()
     if not torch.isfinite(loss):
         raise non_finite_error(model, forward_in_rows)
@@ -256,7 +255,11 @@ def backward_reduce(
         recorder.loss_scale = scale
         # only as far as the first pattern, and no gradient into the caller's weights
         torch.autograd.grad(
-            loss, recorder.gradient.graph_root, torch.full_like(loss, scale), retain_graph=scale != scales[-1]
+            loss,
+            recorder.gradient.graph_root,
+            torch.full_like(loss, scale),
+            retain_graph=scale != scales[-1],
+            allow_unused=True,  # in an unfrozen model with no pattern on the loss path
         )
         if all(recorder.is_finite.values()):
             break

@@ -1,7 +1,7 @@
 """What an attention layer computes its output from, and the output by fused attention.
 
 PyTorch's `scaled_dot_product_attention` never holds a pattern. Where it needs a mask (a window, padding, a cached
-prefix), it is called for some queries at a time, so that no mask is larger than `ROWS` times the number of keys.
+prefix), it is called for some queries at a time, so that a mask has at most `MAX_MASKED_QUERIES` rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-ROWS = 512
+MAX_MASKED_QUERIES = 512
 """Queries of one call where a mask is needed."""
 
 
@@ -91,8 +91,8 @@ class AttentionInputs:
                 self.q, self.k, self.v, is_causal=True, scale=self.scale, enable_gqa=grouped
             )
         parts = []
-        for start in range(0, n_dest, ROWS):
-            stop = min(start + ROWS, n_dest)
+        for start in range(0, n_dest, MAX_MASKED_QUERIES):
+            stop = min(start + MAX_MASKED_QUERIES, n_dest)
             columns, mask = self.sources(start, stop)
             k, v = self.k[:, :, columns], self.v[:, :, columns]
             q = self.q[:, :, start:stop]

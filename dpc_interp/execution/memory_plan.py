@@ -3,20 +3,20 @@
 For a batch of B sequences of T positions each, C of them predicted, in a model of L layers, H query and K key heads of
 size h, width d, MLP width m and V tokens, whose numbers have e bytes:
 
-    block            B T [n d + e ((2 H + 2 K) h + g m)]          n = 16, or 24 where e < 4
+    block            B T [n d + e ((2 H + 2 K) h + g m)]          n = 4 e, or 24 where e < 4
     pattern          (2e + 1) B H T^2, in each layer that keeps its pattern
     logits           2 e B C V
-    backward         12 B H R T + 28 B T H h, or 3 e B H T^2 where patterns are kept
+    backward         3 p B H R T + 7 p B T H h, or 3 e B H T^2 where patterns are kept       p = max(e, 4)
     plain            L block + patterns + max(logits, backward)
     checkpointed     L e B T d + max(logits, block + pattern + backward)
 
 `block` is what autograd saves of one block: inputs of its norms, queries, keys, values, their weighted sum and the MLP.
 `backward` are the temporary tensors of one layer's backward pass, which fused attention computes for R queries at a
-time (`attention/backward.py`). A kept pattern is saved twice (the output of the softmax and the input of the
-weighted sum of values) with a mask of its NaN. g is 3 for a gated MLP, else 2. A HookedTransformer whose weights are
-not stored as `load_model` stores them copies them in each pass: e (4 d H h + g d m) in each block, e d V in the logits.
-The weights themselves are not counted: they are in memory already. Measured peaks lie between half the estimate and 1.2
-times it.
+time (`attention/backward.py`). A float16 model keeps its logits, e B C V, for a second backward pass. A kept pattern is
+saved twice (the output of the softmax and the input of the weighted sum of values) with a mask of its NaN. g is 3 for a
+gated MLP, else 2. A HookedTransformer whose weights are not stored as `load_model` stores them copies them in each
+pass: e (4 d H h + g d m) in each block, e d V in the logits. The weights themselves are not counted: they are in memory
+already. Measured peaks lie between half the estimate and 1.2 times it.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def plan_memory(
 ) -> MemoryPlan:
     """Choose the batch size and whether to checkpoint, from the model's shape and the lengths of the sequences.
 
-    The largest batch that fits, up to `MAX_BATCH_SIZE`, is chosen; if not even one sequence fits, the largest that fits
-    with gradient checkpointing. Nothing is run.
+    All sequences, up to `MAX_BATCH_SIZE`, are one batch if they fit, else 8, 4, 2 or 1; if not even one fits, the same
+    sizes are tried with gradient checkpointing. Nothing is run.
 
     Args:
         model: the model to analyse.
@@ -151,14 +151,16 @@ def estimate_bytes(
     key_heads, (g, m) = cfg.n_key_value_heads or heads, mlp_shape(model)
     positions, n_patterns = batch_size * length, len(pattern_layers(model))
     copies_weights = isinstance(model, HookedTransformer) and not _stores_weights_as_read(model)
-    block = positions * ((16 if e >= 4 else 24) * d + e * ((2 * heads + 2 * key_heads) * h + g * m))
+    block = positions * ((4 * e if e >= 4 else 24) * d + e * ((2 * heads + 2 * key_heads) * h + g * m))
     block += e * n_block_weights(model) * copies_weights
     pattern = (2 * e + 1) * positions * heads * length
     logits = 2 * e * batch_size * n_predicted * cfg.d_vocab + e * d * cfg.d_vocab * copies_weights
     rows = min(length, rows_of_block(batch_size * heads, length))
-    backward = 12 * positions * heads * rows + 28 * positions * heads * h
+    backward = max(e, 4) * positions * heads * (3 * rows + 7 * h)
     if n_patterns:
         backward = max(backward, 3 * e * positions * heads * length)
+    if cfg.dtype == torch.float16:
+        backward += logits // 2
     if gradient_checkpointing:
         recomputed = block + (pattern if n_patterns else 0) + backward
         return int(cfg.n_layers * e * positions * d + max(logits, recomputed))
@@ -181,7 +183,9 @@ def free_memory(device: torch.device) -> int:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
     free = int(psutil.virtual_memory().available)
-    limit_file, used_file = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    limit_file, used_file, parts_file = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current", "stat"))
     if limit_file.is_file() and used_file.is_file() and (limit := limit_file.read_text().strip()).isdigit():
-        free = min(free, int(limit) - int(used_file.read_text()))
+        parts = dict(line.split() for line in parts_file.read_text().splitlines()) if parts_file.is_file() else {}
+        reclaimable = int(parts.get("inactive_file", 0))  # files that were read, such as the weights
+        free = min(free, int(limit) - int(used_file.read_text()) + reclaimable)
     return free

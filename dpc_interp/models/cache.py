@@ -5,7 +5,8 @@ whole cache to append one token. This cache stores rotated keys in buffers with 
 attention. A rotation depends only on a key's own position, so the keys are the same bit for bit. Every hook point fires
 as before; `hook_rot_k` sees all keys, and a hook there gets a copy of them.
 
-The cache replaces methods of the attention layers, but only inside `DecodingCache.patched_attention()`.
+The cache replaces `apply_rotary` of the attention layers, and `get_pos_offset` of a model with ungrouped keys, but only
+inside `DecodingCache.patched_attention()`.
 """
 
 from __future__ import annotations
@@ -106,11 +107,10 @@ class RotatedCacheEntry(TransformerLensKeyValueCacheEntry):
 
     def method_overrides(self) -> dict[str, Callable[..., Tensor]]:
         """The methods of the attention layer to replace while it reads this entry, by name."""
-        overrides: dict[str, Callable[..., Tensor]] = {}
-        if self._rotates:
-            overrides["apply_rotary"] = self.apply_rotary_cached
-        # a method that a caller has replaced on this layer takes precedence
-        return {name: method for name, method in overrides.items() if name not in vars(self._attention)}
+        # a method that a caller has replaced on this layer takes precedence; one of another cache does not
+        present = vars(self._attention).get("apply_rotary")
+        is_free = present is None or isinstance(getattr(present, "__self__", None), RotatedCacheEntry)
+        return {"apply_rotary": self.apply_rotary_cached} if self._rotates and is_free else {}
 
     def apply_rotary_cached(
         self, x: Float[Tensor, "batch pos head d_head"], start: int, mask: Tensor | None
@@ -125,7 +125,9 @@ class RotatedCacheEntry(TransformerLensKeyValueCacheEntry):
         if x is self.past_keys:
             # a hook may write in place, and must not change the cache
             return x.clone() if self._attention.hook_rot_k._forward_hooks else x
-        return type(self._attention).apply_rotary(self._attention, x, start, mask if self._cache.padded else None)
+        # only the mask of this cache is known to be without padding; a hook may run another pass of the model
+        unpadded = mask is self._cache.previous_attention_mask and not self._cache.padded
+        return type(self._attention).apply_rotary(self._attention, x, start, None if unpadded else mask)
 
 
 class DecodingCache(TransformerLensKeyValueCache):
@@ -194,12 +196,16 @@ class DecodingCache(TransformerLensKeyValueCache):
         if self._model.cfg.ungroup_grouped_query_attention and "get_pos_offset" not in vars(self._model):
             # TransformerLens refuses a cache that has a key for every query head, which ungrouped layers fill
             overrides_by_layer[self._model] = {"get_pos_offset": self.pos_offset}
+        patched = list(overrides_by_layer)
+        before = [{name: vars(module).get(name) for name in overrides_by_layer[module]} for module in patched]
         try:
             for module, overrides in overrides_by_layer.items():
                 # an attribute of the instance takes precedence over the method of its class
                 vars(module).update(overrides)
             yield
         finally:
-            for module, overrides in overrides_by_layer.items():
-                for name in overrides:
+            for module, methods in zip(patched, before, strict=True):
+                for name, method in methods.items():
                     vars(module).pop(name, None)
+                    if method is not None:  # of another cache, whose pass this one is nested in
+                        vars(module)[name] = method

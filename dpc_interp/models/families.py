@@ -155,7 +155,9 @@ def _rope(config: Any) -> dict[str, Any]:
     """Options of the rotary embedding: its base, and Llama 3.1's scaling (NTK by parts)."""
     rope = config.rope_parameters or {}
     kind = rope.get("rope_type", "default")
-    if kind not in ("default", "llama3") or rope.get("rope_theta") is None:
+    if rope.get("rope_theta") is None:
+        _raise_unsupported("this model's config names no base of the rotary embedding (rope_theta)")
+    if kind not in ("default", "llama3"):
         _raise_unsupported(
             f"this model scales its rotary embedding by {kind!r}; only 'default' and 'llama3' are supported"
         )

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
@@ -32,11 +32,11 @@ from dpc_interp.models.lens import ATTENTION_CLASSES, HookedTransformer
 
 INTERFACE = "dpc_interp_fused"
 """Name of the attention function in the registry of transformers."""
-HOOKED = "a hook is on the pattern"
-REPLACED = "a method of the attention layer was replaced"
-SPECIAL = ("attn_logit_softcapping", "sinks", "attention_chunk_size", "position_bias", "alibi")
+HOOK_REASON = "a hook is on the pattern"
+REPLACED_REASON = "a method of the attention layer was replaced"
+UNSUPPORTED = ("attn_logit_softcapping", "sinks", "attention_chunk_size", "position_bias", "alibi", "index_topk")
 """Attributes of a wrapped layer or its configuration that the fused function does not have."""
-METHODS = ("calculate_attention_scores", "apply_causal_mask", "calculate_z_scores")
+OVERRIDDEN = ("calculate_attention_scores", "apply_causal_mask", "calculate_z_scores")
 
 
 def pattern_layers(model: HookedTransformer | TransformerBridge) -> dict[int, str]:
@@ -56,7 +56,9 @@ def pattern_layers(model: HookedTransformer | TransformerBridge) -> dict[int, st
         {1: 'a hook is on the pattern'}
     """
     why_pattern = _why_hooked if isinstance(model, HookedTransformer) else partial(_why_bridge, model)
-    reasons = {layer: why for layer, block in enumerate(model.blocks) if (why := why_pattern(block.attn))}
+    reasons = {
+        layer: why for layer, block in enumerate(model.blocks) if (why := why_pattern(getattr(block, "attn", None)))
+    }
     if reasons and not isinstance(model, HookedTransformer):
         # the wrapped Hugging Face model makes one mask for all of its layers
         first = next(iter(reasons.values()))
@@ -83,9 +85,9 @@ def _why_hooked(attention: Any) -> str:
     """Why a layer of a HookedTransformer computes its pattern; empty if it need not."""
     cfg = attention.cfg
     if _has_hooks(attention.hook_pattern) or _has_hooks(attention.hook_attn_scores):
-        return HOOKED
-    if _is_replaced(attention, METHODS):
-        return REPLACED
+        return HOOK_REASON
+    if _is_replaced(attention, OVERRIDDEN):
+        return REPLACED_REASON
     reasons = {
         f"{type(attention).__name__} computes attention in its own way": type(attention) not in ATTENTION_CLASSES,
         "scores have a soft cap": cfg.attn_scores_soft_cap > 0,
@@ -103,20 +105,32 @@ def _why_bridge(model: TransformerBridge, attention: Any) -> str:
     if not isinstance(attention, AttentionBridge) or wrapped is None:
         return "the layer has no attention that this package knows"
     if _is_replaced(attention, ("forward",)):
-        return REPLACED
+        return REPLACED_REASON
     # hook points of components that the wrapped layer calls fire; a layer with one matrix for q, k and v calls none
-    kept = {attention.hook_in, attention.hook_out, *wrapped.modules()}
-    if any(_has_hooks(p) for p in attention.modules() if isinstance(p, HookPoint) and p not in kept):
-        return HOOKED
+    points_that_fire = {attention.hook_in, attention.hook_out, *wrapped.modules()}
+    if any(_has_hooks(p) for p in attention.modules() if isinstance(p, HookPoint) and p not in points_that_fire):
+        return HOOK_REASON
+    if _has_own_weights(attention, wrapped):
+        return "the bridge computes queries, keys and values with weights of its own"
     if not getattr(hf_model, "_supports_attention_backend", False):
         return f"{type(hf_model).__name__} has no exchangeable attention function"
     config = hf_model.config.get_text_config()
-    special = [n for n in SPECIAL if any(getattr(owner, n, None) not in (None, False) for owner in (wrapped, config))]
+    special = [
+        n for n in UNSUPPORTED if any(getattr(owner, n, None) not in (None, False) for owner in (wrapped, config))
+    ]
     if special:
         return f"attention has {special[0]}"
     if wrapped.training:
         return "the layer is in training mode, where it may drop out attention"
     return "" if getattr(wrapped, "is_causal", True) else "attention is not causal"
+
+
+def _has_own_weights(attention: Any, wrapped: Any) -> bool:
+    """Whether a bridge has split one matrix into copies, which a caller or TransformerLens may have changed."""
+    storages = {weight.untyped_storage().data_ptr() for weight in wrapped.parameters()}
+    projections = [getattr(attention, name) for name in ("q", "k", "v") if hasattr(attention, name)]
+    weights = (weight for projection in projections for weight in projection.parameters())
+    return any(weight.untyped_storage().data_ptr() not in storages for weight in weights)
 
 
 def _is_replaced(attention: Any, names: Iterable[str]) -> bool:
@@ -136,11 +150,11 @@ def fused_attention(
     """Within, the layers that are not in `pattern_layers(model)` compute fused attention; afterwards they are restored.
 
     Args:
-        model: any supported model. Contexts may be nested; the outer one counts.
-        gradient: who reads A * dL/dA of each fused layer; None: nobody.
+        model: any supported model. Contexts may be nested; the outer one applies.
+        gradient: receives A * dL/dA of each fused layer; None: an ordinary backward pass.
     """
     patterns, padding = pattern_layers(model), _Padding()
-    methods = METHODS if isinstance(model, HookedTransformer) else ("forward",)
+    methods = OVERRIDDEN if isinstance(model, HookedTransformer) else ("forward",)
     overrides: dict[Any, dict[str, Any]] = {}
     for layer, block in enumerate(model.blocks):
         if layer not in patterns and not any(name in vars(block.attn) for name in methods):
@@ -174,27 +188,43 @@ class _FusedLayer:
     """The methods that replace those of one attention layer."""
 
     def __init__(self, layer: int, attention: Any, gradient: PatternGradient | None, padding: _Padding):
-        self._layer, self._attention, self._gradient, self._padding = layer, attention, gradient, padding
-        self._queries_and_keys: tuple[Tensor, Tensor]
+        self.layer, self.gradient = layer, gradient
+        self._attention, self._padding = attention, padding
+        self._queries_and_keys: tuple[Tensor, Tensor] | None = None
         self._visible: Tensor | None = None
 
     def calculate_attention_scores(self, q: Tensor, k: Tensor) -> Tensor:
-        """Keep queries and keys [batch, pos, head, d_head]; a placeholder stands for the scores."""
+        """Keep queries and keys [batch, pos, head, d_head]; return a placeholder instead of scores.
+
+        A hook of the caller may run another pass of the model that reads the pattern: that one computes it.
+        """
+        if _has_hooks(self._attention.hook_pattern) or _has_hooks(self._attention.hook_attn_scores):
+            self._queries_and_keys = None
+            return cast(Tensor, type(self._attention).calculate_attention_scores(self._attention, q, k))
         self._queries_and_keys = q.transpose(1, 2), k.transpose(1, 2)
         return q.new_zeros(1, 1, 1, 1)
 
     def apply_causal_mask(self, attn_scores: Tensor, past_kv_pos_offset: int = 0, attention_mask: Any = None) -> Tensor:
         """Keep the padding; return the placeholder."""
+        if self._queries_and_keys is None:
+            attention: Any = self._attention
+            return cast(
+                Tensor,
+                type(attention).apply_causal_mask(attention, attn_scores, past_kv_pos_offset, attention_mask),
+            )
         self._visible = self._padding.visible_keys(attention_mask)
         return attn_scores
 
     def calculate_z_scores(self, v: Tensor, pattern: Tensor) -> Tensor:
         """Weight the values [batch, pos, head, d_head]; `pattern` is the placeholder."""
-        attention, (q, k) = self._attention, self._queries_and_keys
-        del self._queries_and_keys
+        attention = self._attention
+        if self._queries_and_keys is None:
+            return cast(Tensor, type(attention).calculate_z_scores(attention, v, pattern))
+        q, k = self._queries_and_keys
+        self._queries_and_keys = None
         window = attention.cfg.window_size if attention.attn_type == "local" else None
-        inputs = AttentionInputs(self._layer, q, k, v.transpose(1, 2), 1 / attention.attn_scale, window, self._visible)
-        return cast(Tensor, attention.hook_z(self.attend(inputs).transpose(1, 2)))
+        inputs = AttentionInputs(self.layer, q, k, v.transpose(1, 2), 1 / attention.attn_scale, window, self._visible)
+        return cast(Tensor, attention.hook_z(attend(inputs, self.gradient).transpose(1, 2)))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the attention that a bridge wraps, which calls `_attention_function`."""
@@ -210,15 +240,6 @@ class _FusedLayer:
         finally:
             vars(wrapped).pop(INTERFACE, None)
         return (attention.hook_out(output[0]), *output[1:]) if isinstance(output, tuple) else attention.hook_out(output)
-
-    def attend(self, inputs: AttentionInputs) -> Float[Tensor, "batch head dest d_head"]:
-        """Compute z, for the caller that reads the gradient if there is one."""
-        return attend(inputs, self._gradient)
-
-    @property
-    def layer(self) -> int:
-        """Index of the layer."""
-        return self._layer
 
 
 class _Padding:
@@ -240,7 +261,9 @@ def _attention_function(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """The attention function that transformers calls, with the mask [batch, src] of Flash Attention."""
-    unknown = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
+    unknown = [name for name in ("softcap", "s_aux", "position_bias", "indices") if kwargs.get(name) is not None]
+    if attention_mask is not None and attention_mask.ndim != 2:
+        unknown.append("a mask of its own")
     if unknown:
         raise DPCInterpError(
             f"{type(module).__name__} computes attention with {unknown[0]}, which fused attention does not have; put a "
@@ -249,7 +272,7 @@ def _attention_function(
     fused: _FusedLayer = vars(module)[INTERFACE]
     scale, window = kwargs.get("scaling") or query.shape[-1] ** -0.5, kwargs.get("sliding_window")
     visible = None if attention_mask is None else attention_mask.bool()  # the mask is None where nothing is padded
-    z = fused.attend(AttentionInputs(fused.layer, query, key, value, scale, window, visible))
+    z = attend(AttentionInputs(fused.layer, query, key, value, scale, window, visible), fused.gradient)
     return z.transpose(1, 2).contiguous(), None
 
 

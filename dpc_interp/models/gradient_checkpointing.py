@@ -4,8 +4,8 @@ Within `checkpointed(model)` a forward pass stores only the input of each block,
 again to recover its activations. Hooks inside the blocks therefore fire twice and must give the same output both times;
 a block whose activations differ in the second run raises `DPCInterpError`.
 
-The second run ends at the last activation that the backward pass needs: the one that the MLP's last matrix multiplies,
-except where a norm follows. That product is a quarter of a Llama's block. What comes after it fires once.
+The second run ends at the last activation that the backward pass needs: the one that the MLP's last matrix multiplies.
+That product is a quarter of a Llama's block. A block with hooks outside its attention is run to its end.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from torch.utils.hooks import RemovableHandle
+from transformer_lens.hook_points import HookPoint
 from transformers import Cache
 
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.models.hooked import HookedModel
 
-MAX_ULPS = 32
-"""Largest difference between two runs of a block, in machine epsilons of the largest number that is compared."""
+MAX_ULPS = 16
+"""Largest difference between two runs of a block: in machine epsilons of the norm of a position's activations, or of
+the largest number of the block's output."""
 
 
 @contextmanager
@@ -42,16 +44,16 @@ def checkpointed(model: HookedModel) -> Iterator[None]:
     """
     blocks: list[Any] = list(model.blocks)
     instance_forwards = [block.__dict__.get("forward") for block in blocks]
-    ends = [_last_activation(block) for block in blocks]
-    stops_early = all(end is not None for end in ends)
+    activations = [_last_activation(block) for block in blocks]
+    stops_early = all(activation is not None for activation in activations)
     recomputed = [_RecomputedBlock(layer, block.forward, not stops_early) for layer, block in enumerate(blocks)]
     handles: list[RemovableHandle] = []
     try:
-        for block, end, runs in zip(blocks, ends, recomputed, strict=True):
+        for block, activation, wrapper in zip(blocks, activations, recomputed, strict=True):
             # through __dict__, because a bridge passes `block.forward = ...` on to the block that it wraps
-            block.__dict__["forward"] = runs.forward
+            block.__dict__["forward"] = wrapper.forward
             if stops_early:
-                handles.append(end.register_forward_hook(runs.check_activation))
+                handles.append(activation.register_forward_hook(wrapper.check_activation))
         with set_checkpoint_early_stop(stops_early):
             yield
     finally:
@@ -65,7 +67,14 @@ def checkpointed(model: HookedModel) -> Iterator[None]:
 
 def _last_activation(block: Any) -> Any:
     """The hook point of the last activation that the backward pass of a block needs; None: its output."""
-    return None if hasattr(block, "ln2_post") else getattr(getattr(block, "mlp", None), "hook_post", None)
+    mlp = getattr(block, "mlp", None)
+    point = getattr(mlp, "hook_post", None)
+    if hasattr(block, "ln2_post") or point is getattr(mlp, "hook_out", None):  # a mixture of experts has no other point
+        return None
+    in_attention = set(block.attn.modules())
+    points = (p for p in block.modules() if isinstance(p, HookPoint) and p not in in_attention)
+    # a hook after the activation may keep a tensor for the backward pass, and would fire again without being compared
+    return None if any(p._forward_hooks for p in points) else point
 
 
 class _RecomputedBlock:
@@ -94,26 +103,26 @@ class _RecomputedBlock:
             if self._check_output:
                 # to keep it costs no memory: the next block stores it as its input
                 residual = (output[0] if isinstance(output, tuple) else output).detach()
-                self._compare(residual, residual.abs())
+                self._compare(residual, residual.abs().max(), torch.finfo(residual.dtype).eps)
             return output
 
         return checkpoint(run, *args, use_reentrant=False, **kwargs)
 
     def check_activation(self, module: Module, args: Any, activation: Tensor) -> None:
-        """Compare the sum over each position's neurons, a forward hook."""
-        neurons = activation.detach().float()
-        self._compare(neurons.sum(-1), neurons.abs().sum(-1), torch.finfo(activation.dtype).eps)
+        """Compare the sum and the norm of each position's activations, a forward hook."""
+        precise = activation.detach().float()
+        norm = precise.norm(dim=-1)
+        self._compare(torch.stack([precise.sum(-1), norm]), norm, torch.finfo(activation.dtype).eps)
 
-    def _compare(self, values: Tensor, sizes: Tensor, eps: float | None = None) -> None:
+    def _compare(self, values: Tensor, scale: Tensor, eps: float) -> None:
         """Keep the values of the first run; in the second, raise if they differ by more than rounding."""
         if not self._first:
             self._first.append(values)
             return
         first = self._first.pop()
-        allowed = MAX_ULPS * (eps or torch.finfo(values.dtype).eps) * sizes.max()
-        # `not ... <=` rather than `>`, so that a NaN counts as a difference
-        if not torch.equal(first, values) and not (first - values).abs().max() <= allowed:
+        # `all(<=)` rather than `any(>)`, so that a NaN counts as a difference
+        if not torch.equal(first, values) and not ((first - values).abs() <= MAX_ULPS * eps * scale).all():
             raise DPCInterpError(
-                f"block {self._layer} computed something else when it was recomputed; one of your hooks changes from "
-                "call to call: use gradient_checkpointing=False"
+                f"block {self._layer} has other activations when it is recomputed; one of your hooks changes from call "
+                "to call: use gradient_checkpointing=False"
             )

@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 BLOCK_SIZE = 2**20
 """Logits that are exponentiated at a time: 4 MB, which a processor's cache holds."""
@@ -44,16 +45,17 @@ class _TokenNLL(torch.autograd.Function):
         return log_sums - logits.gather(-1, labels[:, None])[:, 0].float()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         logits, labels, log_sums = ctx.saved_tensors
-        slopes = torch.empty_like(logits)
-        parts = (x.split(_rows(logits)) for x in (slopes, logits, labels, log_sums, grads[0]))
-        for slope, part, label, log_sum, grad in zip(*parts, strict=True):
+        grads_of_logits = torch.empty_like(logits)
+        parts = (x.split(_rows(logits)) for x in (grads_of_logits, logits, labels, log_sums, grads[0]))
+        for part_grad, part, label, log_sum, grad in zip(*parts, strict=True):
             # in the result itself, unless the logits have half precision
-            is_precise = slope.dtype == log_sum.dtype
-            difference = torch.sub(part, log_sum[:, None], out=slope if is_precise else None).exp_()
+            is_precise = part_grad.dtype == log_sum.dtype
+            difference = torch.sub(part, log_sum[:, None], out=part_grad if is_precise else None).exp_()
             difference[torch.arange(len(label), device=label.device), label] -= 1.0
             difference.mul_(grad[:, None])
             if not is_precise:
-                slope.copy_(difference)
-        return slopes, None
+                part_grad.copy_(difference)
+        return grads_of_logits, None

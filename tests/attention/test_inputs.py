@@ -31,7 +31,7 @@ def written_pattern(inputs: AttentionInputs) -> tuple[torch.Tensor, torch.Tensor
 def test_output(
     monkeypatch: pytest.MonkeyPatch, rows: int, n_dest: int, n_before: int, n_kv: int, window: int | None, padded: bool
 ) -> None:
-    monkeypatch.setattr(module, "ROWS", rows)
+    monkeypatch.setattr(module, "MAX_MASKED_QUERIES", rows)
     generator = torch.Generator().manual_seed(0)
     n_src = n_before + n_dest
     q = torch.randn(2, 4, n_dest, 8, generator=generator)
@@ -41,6 +41,7 @@ def test_output(
     inputs = AttentionInputs(0, q, k, v, 0.3, window, visible if padded else None)
     z, pattern = written_pattern(inputs)
     queries = ~pattern.isnan().any(-1)[:, 0]  # the others are padding and have no key
+    assert torch.isfinite(inputs.attend()).all(), "NaN of padding would reach the other rows"
     torch.testing.assert_close(inputs.attend().transpose(1, 2)[queries], z.transpose(1, 2)[queries])
 
 

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,12 @@ def kill_a_worker(out: Path, killed: list[int]) -> None:
 
 
 def test_a_killed_worker_changes_nothing(
-    cluster: Any, model: HookedModel, prompt: SoftPrompt, tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]
+    cluster: Any,
+    model: HookedModel,
+    prompt: SoftPrompt,
+    tmp_path: Path,
+    contents: Callable[[Path], dict[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     problems = load_problems("story", "test", n=40, max_steps=1)
     fields: dict[str, Any] = {"rule": RULE, **OPTIONS}
@@ -93,14 +98,18 @@ def test_a_killed_worker_changes_nothing(
     assert os.getpid() not in pids
     assert set(pids[-6:]) - {killed[0]}, "the other worker, or a new one, continued"
 
-    # a worker takes long to start, so the same cluster also checks a grid and a job's own error
-    on_ray = ablate(model, problems[:6], prompt, ["always"], engine="ray", n_workers=1, **OPTIONS)
-    pd.testing.assert_frame_equal(on_ray, ablate(model, problems[:6], prompt, ["always"], **OPTIONS))
+    # a worker takes long to start, so one more checks a grid and a job's own error
+    grid = ablate(model, problems[:6], prompt, ["always"], **OPTIONS)
     job = AnalyseShard([], prompt, "generated", "abs_of_sum", False)
     with pytest.raises(DPCInterpError) as local_error:
         job(model)
-    with RunConfig(engine="ray", n_workers=1).open_engine() as engine, pytest.raises(DPCInterpError) as ray_error:
-        list(engine.map(model, [job]))
+    with RunConfig(engine="ray", n_workers=1).open_engine() as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(RunConfig, "open_engine", lambda run: nullcontext(engine))
+            on_ray = ablate(model, problems[:6], prompt, ["always"], engine="ray", n_workers=1, **OPTIONS)
+        pd.testing.assert_frame_equal(on_ray, grid)
+        with pytest.raises(DPCInterpError) as ray_error:
+            list(engine.map(model, [job]))
     assert str(ray_error.value) == str(local_error.value)
 
 

@@ -66,8 +66,8 @@ def test_checkpointed_memory_does_not_grow_with_depth(build: Callable[..., Hooke
         for checkpointing in (False, True)
     }
     assert peaks[24, False] > 4 * peaks[3, False]
-    inputs_of_blocks = (24 - 3) * 4 * LONG * 16  # float32, d_model is 16
-    assert peaks[24, True] - peaks[3, True] < 1.5 * inputs_of_blocks
+    kept = (24 - 3) * 4 * LONG * (16 + 2)  # float32, d_model is 16, and two numbers that are compared
+    assert peaks[24, True] - peaks[3, True] < 1.5 * kept
     assert peaks[24, True] < peaks[24, False] / 3
 
 
@@ -133,6 +133,20 @@ def test_the_estimate_by_hand(build: Callable[..., HookedModel]) -> None:
         assert estimate_bytes(model, 2, 10, 3, True) == checkpointed
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_the_estimate_of_other_precisions(build: Callable[..., HookedModel], dtype: torch.dtype) -> None:
+    """float64 needs twice the bytes of float32 everywhere; float16 keeps its logits for another backward pass."""
+    single, other = build("plain"), build("plain", dtype=dtype)
+    shape = (2, 10, 3, False)
+    if dtype == torch.float64:
+        assert estimate_bytes(other, *shape) == 2 * estimate_bytes(single, *shape)
+    else:
+        block = 20 * (24 * 16 + 2 * ((2 * 4 + 2 * 4) * 4 + 3 * 32)) + 2 * (4 * 16 * 16 + 3 * 16 * 32)
+        logits = 2 * 2 * 2 * 3 * single.cfg.d_vocab + 2 * 16 * single.cfg.d_vocab
+        backward = 4 * 20 * 4 * (3 * 10 + 7 * 4) + (logits // 2 if dtype == torch.float16 else 0)
+        assert estimate_bytes(other, *shape) == 2 * block + max(logits, backward)
+
+
 def test_invalid_arguments_are_errors(model: HookedModel) -> None:
     with pytest.raises(DPCInterpError, match="lengths is empty"):
         plan_memory(model, [])
@@ -161,8 +175,12 @@ def test_a_plan_reads_as_a_sentence() -> None:
         ({"memory.max": "max\n", "memory.current": "400\n"}, 900),
         ({"memory.max": "1000\n", "memory.current": "400\n"}, 600),
         ({"memory.max": "2000\n", "memory.current": "400\n"}, 900),
+        (
+            {"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": "anon 400\ninactive_file 250\n"},
+            550,
+        ),
     ],
-    ids=["no container", "container without a limit", "container with less", "container with more"],
+    ids=["no container", "without a limit", "container with less", "container with more", "files that were read"],
 )
 def test_free_memory_is_the_least_of_machine_and_container(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], expected: int

@@ -228,6 +228,29 @@ def test_hooks_see_a_key_of_every_head_where_they_are_ungrouped(build: Callable[
     torch.testing.assert_close(torch.cat([first, second], dim=1), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_passes_within_a_hook_have_their_own_masks_and_caches(build: Callable[..., HookedTransformer]) -> None:
+    """A left-padded pass, and one of another cache, while an unpadded batch is decoded."""
+    model = build("gqa")
+    tokens = torch.arange(3, 19).view(2, 8)
+    mask = torch.ones_like(tokens)
+    mask[1, :3] = 0
+    expected = model(tokens, attention_mask=mask)
+    other, cache, inside = CachedDecoding(model, 2), CachedDecoding(model, 2), []
+    other(tokens[:, :5])
+    cache(tokens[:, :5])
+
+    def call(resid: Tensor, hook: object) -> None:
+        if not inside:
+            inside.append(None)
+            inside[:] = [model(tokens, attention_mask=mask), other(tokens[:, 5:])]
+
+    with model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", call)]):
+        logits = cache(tokens[:, 5:])
+    torch.testing.assert_close(inside[0][mask.bool()], expected[mask.bool()], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(inside[1], model(tokens)[:, 5:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits, inside[1], rtol=1e-4, atol=1e-5)
+
+
 def test_a_pass_without_the_cache_within_a_hook_has_its_own_positions(build: Callable[..., HookedTransformer]) -> None:
     model = build("gqa", ungroup_grouped_query_attention=True)
     tokens = torch.arange(3, 19).view(2, 8)

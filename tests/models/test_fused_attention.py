@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def nested(model: HookedModel) -> Iterator[None]:
 @pytest.mark.parametrize("rows", [512, 16], ids=["one call", "blocks of queries"])
 @torch.no_grad()
 def test_logits(each: HookedModel, padded: bool, rows: int, monkeypatch: pytest.MonkeyPatch, unchanged) -> None:
-    monkeypatch.setattr(inputs_module, "ROWS", rows)
+    monkeypatch.setattr(inputs_module, "MAX_MASKED_QUERIES", rows)
     mask = LEFT_PADDED if padded else None
     with patterns(each) as seen:
         expected = each(TOKENS, attention_mask=mask)
@@ -201,3 +202,44 @@ def test_the_mask_of_a_pass_is_read_once() -> None:
 def test_an_unknown_part_of_attention_is_refused() -> None:
     with pytest.raises(DPCInterpError, match="with softcap, which fused attention does not have; put a hook"):
         module._attention_function(torch.nn.Linear(1, 1), *torch.zeros(3, 1, 1, 2, 4), None, softcap=30.0)
+    with pytest.raises(DPCInterpError, match="with indices, which"):
+        module._attention_function(torch.nn.Linear(1, 1), *torch.zeros(3, 1, 1, 2, 4), None, indices=torch.zeros(1))
+    with pytest.raises(DPCInterpError, match="with a mask of its own, which"):
+        module._attention_function(torch.nn.Linear(1, 1), *torch.zeros(3, 1, 1, 2, 4), torch.zeros(1, 1, 2, 2))
+
+
+def test_a_bridge_with_weights_of_its_own_keeps_patterns(hugging_face: Callable, bridge: Callable) -> None:
+    """GPT-2 has one matrix for queries, keys and values; TransformerLens computes with its parts."""
+    model = bridge(hugging_face("gpt2"))
+    assert pattern_layers(model) == {}
+    query: Any = model.blocks[1].attn.q
+    query.weight = torch.nn.Parameter(2 * query.weight.detach(), requires_grad=False)
+    reasons = pattern_layers(model)
+    assert set(reasons.values()) == {"the bridge computes queries, keys and values with weights of its own"}
+    expected = model(TOKENS)
+    with fused_attention(model):
+        assert torch.equal(model(TOKENS), expected)
+
+
+def test_a_block_without_attention_is_not_fused(hugging_face: Callable, bridge: Callable) -> None:
+    """Such as a state-space block of a hybrid model."""
+    assert "no attention that" in module._why_bridge(bridge(hugging_face("llama")), None)
+
+
+def test_a_pass_within_a_hook_sees_its_patterns(build: Callable, needs_hooked: None) -> None:
+    model = build("gqa")
+    _, expected = model.run_with_cache(TOKENS)
+    caches: list[Any] = []
+
+    def run_again(resid: Tensor, hook: object) -> None:
+        if not caches:
+            caches.append(None)
+            caches[0] = model.run_with_cache(TOKENS, reset_hooks_end=False)[1]
+
+    logits = model(TOKENS)
+    with fused_attention(model), model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", run_again)]):
+        again = model(TOKENS)
+    torch.testing.assert_close(again, logits)
+    for layer in range(3):
+        name = f"blocks.{layer}.attn.hook_pattern"
+        assert torch.equal(caches[0][name], expected[name])

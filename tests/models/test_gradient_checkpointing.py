@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import Module
 from transformer_lens.hook_points import HookPoint
 
 from dpc_interp import DPCInterpError, SoftPrompt, saliency
@@ -84,73 +85,85 @@ def test_random_hook_draws_the_same_noise_in_both_runs(any_model: HookedModel, p
     torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-6 * results[0].max().item())
 
 
-@pytest.fixture(params=[True, False], ids=["stops early", "whole blocks"])
-def hooked_output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An output that a hook changes and that the second run computes; whole blocks are run where a norm ends them."""
-    if request.param:
-        return "hook_attn_out"
-    monkeypatch.setattr(module, "_last_activation", lambda block: None)
-    return "hook_mlp_out"
+@pytest.fixture(params=["attn.hook_z", "hook_attn_out", "hook_mlp_out"])
+def hooked_output(request: pytest.FixtureRequest) -> str:
+    """Where a hook changes from call to call; only for the first does the second run end before the last product."""
+    return request.param
 
 
+def changing(factors: Iterable[float]) -> Callable[[Tensor, HookPoint], Tensor]:
+    """A hook that multiplies by a tensor, which autograd keeps, and by another one in each call."""
+    values = iter(factors)
+    return lambda output, hook: output * torch.full((), next(values), dtype=torch.float64).to(output)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layer", [0, 1])
 def test_hook_that_changes_from_call_to_call_raises(
-    any_model: HookedModel, prompt: SoftPrompt, layer: int, hooked_output: str, unchanged: Callable
+    build: Callable[..., HookedModel], prompt: SoftPrompt, layer: int, dtype: torch.dtype, hooked_output: str
 ) -> None:
-    calls: list[int] = []
+    model = build("gqa", dtype=dtype)
+    size = 1.01 if dtype == torch.float32 else 2.0
+    with model.hooks(fwd_hooks=[(f"blocks.{layer}.{hooked_output}", changing([1.0, size, size**2, size**3]))]):
+        saliency(model, TOKENS, prompt, N_QUESTION)
+        with pytest.raises(DPCInterpError, match=rf"block {layer} .* recomputed; .* gradient_checkpointing=False"):
+            saliency(model, TOKENS, prompt, N_QUESTION, gradient_checkpointing=True)
 
-    def drift(output: Tensor, hook: HookPoint) -> Tensor:
-        calls.append(1)
-        return output * (1 + 0.01 * len(calls))
 
-    with unchanged(any_model), any_model.hooks(fwd_hooks=[(f"blocks.{layer}.{hooked_output}", drift)]):
-        saliency(any_model, TOKENS, prompt, N_QUESTION)
-        with pytest.raises(
-            DPCInterpError, match=rf"block {layer} .* when it was recomputed.* gradient_checkpointing=F"
-        ):
-            saliency(any_model, TOKENS, prompt, N_QUESTION, gradient_checkpointing=True)
+def test_a_model_is_left_unchanged_when_it_raises(
+    any_model: HookedModel, prompt: SoftPrompt, hooked_output: str, unchanged: Callable
+) -> None:
+    hook = changing([1.0, 1.01, 1.02, 1.03])
+    with (
+        unchanged(any_model),
+        any_model.hooks(fwd_hooks=[(f"blocks.1.{hooked_output}", hook)]),
+        pytest.raises(DPCInterpError, match="block 1 "),
+    ):
+        saliency(any_model, TOKENS, prompt, N_QUESTION, gradient_checkpointing=True)
 
 
 def test_hook_that_changes_within_rounding_is_accepted(
     any_model: HookedModel, prompt: SoftPrompt, hooked_output: str
 ) -> None:
     """The second call adds one unit in the last place of each number, as another kernel might."""
-    calls: list[int] = []
-
-    def drift(output: Tensor, hook: HookPoint) -> Tensor:
-        calls.append(1)
-        return output * (1 + (len(calls) - 1) * torch.finfo(output.dtype).eps)  # the next number, or the one after
-
     plain = saliency(any_model, TOKENS, prompt, N_QUESTION)
-    with any_model.hooks(fwd_hooks=[(f"blocks.1.{hooked_output}", drift)]):
+    hook = changing([1.0, 1.0 + torch.finfo(torch.float32).eps])
+    with any_model.hooks(fwd_hooks=[(f"blocks.1.{hooked_output}", hook)]):
         drifted = saliency(any_model, TOKENS, prompt, N_QUESTION, gradient_checkpointing=True)
-    assert len(calls) == 2
     torch.testing.assert_close(drifted, plain, rtol=1e-4, atol=1e-5 * plain.max().item())
 
 
-def test_the_second_run_ends_before_the_last_product(any_model: HookedModel, prompt: SoftPrompt) -> None:
-    """A hook on the output of the MLP fires once, so it may change from call to call."""
-    calls: list[int] = []
-
-    def double(output: Tensor, hook: HookPoint) -> Tensor:
-        calls.append(1)
-        return output * (2.0 if len(calls) == 1 else torch.nan)
-
-    maps = []
-    for gradient_checkpointing in (False, True):
-        calls.clear()
-        with any_model.hooks(fwd_hooks=[("blocks.1.hook_mlp_out", double)]):
-            maps.append(saliency(any_model, TOKENS, prompt, N_QUESTION, gradient_checkpointing=gradient_checkpointing))
-        assert len(calls) == 1
-    torch.testing.assert_close(maps[1], maps[0], rtol=1e-5, atol=1e-6 * maps[0].max().item())
+@pytest.mark.parametrize(("name", "n_ends"), [("attn.hook_z", 1), ("hook_resid_post", 2)])
+def test_the_second_run_ends_before_the_last_product(
+    any_model: HookedModel, prompt: SoftPrompt, name: str, n_ends: int
+) -> None:
+    """Unless a hook is outside the attention. A module's own hook fires where the MLP is run to its end."""
+    ends: list[int] = []
+    mlp: Any = any_model.blocks[1].mlp
+    handle = mlp.register_forward_hook(lambda *args: ends.append(1))
+    with any_model.hooks(fwd_hooks=[(f"blocks.1.{name}", lambda value, hook: value)]):
+        saliency(any_model, TOKENS, prompt, N_QUESTION, gradient_checkpointing=True)
+    handle.remove()
+    assert len(ends) == n_ends
 
 
 def test_blocks_whose_output_is_compared() -> None:
-    """A norm after the MLP needs its output; a mixture of experts has no activation that is hooked."""
-    point = HookPoint()
-    assert module._last_activation(SimpleNamespace(mlp=SimpleNamespace(hook_post=point))) is point
-    assert module._last_activation(SimpleNamespace(mlp=SimpleNamespace(hook_post=point), ln2_post=1)) is None
-    assert module._last_activation(SimpleNamespace(mlp=SimpleNamespace())) is None
+    """A norm after the MLP needs its output, and the point of a mixture of experts is its output."""
+
+    def block(**mlp_points: HookPoint) -> Module:
+        made, mlp = Module(), Module()
+        for name, point in mlp_points.items():
+            setattr(mlp, name, point)
+        made.attn, made.mlp = Module(), mlp
+        return made
+
+    activation, output = HookPoint(), HookPoint()
+    assert module._last_activation(block(hook_post=activation, hook_out=output)) is activation
+    assert module._last_activation(block(hook_post=output, hook_out=output)) is None
+    assert module._last_activation(block()) is None
+    normed = block(hook_post=activation)
+    normed.ln2_post = Module()
+    assert module._last_activation(normed) is None
 
 
 def test_blocks_are_restored(any_model: HookedModel) -> None:
@@ -169,9 +182,10 @@ def test_blocks_are_restored(any_model: HookedModel) -> None:
     assert forwards() == before
 
 
-def test_pattern_off_the_loss_path_raises(build: Callable[..., HookedModel], prompt: SoftPrompt) -> None:
-    for layer in (0, 1):
-        model = build("gqa")
-        model.add_hook(f"blocks.{layer}.attn.hook_z", lambda z, hook: z.detach())
+@pytest.mark.parametrize("frozen", [True, False])
+def test_pattern_off_the_loss_path_raises(build: Callable[..., HookedModel], prompt: SoftPrompt, frozen: bool) -> None:
+    for layer, point in ((0, "blocks.0.attn.hook_z"), (1, "blocks.1.attn.hook_z"), (0, "ln_final.hook_normalized")):
+        model = build("gqa").requires_grad_(not frozen)
+        model.add_hook(point, lambda z, hook: z.detach())
         with pytest.raises(DPCInterpError, match=f"pattern of layer {layer}"):
             saliency(model, TOKENS, prompt, N_QUESTION, gradient_checkpointing=True)
