@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from analyse import DEPTH_POSITIONS, DESCRIPTIONS, MEASUREMENTS, VARIANTS
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from dpc_interp import plots
 
@@ -50,6 +51,11 @@ def draw(ax: Axes, frame: pd.DataFrame, over: str, value: str, scale: float, ter
         ax.plot(at, fit(x, y, terms)(at), linewidth=0.8, color=f"C{i}")
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
+    ticks = sorted(frame[over].unique())
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def main() -> None:

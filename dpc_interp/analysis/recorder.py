@@ -57,7 +57,7 @@ class SaliencyRecorder(Generic[Reduced]):
     """Reduces the saliency of each layer as soon as the backward pass reaches it.
 
     Args:
-        reduce: called once a layer.
+        reduce: called once a layer; again for each smaller loss scale of a float16 model.
         head_reduction: see `saliency`.
         device: of the model's input.
         first_destination: positions before it have no rows.

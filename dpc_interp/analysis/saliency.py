@@ -6,9 +6,9 @@ A[l,h] is the attention pattern (query heads; rows are destinations, columns sou
 everything after the question, including the stop token. The diagonal is left out; saliency is float32 whatever the
 dtype of the model.
 
-1. `prepare_inputs`: a right-padded batch, its labels and its loss mask. Virtual tokens read only each other, so no
-   gradient reaches later rows through the rows of the prompt: where these are not needed, the prompt is read once for
-   all rows and is left out of the graph.
+1. `prepare_inputs`: a right-padded batch, its labels and its loss mask. Virtual tokens attend only to each other, so
+   no gradient flows through the prompt into later destinations. Unless its own destinations are needed, the prompt is
+   prefilled once for the batch, outside the graph.
 2. `forward_loss`: one forward pass with fused attention. Logits are computed only at the positions in L.
 3. `backward_reduce`: one backward pass from L to the first layer's attention, in which a `SaliencyRecorder` reduces
    each layer. In a float16 model it starts from L times a power of two, which the saliency is divided by in float32

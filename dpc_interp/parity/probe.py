@@ -146,7 +146,7 @@ class Probe:
         return compare("left-padded batch = rows alone", comparisons, self.tolerance)
 
     def cached(self) -> CheckRow:
-        """A left-padded batch whose last tokens are fed one by one, after a row has left, against a single pass.
+        """A left-padded batch whose last tokens are fed one by one, after a row is removed, against a single pass.
 
         Once with the prompt in each row; and, where decoding would share the prompt, with a prefilled prompt and with
         one rejected draft token masked.
@@ -172,7 +172,7 @@ class Probe:
     def _one_by_one(
         self, cache: CachedDecoding, uncached: Float[Tensor, "batch n_virtual_and_pos d_vocab"], suffix: str
     ) -> list[Comparison]:
-        """Feed the last tokens one by one, without the second row, which leaves the batch before."""
+        """Feed the last tokens one by one, after the second row is removed."""
         rows = torch.tensor([row for row in range(len(self.sequences)) if row != 1])
         cache.select_rows(rows)
         last_tokens = torch.stack([self.sequences[row][-N_CACHED:] for row in rows.tolist()])

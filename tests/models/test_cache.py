@@ -1,7 +1,4 @@
-"""The decoding cache against TransformerLens's own: the same logits in every pass.
-
-They are equal bit for bit, or to rounding where heads share keys, because the products are then grouped.
-"""
+"""The decoding cache against TransformerLens's own: the same logits in every pass, to rounding."""
 
 from __future__ import annotations
 
