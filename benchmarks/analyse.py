@@ -354,8 +354,8 @@ def verdicts(name: str, rows: list[dict[str, Any]]) -> str:
 def report(name: str, measurements: pd.DataFrame, left_out: list[str]) -> str:
     """The section of one model in RESULTS.md."""
     of_model = measurements[measurements["model"] == name]
-    whole = of_model["layers"] == of_model["layers"].max()
-    rows: list[dict[str, Any]] = of_model[whole].to_dict("records")  # type: ignore[assignment]
+    is_full_depth = of_model["layers"] == of_model["layers"].max()
+    rows: list[dict[str, Any]] = of_model[is_full_depth].to_dict("records")  # type: ignore[assignment]
     variants = "\n".join(f"- ({v}) {DESCRIPTIONS[v]}" for v in VARIANTS)
     missing = f"Left out: {' '.join(left_out)}" if left_out else ""
     return f"""{verdicts(name, rows)}

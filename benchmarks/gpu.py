@@ -98,14 +98,14 @@ def plain(hf_model: Any, tokens: torch.Tensor, vectors: torch.Tensor) -> None:
         torch.autograd.grad(cross_entropy(logits.float(), tokens[0, -N_PREDICTED:]), prompt)
 
 
-def segment_sums(blocks: Any, edges: torch.Tensor) -> torch.Tensor:
+def segment_sums(blocks: Any, segments: torch.Tensor) -> torch.Tensor:
     """The flow into and from eight segments, summed block by block."""
-    sums = torch.zeros(8, 8, device=edges.device)
+    sums = torch.zeros(8, 8, device=segments.device)
     block: FlowBlock
     for block in blocks:
-        rows = edges[block.dest]
-        by_source = torch.zeros(block.values.shape[1], 8, device=edges.device)
-        by_source.index_add_(1, edges[block.src], block.values[0])
+        rows = segments[block.dest]
+        by_source = torch.zeros(block.values.shape[1], 8, device=segments.device)
+        by_source.index_add_(1, segments[block.src], block.values[0])
         sums.index_add_(0, rows, by_source)
     return sums
 
@@ -116,7 +116,7 @@ def analyse(model: Any, hf_model: Any, length: int, rounds: int) -> dict[str, An
     generator = torch.Generator().manual_seed(length)
     vectors = (0.02 * torch.randn(N_VIRTUAL, model.cfg.d_model, generator=generator)).to(device)
     tokens = torch.randint(1, model.cfg.d_vocab, (1, length - N_VIRTUAL), generator=generator).to(device)
-    edges = torch.arange(length, device=device) * 8 // length
+    segments = torch.arange(length, device=device) * 8 // length
     for checkpointed in (False, True):
         try:
             if checkpointed:  # both, so that the ratio compares like with like
@@ -129,7 +129,7 @@ def analyse(model: Any, hf_model: Any, length: int, rounds: int) -> dict[str, An
                     [tokens[0]],
                     [tokens.shape[1] - N_PREDICTED],
                     vectors,
-                    lambda blocks: segment_sums(blocks, edges),
+                    lambda blocks: segment_sums(blocks, segments),
                     gradient_checkpointing=checkpointed,  # noqa: B023  (called within the loop)
                 ),
                 rounds,

@@ -57,6 +57,7 @@ def test_logits(each: HookedModel, padded: bool, rows: int, monkeypatch: pytest.
     with patterns(each) as seen:
         expected = each(TOKENS, attention_mask=mask)
     assert seen
+    assert pattern_layers(each) == {}, "otherwise patterns are compared with themselves"
     with unchanged(each), fused_attention(each):
         logits = each(TOKENS, attention_mask=mask)
     visible = torch.ones_like(TOKENS, dtype=torch.bool) if mask is None else mask.bool()
