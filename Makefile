@@ -19,7 +19,7 @@ SMOLLM2 := $(VENV)/.smollm2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup figures verdicts test test-ray test-tl4 test-min test-gpu lint types format notebooks prompts reasoner card bench smollm2 gsm-symbolic lock clean
+.PHONY: help setup figures verdicts test test-ray test-tl4 test-min test-gpu lint types format notebooks prompts reasoner card calibration bench smollm2 gsm-symbolic lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -125,6 +125,9 @@ $(SMOLLM2): $(STAMP)
 
 gsm-symbolic: $(STAMP) ## install reasoning-gym, whose templates gsm_symbolic uses (one of its requirements is compiled)
 	$(BIN)/python -m pip install --constraint requirements.lock 'reasoning-gym==0.1.25'
+
+calibration: $(STAMP) ## simulate the rule of the verdicts on gains, into figures/verdict_calibration.png
+	$(BIN)/python -m dpc_interp.study.verdict_calibration --out figures
 
 bench: $(STAMP) $(SMOLLM2) ## time and memory of the analysis and of decoding, into benchmarks/RESULTS.md
 	set -e; for part in analyse scaling decoding decoding_parts; do $(BIN)/python benchmarks/$$part.py; done

@@ -17,6 +17,7 @@ from dpc_interp.analysis.segments import Segments
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger, trigger_statistics
 from dpc_interp.claims.causal import CausalEffects, causal_edges
 from dpc_interp.claims.causal_scores import curve_areas, rank_correlation
+from dpc_interp.claims.regime import regime
 from dpc_interp.claims.trigger_tables import triggers_table
 from dpc_interp.claims.triggers import compare_triggers
 from dpc_interp.claims.verdict_page import verdicts_markdown
@@ -99,6 +100,7 @@ __all__ = [
     "prompted",
     "rank_correlation",
     "read_transcripts",
+    "regime",
     "saliency",
     "saliency_map",
     "saliency_sanity",

@@ -124,7 +124,7 @@ def test_evaluation(
     """Every stage runs on a bridge; random models write no rationale, so the analysis reads the written ones."""
     problems, rule = dpc.load_problems("story", n=8, max_steps=2), TriggerRule("late_share", 0.3, "given", "none")
     monkeypatch.setattr("dpc_interp.evaluation.jobs.generate", _with_gold_rationales(dpc.generate))
-    methods = ["base", "pt", "dpc", "always"]
+    methods = ["bare", "instruct", "random_prompt", "cut_off", "pt", "dpc", "always"]
     results = [
         dpc.evaluate(model, problems, prompt, methods, rule=rule, max_new_tokens=8, progress=False)
         for model in (bridge(hugging_face("llama")), hooked(hugging_face("llama")))

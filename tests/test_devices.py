@@ -125,7 +125,7 @@ def test_corruption(loaded: HookedModel, reference: HookedModel, story: dpc.Soft
 
 def test_evaluation(loaded: HookedModel, reference: HookedModel, questions: list, story: dpc.SoftPrompt) -> None:
     """With corruption that silences tokens by attention and one that scales vectors, and a random one."""
-    methods = ["base", "pt", "random", "dpc"]
+    methods = ["bare", "instruct", "random_prompt", "cut_off", "pt", "random", "dpc"]
     options = {"rule": RULE, "progress": False, "shard_size": 4}
     mine, theirs = (dpc.evaluate(model, questions, story, methods, **options) for model in (loaded, reference))
     assert mine.instances["method"].tolist() == theirs.instances["method"].tolist()

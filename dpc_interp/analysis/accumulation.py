@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
@@ -16,9 +17,15 @@ from dpc_interp.analysis.layers import check_layers, shallow_layers
 from dpc_interp.analysis.options import Options
 from dpc_interp.errors import DPCInterpError
 
+N_PERMUTATIONS = 100
+"""Random deals behind `chance_peak_ratio`."""
+
 
 def accumulation_peaks(
-    accumulation: pd.DataFrame, *, layers: Sequence[int] | None = None, exclude_sink: bool = Options.exclude_sink
+    accumulation: pd.DataFrame,
+    *,
+    layers: Sequence[int] | None = None,
+    exclude_sink: bool = Options.exclude_sink,
 ) -> pd.DataFrame:
     """Find the accumulation token of each instance.
 
@@ -46,10 +53,16 @@ def accumulation_peaks(
         raise DPCInterpError("accumulation needs a soft prompt, and these transcripts were analysed without one")
     n_layers = int(accumulation["layer"].max()) + 1
     layers = check_layers(layers or shallow_layers(n_layers), n_layers)
-    shallow = accumulation[accumulation["layer"].isin(layers)]
-    by_token = shallow.pivot_table(index="instance", columns="virtual_token", values="value", sort=False).sort_index(
-        axis=1
-    )
+    return peaks_of(by_virtual_token(accumulation, layers), exclude_sink=exclude_sink)
+
+
+def peaks_of(by_token: pd.DataFrame, *, exclude_sink: bool = Options.exclude_sink) -> pd.DataFrame:
+    """The accumulation token of each instance, as `accumulation_peaks` returns it.
+
+    Args:
+        by_token: of `by_virtual_token`.
+        exclude_sink: see `accumulation_peaks`.
+    """
     candidates = by_token.drop(columns=0) if exclude_sink else by_token
     if candidates.empty:
         raise DPCInterpError(
@@ -59,9 +72,65 @@ def accumulation_peaks(
     return pd.DataFrame({"peak_token": candidates.idxmax(axis=1).astype(int), "peak_ratio": ratio})
 
 
-def accumulation_frame(values: Float[Tensor, "batch layer n_virtual"], instances: list[str]) -> pd.DataFrame:
+def by_virtual_token(accumulation: pd.DataFrame, layers: Sequence[int], column: str = "value") -> pd.DataFrame:
+    """The mean accumulation over some layers, one row per instance and one column per virtual token.
+
+    Args:
+        accumulation: the frame of `analyse`.
+        layers: that are averaged.
+        column: `value`, the flow into question and rationale, or `into_question`, that into the question alone.
+    """
+    chosen = accumulation[accumulation["layer"].isin(layers)]
+    table = chosen.pivot_table(index="instance", columns="virtual_token", values=column, sort=False)
+    return table.sort_index(axis=1)
+
+
+def evenness(by_token: pd.DataFrame) -> pd.Series:
+    """How evenly instances draw on the virtual tokens (Pielou's evenness, the entropy of the shares over its maximum).
+
+    Args:
+        by_token: of `by_virtual_token`, with at least two virtual tokens.
+
+    Returns:
+        1 where each token has the same share, 0 where one has everything; NaN where nothing is drawn.
+    """
+    shares = by_token.div(by_token.sum(axis=1), axis=0)
+    entropy = -(shares * np.log(shares.where(shares > 0, 1))).sum(axis=1, skipna=False)
+    return entropy / np.log(by_token.shape[1])
+
+
+def chance_peak_ratio(by_token: pd.DataFrame, *, exclude_sink: bool = Options.exclude_sink, seed: int = 0) -> float:
+    """The mean peak ratio of exchangeable virtual tokens (docs/method.md, section 3).
+
+    The accumulation of each instance, as a share of its mean, is dealt out anew over all instances and tokens, 100
+    times. What remains of a peak is that the largest of n heavy-tailed values is far above their mean.
+
+    Args:
+        by_token: of `by_virtual_token`; instances that draw on no token are left out.
+        exclude_sink: leave virtual token 0 out, as `accumulation_peaks` does.
+        seed: seed of the draws.
+
+    Returns:
+        The geometric mean over instances and draws.
+    """
+    values = by_token.div(by_token.mean(axis=1), axis=0).dropna()
+    cells = (values.drop(columns=0) if exclude_sink else values).to_numpy(float)
+    rest = values[0].to_numpy(float) if exclude_sink else np.zeros(len(values))
+    rng, logs = np.random.default_rng(seed), []
+    for _ in range(N_PERMUTATIONS):
+        dealt = rng.permuted(cells.ravel()).reshape(cells.shape)
+        logs.append(np.log(dealt.max(axis=1) / ((dealt.sum(axis=1) + rest) / by_token.shape[1])).mean())
+    return float(np.exp(np.mean(logs)))
+
+
+def accumulation_frame(
+    values: Float[Tensor, "batch layer n_virtual"],
+    into_question: Float[Tensor, "batch layer n_virtual"],
+    instances: list[str],
+) -> pd.DataFrame:
     """The `accumulation` frame of a batch."""
     index = pd.MultiIndex.from_product(
         [instances, range(values.shape[1]), range(values.shape[2])], names=["instance", "layer", "virtual_token"]
     )
-    return pd.DataFrame({"value": values.flatten().numpy()}, index=index).reset_index()
+    columns = {"value": values.flatten().numpy(), "into_question": into_question.flatten().numpy()}
+    return pd.DataFrame(columns, index=index).reset_index()

@@ -167,7 +167,7 @@ def analyse(
         >>> model, prompt = dpc.load_model("reasoner"), dpc.load_prompt("reasoner/story")
         >>> runs = dpc.generate(model, dpc.load_problems("story", n=2), prompt=prompt, progress=False)
         >>> dpc.analyse(model, runs, prompt, progress=False).accumulation.columns.tolist()
-        ['instance', 'layer', 'virtual_token', 'value']
+        ['instance', 'layer', 'virtual_token', 'value', 'into_question']
     """
     if target not in get_args(Target):
         raise UnknownNameError("target", target, get_args(Target))
@@ -296,13 +296,13 @@ def _analyse_batch(
         prompt_cache=prompt_cache,
     )
     nll = result.nll.cpu()
-    between, accumulation, from_prompt, row_share = (
+    between, accumulation, into_question, from_prompt, row_share = (
         torch.stack(layers, dim=1).cpu() for layers in zip(*result.layers, strict=True)
     )
     ids = [run.problem.id for run in runs]
     return {
         "flow": groups.flow_frame(between, ids),
-        "accumulation": accumulation_frame(accumulation, ids),
+        "accumulation": accumulation_frame(accumulation, into_question, ids),
         "tokens": tokens_frame(tokenizer_of(model), runs, segments, from_prompt, row_share, nll),
         "instances": instances_frame(runs, segments, nll),
     }

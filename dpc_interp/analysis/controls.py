@@ -6,7 +6,7 @@ teacher-forced, after other leading tokens: questions and answers stay the same,
 | condition | what precedes the question |
 | --- | --- |
 | `trained` | the trained prompt |
-| `untrained` | embeddings of random vocabulary tokens: what `tune_prompt` starts from with that seed |
+| `untrained` | what the tuning started from: the embeddings of its `init_text`, or of the random tokens of its seed |
 | `random` | Gaussian vectors with the norms of the trained ones |
 | `text` | the embeddings of a fixed text, repeated to the prompt's length |
 | `trained after text` | that text once, then the trained prompt, of which alone the tokens are counted |
@@ -106,6 +106,8 @@ def control_prompts(
     seed = int(prompt.recipe.get("seed", 0)) if seed is None else seed
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(model.cfg.d_vocab, (prompt.n_virtual,), generator=generator)  # as `tune_prompt` draws them
+    if prompt.recipe.get("init_text"):
+        rows = repeat_or_cut(text_tokens(model, prompt.recipe["init_text"], "init_text"), prompt.n_virtual)
     directions = torch.randn(trained.shape, generator=generator, dtype=torch.float32)
     tokens = text_tokens(model, text)
     vectors = {

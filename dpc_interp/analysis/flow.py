@@ -37,12 +37,14 @@ class ReducedFlow(NamedTuple):
     Attributes:
         between: mean flow [batch, destination group, source group].
         accumulation: acc(j) [batch, n_virtual].
+        into_question: acc(j) with the question alone as destination [batch, n_virtual].
         from_prompt: mean flow from the virtual tokens into each position [batch, dest].
         row_share: share of the flow into each position that comes from the virtual tokens [batch, dest].
     """
 
     between: Float[Tensor, "batch group group"]
     accumulation: Float[Tensor, "batch n_virtual"]
+    into_question: Float[Tensor, "batch n_virtual"]
     from_prompt: Float[Tensor, "batch dest"]
     row_share: Float[Tensor, "batch dest"]
 
@@ -82,7 +84,8 @@ class PositionGroups:
         """Reduce one layer of saliency; a `Reduction`."""
         batch, _, n_positions = self.member.shape
         between = torch.zeros_like(self.pairs)
-        accumulation = self.member.new_zeros(batch, self.n_virtual)
+        accumulation, into_question = (self.member.new_zeros(batch, self.n_virtual) for _ in range(2))
+        question = self.names.index(("question", None))
         from_prompt, in_all = (self.member.new_zeros(batch, n_positions) for _ in range(2))
         for dest, src, values in blocks:
             by_destination = self.member[:, :, dest] @ values
@@ -90,12 +93,16 @@ class PositionGroups:
             prompt = slice(src.start, max(src.start, self.n_virtual))
             n_read = prompt.stop - prompt.start
             accumulation[:, prompt] += by_destination[:, -1, :n_read]
+            into_question[:, prompt] += by_destination[:, question, :n_read]
             from_prompt[:, dest] = values[:, :, :n_read].sum(-1)
             in_all[:, dest] = values.sum(-1)
-        n_destinations = self.member[:, -1].sum(-1, keepdim=True).clamp(min=1)
+        n_destinations, n_question = (
+            self.member[:, group].sum(-1, keepdim=True).clamp(min=1) for group in (-1, question)
+        )
         return ReducedFlow(
             between / self.pairs.clamp(min=1),
             accumulation / n_destinations,
+            into_question / n_question,
             from_prompt / max(1, self.n_virtual),
             from_prompt / in_all.clamp(min=torch.finfo(torch.float32).tiny),
         )

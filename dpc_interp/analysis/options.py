@@ -16,7 +16,7 @@ from dpc_interp.generation.stopping import check_max_new_tokens, check_stop_stri
 from dpc_interp.generation.text_options import TextOptions, name_of
 from dpc_interp.models.encoding import QuestionFormat, as_question_format
 from dpc_interp.tasks.answers import STOP_STRINGS, Extraction, check_extraction
-from dpc_interp.tasks.problem import Template
+from dpc_interp.tasks.problem import PLACE, Template
 
 Target = Literal["generated", "gold"]
 """Tokens that the loss is taken on: those the model generated, or the problem's written rationale."""
@@ -53,7 +53,8 @@ class Options:
         gamma: percentage of entries of smallest magnitude that are zeroed in every other vector, 0 to 100.
         knock_out: corrupt by attention knock-out instead of changing vectors, at the `shallow` layers, the `deep` ones
             or `everywhere`; see `KnockoutPlan`.
-        seed: seed of the random placebo, of noise and of the bootstrap.
+        instruction: the question with a written instruction, a text with `{question}`; the method `instruct` reads it.
+        seed: seed of the random placebo, of random prompts, of noise and of the bootstrap.
         max_new_tokens: decoding stops there at the latest; None: a length by task, see `generate`.
         template: how a question becomes the text that the model reads, see `generate`; None: that of the prompt.
         prepend_bos: whether BOS comes first; None: that of the prompt, else the tokenizer's own rule.
@@ -81,6 +82,7 @@ class Options:
     mask: float = 0.0
     gamma: float = 10
     knock_out: KnockOut = "nowhere"
+    instruction: str = "Think step by step.\n{question}"
     seed: int = 0
     max_new_tokens: int | None = None
     template: QuestionFormat | Template | None = None
@@ -111,6 +113,8 @@ class Options:
         check_stop_strings(self.stop_strings)
         object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
         as_question_format(self.template, self.prepend_bos)
+        if PLACE not in self.instruction:
+            raise DPCInterpError(f'the instruction lacks "{PLACE}"; write where the question stands')
         if self.extraction is not None:
             check_extraction(self.extraction)
 

@@ -35,6 +35,7 @@ ACCUMULATION: Columns = {
     "layer": ("int64", "layer"),
     "virtual_token": ("int64", "index of the virtual token"),
     "value": ("float32", "acc(j): mean flow from the token into question and rationale"),
+    "into_question": ("float32", "mean flow from the token into the question alone"),
 }
 TOKENS: Columns = {
     "instance": ("string", "id of the problem"),
@@ -62,6 +63,7 @@ INSTANCES: Columns = {
 TRIGGER_STATISTICS: Columns = {
     "late_share": ("float64", "R: share of the late half of the rationale that the prompt affects"),
     "deep_flow": ("float64", "mean flow from the prompt into the late half of the rationale, over the deep layers"),
+    "row_share": ("float64", "share of the flow into the late half that comes from the prompt, over the deep layers"),
     "peak_ratio": ("float64", "accumulation at j* over the mean accumulation"),
     "shallow_flow": ("float64", "S_pq: mean flow from prompt to question, over the shallow layers"),
     "nll": ("float32", "mean negative log-likelihood of the transcript, nats"),
@@ -99,6 +101,7 @@ ANSWERS: Columns = {
     "correct": ("bool", "whether the answer is correct"),
     "finished": ("bool", "False: the text was cut off at max_new_tokens"),
     "fired": ("bool", "whether the method corrupted the prompt here"),
+    "changed": ("bool", "whether the text differs from that of pt"),
     "n_tokens": ("int64", "generated tokens"),
 }
 SUMMARY: Columns = {
@@ -131,16 +134,46 @@ KNOCKOUTS: Columns = {
     "answer_probability_change": ("float64", "change of the probability of the answer; NaN without an answer"),
     "answer_changed": ("float64", "1 where the most likely token differs at an answer token; NaN without an answer"),
 }
+REGIME: Columns = {
+    "task": ("string", "task"),
+    "n": ("int64", "problems"),
+    "n_prompts": ("int64", "prompts"),
+    "bare": ("float64", "accuracy of the question alone"),
+    "bare_low": ("float64", "lower bound"),
+    "bare_high": ("float64", "upper bound"),
+    "instruct": ("float64", "accuracy with the written instruction"),
+    "instruct_low": ("float64", "lower bound"),
+    "instruct_high": ("float64", "upper bound"),
+    "pt": ("float64", "accuracy with the tuned prompt"),
+    "pt_low": ("float64", "lower bound"),
+    "pt_high": ("float64", "upper bound"),
+    "n_helped": ("int64", "answers that are wrong when instructed and right with the prompt, over all prompts"),
+    "n_harmed": ("int64", "answers that are right when instructed and wrong with the prompt, over all prompts"),
+    "helped": ("float64", "share of helped answers"),
+    "helped_low": ("float64", "lower bound"),
+    "helped_high": ("float64", "upper bound"),
+    "harmed": ("float64", "share of harmed answers"),
+    "harmed_low": ("float64", "lower bound"),
+    "harmed_high": ("float64", "upper bound"),
+    "late_texts": ("float64", "share of texts that change when all that is written is cut off from the prompt"),
+    "late_texts_low": ("float64", "lower bound"),
+    "late_texts_high": ("float64", "upper bound"),
+    "late_gain": ("float64", "accuracy after that cut-off minus that of pt"),
+    "late_gain_low": ("float64", "lower bound"),
+    "late_gain_high": ("float64", "upper bound"),
+}
 VERDICTS: Columns = {
     "model": ("string", "name of the model"),
     "task": ("string", "task"),
     "claim": ("string", "name of the claim"),
-    "verdict": ("string", "holds, fails or undecided"),
+    "verdict": ("string", "holds, fails, undecided or not testable"),
+    "reason": ("string", "why the claim is not testable; else empty"),
     "effect": ("float64", "mean effect over prompts"),
     "low": ("float64", "lower bound of the effect"),
     "high": ("float64", "upper bound of the effect"),
     "null": ("float64", "value under the null hypothesis"),
     "side": ("string", "side of the null that is claimed: above or below"),
+    "excludes_paper": ("bool", "whether the interval excludes an effect as large as the paper reports"),
     "p": ("float64", "two-sided p of the null"),
     "p_holm": ("float64", "p after Holm's correction over all rows of the model"),
     "df": ("float64", "degrees of freedom"),
@@ -160,6 +193,7 @@ FRAMES: Mapping[str, Columns] = {
     "answers": ANSWERS,
     "summary": SUMMARY,
     "knockouts": KNOCKOUTS,
+    "regime": REGIME,
     "verdicts": VERDICTS,
 }
 """Frame name -> its columns."""

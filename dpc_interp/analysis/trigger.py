@@ -23,6 +23,7 @@ from dpc_interp.analysis.layers import check_layers, deep_layers, shallow_layers
 from dpc_interp.analysis.options import Criterion, Options, check_statistic
 from dpc_interp.analysis.schema import conform
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.stats.youden import youden, youden_p
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class TriggerRule:
         criterion: how the threshold was chosen.
         split: the split that it was chosen on.
         n: instances of that split.
+        n_fired: instances of that split on which it fires.
+        youden: Youden's J of the threshold there: hit rate minus false-alarm rate against 'PT was wrong'.
+        p: share of shuffled outcomes whose best threshold has a J as large as the best of the true ones; NaN of a given
+            rule. Near 1, the statistic tells nothing there.
 
     Example:
         >>> import pandas as pd
@@ -49,6 +54,9 @@ class TriggerRule:
     criterion: str = "given"
     split: str = "none"
     n: int = 0
+    n_fired: int = 0
+    youden: float = float("nan")
+    p: float = float("nan")
 
     def fires(self, stats: pd.DataFrame) -> pd.Series:
         """One boolean per instance, in the order of the frame."""
@@ -94,7 +102,7 @@ def trigger_statistics(
     by_token = (
         analysis.tokens[analysis.tokens["layer"].isin(deep)]
         .groupby(["instance", "position"], sort=False)
-        .agg(value=("value", "mean"), late=("late", "first"))
+        .agg(value=("value", "mean"), row_share=("row_share", "mean"), late=("late", "first"))
         .reset_index()
     )
     early = by_token[~by_token["late"]].groupby("instance")["value"].mean()
@@ -107,6 +115,7 @@ def trigger_statistics(
     columns = {
         "late_share": affected.groupby(late["instance"]).mean(),
         "deep_flow": late.groupby("instance")["value"].mean(),
+        "row_share": late.groupby("instance")["row_share"].mean(),
         "shallow_flow": question_flow.groupby("instance")["value"].mean(),
     }
     stats = analysis.instances.set_index("instance").assign(**columns)
@@ -159,7 +168,10 @@ def calibrate_trigger(
         # roc_curve calls a value positive at or above its threshold, the rule fires strictly above; the first threshold
         # of roc_curve is infinite: no instance fires
         threshold = min(np.nextafter(thresholds[int(np.argmax(hit - false_alarm))], -np.inf), values.max())
-    return TriggerRule(statistic, float(threshold), criterion, split, len(stats))
+    threshold = float(threshold)
+    n_fired = int((values > threshold).sum())
+    worth = youden(values, wrong, threshold), youden_p(values, wrong)
+    return TriggerRule(statistic, threshold, criterion, split, len(stats), n_fired, *worth)
 
 
 def _best_for_accuracy(stats: pd.DataFrame, values: np.ndarray) -> float:

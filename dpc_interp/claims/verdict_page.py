@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from dpc_interp.claims.regime import regime_table
 from dpc_interp.claims.verdicts import CLAIMS
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.tables import markdown
 from dpc_interp.stats.bootstrap import LEVEL
 
+REGIME_TEXT = (
+    "The paper is about a model that reasons when it is asked to (*instruct*), and a prompt that changes it little on "
+    "average because it helps some answers and harms others. *Cut-off*: everything that is written cannot attend to "
+    "the prompt at any layer. Where that changes next to nothing, the prompt acts through the question alone, and "
+    "claims about flow from the prompt into the text are not testable."
+)
 STAR = "*"
 """Marks a verdict that remains after Holm's correction."""
 
 
-def verdicts_markdown(frame: pd.DataFrame) -> str:
+def verdicts_markdown(frame: pd.DataFrame, regimes: Mapping[str, pd.DataFrame] | None = None) -> str:
     """Write verdicts as Markdown.
 
     Args:
         frame: frame of `verdicts`, of one or several models.
+        regimes: model -> frame of `regime`, which opens its section; None: no such tables.
 
     Returns:
-        The page: how to read it, then for each model a line per claim, a table by task and a table of all numbers.
+        The page: how to read it, then for each model the regime of its experiments, a line per claim, a table by task
+        and a table of all numbers.
 
     Example:
         >>> import dpc_interp as dpc
@@ -39,22 +48,26 @@ def verdicts_markdown(frame: pd.DataFrame) -> str:
         "The rules are fixed in `claims/verdicts.py`. An effect is the mean over tuned prompts, its "
         f"{LEVEL:.0%} interval is over problems and tuning seeds (over "
         "problems only where there is one prompt). A claim **holds** where the whole interval lies on the claimed side "
-        "of the null, **fails** where it lies on the other (or nothing varies and the effect is not on the claimed "
-        f"side), and is **undecided** otherwise. {STAR} marks a verdict that remains after Holm's correction over all "
-        "rows of the model.",
+        "of the null, **fails** where it lies on the other, is **not testable** where the experiment cannot speak of "
+        'it (the table of numbers says why), and is **undecided** otherwise. "Smaller than the paper\'s" says of an '
+        "undecided claim that its interval excludes an effect as large as the paper reports. "
+        f"{STAR} marks a verdict that remains after Holm's correction over all rows of the model.",
     ]
     for model, rows in frame.groupby("model", sort=False):
         words = _starred_verdicts(rows)
         table = rows.assign(word=words).pivot_table(index="task", columns="claim", values="word", aggfunc="first")
         # `pivot_table` sorts; the page keeps the order of the frame
         table = table.loc[rows["task"].unique(), rows["claim"].unique()].reset_index()
-        text += [f"## {model}", "\n".join(_claim_lines(rows)), markdown(table), markdown(_details(rows, words))]
+        text += [f"## {model}"]
+        if regimes and str(model) in regimes:
+            text += [REGIME_TEXT, regime_table(regimes[str(model)])]
+        text += ["\n".join(_claim_lines(rows)), markdown(table), markdown(_details(rows, words))]
     return "\n\n".join(text) + "\n"
 
 
 def _starred_verdicts(rows: pd.DataFrame) -> list[str]:
     return [
-        verdict + (STAR if verdict != "undecided" and p < 1 - LEVEL else "")
+        verdict + (STAR if verdict in ("holds", "fails") and p < 1 - LEVEL else "")
         for verdict, p in zip(rows["verdict"], rows["p_holm"], strict=True)
     ]
 
@@ -64,7 +77,9 @@ def _claim_lines(rows: pd.DataFrame) -> Iterator[str]:
     for claim in CLAIMS:
         claim_rows = rows[rows["claim"] == claim.name]
         tasks = {verdict: ", ".join(same["task"]) for verdict, same in claim_rows.groupby("verdict")}
-        words = {"holds": "**holds**", "fails": "**fails**", "undecided": "is **undecided**"}
+        words = {"holds": "**holds**", "fails": "**fails**"} | {
+            verdict: f"is **{verdict}**" for verdict in ("undecided", "not testable")
+        }
         outcomes = [f"{word} on {tasks[verdict]}" for verdict, word in words.items() if verdict in tasks]
         if outcomes:
             yield f"- {claim.name}. {claim.statement} Rule: {claim.rule}. It {'; '.join(outcomes)}. See {claim.figure}."
@@ -78,6 +93,7 @@ def _details(rows: pd.DataFrame, words: list[str]) -> pd.DataFrame:
             "verdict": word,
             "effect [95%]": f"{row.effect:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.n_prompts else "not measured",
             "null": f"{row.side} {row.null:g}",
+            "remark": _remark(str(row.verdict), row.reason, bool(row.excludes_paper)),
             "p": f"{row.p:.2g}",
             "p, Holm": f"{row.p_holm:.2g}",
             "df": f"{row.df:.1f}",
@@ -88,6 +104,13 @@ def _details(rows: pd.DataFrame, words: list[str]) -> pd.DataFrame:
         for row, word in zip(rows.itertuples(), words, strict=True)
     ]
     return pd.DataFrame(cells).replace("nan", "–")
+
+
+def _remark(verdict: str, reason: object, excludes_paper: bool) -> str:
+    """Why a claim is not testable, or that the paper's effect is excluded."""
+    if verdict == "not testable":
+        return str(reason)
+    return "smaller than the paper's" if verdict == "undecided" and excludes_paper else "–"
 
 
 def write_page(folder: Path) -> Path:
@@ -106,6 +129,7 @@ def write_page(folder: Path) -> Path:
     if not files:
         raise DPCInterpError(f"no {folder}/*/verdicts.csv; run make verdicts first")
     page = folder / "VERDICTS.md"
-    text = verdicts_markdown(pd.concat([pd.read_csv(file) for file in files], ignore_index=True))
+    regimes = {file.parent.name: pd.read_csv(file) for file in folder.glob("*/regime.csv")}
+    text = verdicts_markdown(pd.concat([pd.read_csv(file) for file in files], ignore_index=True), regimes)
     page.write_text(f"{text}\nWritten by `make verdicts`.\n")
     return page

@@ -1,21 +1,23 @@
 """The paper's claims C1 to C5 (docs/method.md, section 1), each judged by a rule that was fixed before the runs.
 
-    holds      the whole 95% interval of the effect lies on the claimed side of the null
-    fails      the whole interval lies on the other side, or nothing varies and the effect is not on the claimed side
-    undecided  the null lies inside the interval, or there are too few problems or outcomes
+    holds         the whole 95% interval of the effect lies on the claimed side of the null
+    fails         the whole interval lies on the other side
+    undecided     the null lies inside the interval; `excludes_paper` says whether an effect as large as the paper's
+                  lies outside
+    not testable  the experiment cannot speak of the claim: `reason` says why
 
 The effect is the mean over tuned prompts of one task, the interval is over problems and tuning seeds
-(`stats/pooling.py`). Every claim was stated before the runs and is read by itself, so its verdict is not corrected for
-the number of claims: three seeds may leave 2 degrees of freedom, where a correction over the 36 rows of a model with
-four tasks would require |t| > 26 and decide nothing, true or false. `p_holm`, over all rows of a model, shows which
-verdicts remain after the correction.
+(`stats/pooling.py`; of answers that a method changes, `stats/changes.py`). Every claim was stated before the runs and
+is read by itself, so its verdict is not corrected for the number of claims: three seeds may leave 2 degrees of freedom,
+where a correction over the 52 rows of a model with four tasks would require |t| > 26 and decide nothing, true or false.
+`p_holm`, over all rows of a model, shows which verdicts remain after the correction.
 
 `verdict_page.py` writes the verdicts as a page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,27 +25,48 @@ import numpy as np
 import pandas as pd
 
 from dpc_interp.analysis.schema import conform
-from dpc_interp.claims.measures import measures
+from dpc_interp.claims.measures import METHODS, measures
+from dpc_interp.claims.regime import obstacles, regime
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.evaluate import Results
+from dpc_interp.stats.adjusted import weighted_adjusted_difference
 from dpc_interp.stats.bootstrap import resamples
+from dpc_interp.stats.changes import Gain, gain
 from dpc_interp.stats.paired import holm
-from dpc_interp.stats.pooling import Estimate, pool_over_prompts
+from dpc_interp.stats.pooling import pool_over_prompts
 from dpc_interp.stats.weighted import (
     Array,
     Flags,
     weighted_hedges_g,
     weighted_mean,
     weighted_ranking,
-    weighted_spearman,
 )
 
-Effect = Literal["mean", "g wrong over right", "g right over wrong", "spearman", "auroc"]
+Effect = Literal[
+    "gain",
+    "mean",
+    "g wrong over right",
+    "g right over wrong",
+    "adjusted wrong over right",
+    "adjusted right over wrong",
+    "risk difference",
+    "auroc",
+]
 """How the effect of a claim is computed from its columns of `measures`."""
 MIN_PROBLEMS = 30
 """Minimum problems of a prompt; below it the prompt is left out."""
 MIN_OUTCOMES = 10
 """Minimum right and minimum wrong answers of a prompt, where a claim compares them; below it the prompt is left out."""
+MIN_FIRED = 30
+"""Minimum answers, over all prompts, on which a method fires; below it nothing can be said about the method."""
+COVARIATES = ("log_nll", "log_length", "n_steps")
+"""Beside the outcome: a mean loss makes every flow larger where the loss is large or the text is short."""
+MAX_STRATUM = 6
+"""Numbers of steps above it are one stratum."""
+MAX_P = 0.05
+"""Largest p of a rule that counts as a trigger; above it chance calibrates one as good."""
+REGIME_AND_TRIGGER = ("late", "harmed", "trigger")
+UNKNOWN = Gain(*[float("nan")] * 5)
 
 
 @dataclass(frozen=True)
@@ -60,6 +83,8 @@ class Claim:
         measure_text: the effect in words, a part of `rule`.
         figure: name of the figure that shows the effect.
         bounds: smallest and largest possible value of the effect; the interval is clipped to them.
+        paper: the effect that the paper reports (Llama-3-8B on GSM8K); NaN where it gives none.
+        needs: keys of `regime.obstacles`, or `trigger`, without which the claim is not testable.
     """
 
     name: str
@@ -71,6 +96,8 @@ class Claim:
     measure_text: str
     figure: str
     bounds: tuple[float, float] = (-np.inf, np.inf)
+    paper: float = np.nan
+    needs: tuple[str, ...] = ()
 
     @property
     def rule(self) -> str:
@@ -79,28 +106,48 @@ class Claim:
 
 
 CLAIMS = (
-    Claim("C1", "Information accumulates in few prompt tokens, in shallow layers.", "mean", ("peak_ratio",),
-          2.0, "above", "the mean peak ratio of the shallow layers", "fig3_accumulation"),
-    Claim("C1 own", "What accumulates is the trained prompt's own, not that of any leading tokens.", "mean",
-          ("own_ratio",), 0.0, "above", "the mean peak ratio of the trained prompt minus that of the untrained one",
+    Claim("C1", "Information accumulates in few prompt tokens, in shallow layers.", "mean", ("peak_over_chance",),
+          0.0, "above", "the mean log of the peak ratio of the shallow layers over its chance level",
+          "fig3_accumulation"),
+    Claim("C1 own", "What accumulates is the trained prompt's own, not that of the prompt its tuning started from.",
+          "mean", ("own_ratio",), 0.0, "above",
+          "the mean log of the trained prompt's peak ratio over that of the prompt its tuning started from",
           "fig8_sink_control"),
+    Claim("C1 peak", "Where the answer is wrong, the question draws on one dominant prompt token.",
+          "g wrong over right", ("question_peak",), 0.0, "above",
+          "Hedges' g, wrong over right, of the log peak ratio of the flow into the question", "fig3_accumulation"),
+    Claim("C1 even", "Where the answer is right, the question draws on the prompt evenly.",
+          "g right over wrong", ("question_evenness",), 0.0, "above",
+          "Hedges' g, right over wrong, of the evenness of the flow into the question", "fig3_accumulation"),
     Claim("C2", "Where the answer is wrong, deep layers carry more flow from the prompt into later steps.",
-          "g wrong over right", ("deep_flow",), 0.0, "above",
-          "Hedges' g of the deep late prompt flow, wrong over right,", "fig4_layer_flow"),
+          "adjusted wrong over right", ("log_row_share", *COVARIATES), 0.0, "above",
+          "the difference, wrong over right, of the log of the prompt's share of the deep flow into the late half, "
+          "beside log NLL, log length and the number of steps, in SD,", "fig4_layer_flow", needs=("late",)),
+    Claim("C2 raw", "The same of the flow itself, which a larger loss makes larger wherever it comes from.",
+          "g wrong over right", ("log_flow",), 0.0, "above",
+          "Hedges' g, wrong over right, of the log of the deep flow from the prompt into the late half",
+          "fig4_layer_flow", needs=("late",)),
     Claim("C2 steps", "Where the answer is right, later steps rest on the question and on earlier steps.",
-          "g right over wrong", ("grounded",), 0.0, "above",
-          "Hedges' g, right over wrong, of the share of deep flow into late steps that comes from question and earlier "
-          "steps", "fig5_step_flow"),
-    Claim("C3", "C1 and C2 occur together on an instance.", "spearman", ("peak_ratio", "late_share"), 0.0, "above",
-          "Spearman's correlation of peak ratio and late share", "fig7_cooccurrence", (-1.0, 1.0)),
-    Claim("C4", "The late share tells harmful instances apart.", "auroc", ("late_share",), 0.5, "above",
-          "the AUROC of the late share against 'PT was wrong'", "fig6_trigger", (0.0, 1.0)),
-    Claim("C5", "Corruption where triggered lifts accuracy over prompt tuning.", "mean", ("dpc",), 0.0, "above",
-          "the accuracy of dpc minus that of pt", "tab1_accuracy", (-1.0, 1.0)),
-    Claim("C5 random", "Random corruption hurts.", "mean", ("random",), 0.0, "below",
-          "the accuracy of random minus that of pt", "tab1_accuracy", (-1.0, 1.0)),
-    Claim("C5 always", "Corruption without the trigger gains little: less than one point.", "mean", ("always",),
-          0.01, "below", "the accuracy of always minus that of pt", "tab1_accuracy", (-1.0, 1.0)),
+          "adjusted right over wrong", ("grounded", *COVARIATES), 0.0, "above",
+          "the difference, right over wrong, of the log odds of the share of deep flow into late steps that comes from "
+          "question and earlier steps, beside log NLL, log length and the number of steps, in SD,", "fig5_step_flow",
+          needs=("late",)),
+    Claim("C3", "C1 and C2 occur together on an instance.", "risk difference", ("question_peak", "log_row_share"), 0.0,
+          "above", "the share of instances with a deep row share above its median, where the peak ratio on the "
+          "question is above its median, minus that share elsewhere,", "fig7_cooccurrence", (-1.0, 1.0),
+          needs=("late",)),
+    Claim("C4", "The late share tells harmed instances apart.", "auroc", ("late_share", "harmed"), 0.5, "above",
+          "the AUROC of the late share against 'right when instructed, wrong with the prompt'", "fig6_trigger",
+          (0.0, 1.0), needs=("late", "harmed")),
+    Claim("C4 wrong", "The late share tells wrong answers apart.", "auroc", ("late_share", "wrong"), 0.5, "above",
+          "the AUROC of the late share against 'PT was wrong'", "fig6_trigger", (0.0, 1.0), needs=("late",)),
+    Claim("C5", "Corruption where triggered lifts accuracy over prompt tuning.", "gain", ("dpc",), 0.0, "above",
+          "the accuracy of dpc minus that of pt", "tab1_accuracy", (-1.0, 1.0), 0.021, REGIME_AND_TRIGGER),
+    Claim("C5 random", "Random corruption hurts.", "gain", ("random",), 0.0, "below",
+          "the accuracy of random minus that of pt", "tab1_accuracy", (-1.0, 1.0), -0.142, REGIME_AND_TRIGGER),
+    Claim("C5 always", "Corruption without the trigger gains less than corruption where triggered.", "gain",
+          ("dpc_over_always",), 0.0, "above", "the accuracy of dpc minus that of always", "tab1_accuracy", (-1.0, 1.0),
+          0.018, REGIME_AND_TRIGGER),
 )  # fmt: skip
 """Pre-registered: note any change in CHANGELOG."""
 
@@ -117,8 +164,8 @@ def verdicts(
         seed: seed of the bootstrap over problems.
 
     Returns:
-        The frame `verdicts` of `schema.py`, one row per task and claim. Numbers are NaN and the verdict is `undecided`
-        where no prompt has the problems, outcomes or methods that the claim needs.
+        The frame `verdicts` of `schema.py`, one row per task and claim. The verdict is `not testable` where no prompt
+        has the problems, outcomes or methods that the claim needs (numbers are NaN) or a method fired too rarely.
 
     Raises:
         DPCInterpError: no results, or two of one task with the same prompt.
@@ -128,19 +175,33 @@ def verdicts(
         >>> model, prompt = dpc.load_model("reasoner"), dpc.load_prompt("reasoner/story")
         >>> rule = dpc.TriggerRule("late_share", 0.5)
         >>> results = dpc.evaluate(model, dpc.load_problems("story", n=4), prompt, [], rule=rule, progress=False)
-        >>> set(dpc.verdicts([results], model="reasoner")["verdict"])  # four problems decide nothing
-        {'undecided'}
+        >>> set(dpc.verdicts([results], model="reasoner")["verdict"])  # four problems are too few
+        {'not testable'}
     """
     if not results:
         raise DPCInterpError("there are no results to judge; evaluate some first")
     claims = [claim for claim in CLAIMS if claim.name != "C1 own" or controls is not None]
     rows = []
+    lacks_by_task = {
+        str(row["task"]): {**obstacles(row), "trigger": _no_trigger(results, str(row["task"]))}
+        for _, row in regime(results).iterrows()
+    }
     for task, tables in _measures_by_task(results, controls).items():
         problems = pd.Index(sorted(set().union(*(table.index for table in tables))))
         weights = resamples(len(problems), seed=seed)  # every prompt and claim sees the same resampled problems
-        rows += [{"model": model, "task": task, **_judge(claim, tables, problems, weights)} for claim in claims]
+        lacks = lacks_by_task[task]
+        rows += [{"model": model, "task": task, **_judge(claim, tables, lacks, problems, weights)} for claim in claims]
     frame = pd.DataFrame(rows)
     return conform(frame.assign(p_holm=holm(frame["p"].to_numpy(float))), "verdicts")
+
+
+def _no_trigger(results: Sequence[Results], task: str) -> str:
+    """Why no prompt of a task has a trigger, or nothing; a rule without p, such as a given one, counts as one."""
+    rules = [result.rule for result in results if result.instances["task"].iloc[0] == task]
+    if any(np.isnan(rule.p) or rule.p <= MAX_P for rule in rules):
+        return ""
+    best = min(rules, key=lambda rule: rule.p)
+    return f"no trigger: {100 * best.p:.0f}% of shuffled outcomes reach the best rule's J ({best.youden:.2f})"
 
 
 def _measures_by_task(results: Sequence[Results], controls: pd.DataFrame | None) -> dict[str, list[pd.DataFrame]]:
@@ -155,67 +216,106 @@ def _measures_by_task(results: Sequence[Results], controls: pd.DataFrame | None)
     return {task: list(by_prompt.values()) for task, by_prompt in tables.items()}
 
 
-def _judge(claim: Claim, tables: list[pd.DataFrame], problems: pd.Index, weights: Array) -> dict[str, object]:
+def _judge(
+    claim: Claim, tables: list[pd.DataFrame], lacks: Mapping[str, str], problems: pd.Index, weights: Array
+) -> dict[str, object]:
     """One row of the frame: the effect over the prompts that have enough problems and outcomes."""
+    usable = [known for table in tables if _is_enough(claim, known := _known(claim, table))]
+    estimate, n = UNKNOWN, 0
+    if usable and claim.effect == "gain":
+        estimate, n = _gain_over_prompts(claim.columns[0], usable)
+    elif usable:
+        estimate, n = _estimate(claim, usable, problems, weights)
+    low, high = np.clip([estimate.low, estimate.high], *claim.bounds)
+    reasons = [*(lacks[need] for need in claim.needs), _why_not_testable(claim, usable, estimate)]
+    reason = "; ".join(filter(None, reasons))
+    sign = 1 if claim.side == "above" else -1
+    nearest, farthest = sorted((sign * (low - claim.null), sign * (high - claim.null)))
+    verdict = "holds" if nearest > 0 else "fails" if farthest < 0 else "undecided"
+    return {
+        "claim": claim.name,
+        "verdict": "not testable" if reason else verdict,
+        "reason": reason,
+        "effect": estimate.value,
+        "low": low,
+        "high": high,
+        "null": claim.null,
+        "side": claim.side,
+        "excludes_paper": bool(sign * (claim.paper - claim.null) > farthest),
+        "p": estimate.p,
+        "df": estimate.df,
+        "n": n,
+        "n_prompts": len(usable),
+        "rule": claim.rule,
+        "figure": claim.figure,
+    }
+
+
+def _gain_over_prompts(column: str, tables: list[pd.DataFrame]) -> tuple[Gain, int]:
+    """The gain of a method, and the number of problems, which every prompt answered."""
+    changes = pd.concat([table[column] for table in tables], axis=1).dropna()
+    return (gain(changes.to_numpy(float)), len(changes)) if len(changes) else (UNKNOWN, 0)
+
+
+def _estimate(claim: Claim, tables: list[pd.DataFrame], problems: pd.Index, weights: Array) -> tuple[Gain, int]:
+    """The mean effect over prompts, and the number of problems."""
     values, draws = [], []
     used = np.zeros(len(problems), dtype=bool)
-    for table in tables:
-        known = table[["correct", *claim.columns]].dropna()
+    for known in tables:
         wrong, columns = ~known["correct"].to_numpy(bool), known[list(claim.columns)].to_numpy(float)
-        if not _is_enough(claim, wrong):
-            continue
         value = _effect(claim, columns, wrong, np.ones((1, len(known))))[0]
         if np.isfinite(value):  # NaN where nothing varies, for example a constant column
             rows = problems.get_indexer(known.index)
             used[rows] = True
             values.append(value)
             draws.append(_effect(claim, columns, wrong, weights[:, rows]))
-    estimate = Estimate(float("nan"), float("nan"), float("nan"))
-    if values:
-        estimate = pool_over_prompts(np.array(values), np.stack(draws, axis=1))
-    low, high = np.clip(estimate.interval(), *claim.bounds)
-    return {
-        "claim": claim.name,
-        "verdict": _verdict(claim, estimate, low, high),
-        "effect": estimate.value,
-        "low": low,
-        "high": high,
-        "null": claim.null,
-        "side": claim.side,
-        "p": estimate.p(claim.null),
-        "df": estimate.df,
-        "n": int(used.sum()),
-        "n_prompts": len(values),
-        "rule": claim.rule,
-        "figure": claim.figure,
-    }
+    if not values:
+        return UNKNOWN, 0
+    estimate = pool_over_prompts(np.array(values), np.stack(draws, axis=1))
+    return Gain(estimate.value, *estimate.interval(), estimate.p(claim.null), estimate.df), int(used.sum())
 
 
-def _is_enough(claim: Claim, wrong: Flags) -> bool:
+def _why_not_testable(claim: Claim, tables: list[pd.DataFrame], estimate: Gain) -> str:
+    """Why the experiment cannot speak of the claim, or nothing."""
+    if not tables:
+        return "too few problems, outcomes or methods"
+    if not np.isfinite(estimate.value):
+        return "nothing varies"
+    if claim.effect == "gain":
+        method = "random" if claim.columns == ("random",) else "dpc"
+        fired = int(sum(table[f"{method}_fired"].sum() for table in tables))
+        if fired < MIN_FIRED:
+            return f"{method} fired on {fired} of {sum(map(len, tables))} answers"
+    return ""
+
+
+def _known(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
+    """The problems for which everything that the claim compares is known."""
+    beside = [f"{method}_fired" for method in METHODS] if claim.effect == "gain" else []
+    return table[["correct", *claim.columns, *beside]].dropna()
+
+
+def _is_enough(claim: Claim, known: pd.DataFrame) -> bool:
     """Whether a prompt has enough problems, and enough of both outcomes where the claim compares them."""
-    compares_outcomes = claim.effect not in ("mean", "spearman")
-    rarer = min(int(wrong.sum()), int((~wrong).sum()))
-    return len(wrong) >= MIN_PROBLEMS and (not compares_outcomes or rarer >= MIN_OUTCOMES)
+    if claim.effect in ("gain", "mean", "risk difference"):
+        return len(known) >= MIN_PROBLEMS
+    positive = known[claim.columns[1]] if claim.effect == "auroc" else ~known["correct"]
+    rarer = min(positive.sum(), len(known) - positive.sum())
+    return len(known) >= MIN_PROBLEMS and bool(rarer >= MIN_OUTCOMES)
 
 
 def _effect(claim: Claim, values: Array, wrong: Flags, weights: Array) -> Array:
     """The claim's effect of `values` [n, n_columns] in each resample, [n_resamples]."""
     if claim.effect == "mean":
         return weighted_mean(values, weights)[:, 0]
-    if claim.effect == "spearman":
-        return weighted_spearman(values[:, 0], values[:, 1], weights)
+    if claim.effect == "risk difference":
+        peaked, deep = (values > np.median(values, axis=0)).T
+        rates = [weights[:, group] @ deep[group] / weights[:, group].sum(axis=1) for group in (peaked, ~peaked)]
+        return np.asarray(rates[0] - rates[1] if 0 < peaked.sum() < len(peaked) else np.full(len(weights), np.nan))
     if claim.effect == "auroc":
-        return weighted_ranking(values[:, 0], wrong, weights)[:, 0]
-    sign = 1.0 if claim.effect == "g wrong over right" else -1.0
+        return weighted_ranking(values[:, 0], values[:, 1] > 0, weights)[:, 0]
+    sign = 1.0 if claim.effect.endswith("wrong over right") else -1.0
+    if claim.effect.startswith("adjusted"):
+        strata = np.minimum(values[:, 3], MAX_STRATUM)
+        return sign * weighted_adjusted_difference(values[:, 0], wrong, values[:, 1:3], strata, weights)
     return sign * weighted_hedges_g(values[wrong], values[~wrong], weights[:, wrong], weights[:, ~wrong])[:, 0]
-
-
-def _verdict(claim: Claim, estimate: Estimate, low: float, high: float) -> str:
-    if not np.isfinite(estimate.value):
-        return "undecided"
-    sign = 1 if claim.side == "above" else -1
-    nearest, farthest = sorted((sign * (low - claim.null), sign * (high - claim.null)))
-    if nearest > 0:
-        return "holds"
-    # se 0: nothing varies, and the effect, here a point, is not on the claimed side
-    return "fails" if farthest < 0 or estimate.se == 0 else "undecided"

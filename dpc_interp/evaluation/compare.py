@@ -12,16 +12,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import torch
 
 from dpc_interp.analysis.analyse import Analysis
 from dpc_interp.analysis.options import Options
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger, trigger_statistics
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.evaluation.methods import METHODS, Contexts
+from dpc_interp.evaluation.methods import METHODS, TRIGGERED, Contexts
 from dpc_interp.evaluation.stages import Stages
 from dpc_interp.generation.transcript import Transcript
+from dpc_interp.interventions.knockout import KnockoutPlan
 from dpc_interp.interventions.option_plans import plans_from_options
-from dpc_interp.tasks.problem import Problem, check_distinct
+from dpc_interp.interventions.random_prompt import plan_random_prompts
+from dpc_interp.prompts.embed_hooks import PromptEdit
+from dpc_interp.tasks.problem import PLACE, Problem, check_distinct
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,10 @@ def check_problems(problems: Sequence[Problem], validation: Sequence[Problem]) -
     tasks = {problem.task for problem in problems}
     if len(tasks) > 1:
         raise DPCInterpError(f"problems of several tasks ({', '.join(sorted(tasks))}); evaluate one task at a time")
-    shared = {p.id for p in problems} & {p.id for p in validation}
+    ids, questions = {p.id for p in problems}, {p.question for p in problems}
+    shared = sorted(p.id for p in validation if p.id in ids or p.question in questions)
     if shared:
-        raise DPCInterpError(
-            f"{sorted(shared)[0]} is a validation and a reported problem; use problems of different splits"
-        )
+        raise DPCInterpError(f"{shared[0]} is a validation and a reported problem; use problems of different splits")
 
 
 def analyse_pt(
@@ -86,6 +89,7 @@ def calibrate(stages: Stages, validation: Sequence[Problem], options: Options) -
     if options.alpha_offset:
         criterion = f"{rule.criterion} {options.alpha_offset:+g}"
         rule = replace(rule, threshold=rule.threshold + options.alpha_offset, criterion=criterion)
+        rule = replace(rule, n_fired=int(rule.fires(stats).sum()), youden=float("nan"), p=float("nan"))
     return rule, stats
 
 
@@ -114,10 +118,8 @@ def compare(
     stats = statistics_of(analysis, options)
     fired_by_rule = [] if rule is None else stats["instance"][rule.fires(stats)].tolist()
     fired = _where_each_fires(pt, stats["instance"].tolist(), fired_by_rule, options.seed)
-    answers: dict[str, list[Transcript]] = {"pt": pt}
-    if "base" in methods:
-        answers["base"] = stages.runs(f"{prefix}base", problems, None, options.text)
-    corrupting = {method: METHODS[method] for method in methods if method not in ("base", "pt")}
+    answers = {"pt": pt, **_untriggered(stages, problems, pt, methods, options, prefix)}
+    corrupting = {method: TRIGGERED[method] for method in methods if method in TRIGGERED}
     for corrupts in dict.fromkeys(corrupts for _, corrupts in corrupting.values()):
         users = {method: fired[fires] for method, (fires, used) in corrupting.items() if used == corrupts}
         needed = [run for run, any_fires in zip(pt, np.any(list(users.values()), axis=0), strict=True) if any_fires]
@@ -127,7 +129,11 @@ def compare(
             answers[method] = [
                 corrupted[run.problem.id] if fires else run for run, fires in zip(pt, fires_at, strict=True)
             ]
-    fires_by_method = {method: fired[METHODS[method][0]] for method in METHODS if method in answers}
+    fires_by_method = {
+        method: fired[TRIGGERED[method][0]] if method in TRIGGERED else np.zeros(len(pt), dtype=bool)
+        for method in METHODS
+        if method in answers
+    }
     for method, context in (contexts or {}).items():
         changed = stages.corrupted(f"{prefix}{method}", pt, None, options.text, within=context)
         answers[method] = list(changed.values())
@@ -137,9 +143,47 @@ def compare(
         fixed = [after.correct and not before.correct for after, before in zip(answers["always"], pt, strict=True)]
         fixes = pd.Series(fixed, index=[run.problem.id for run in pt])
     frames = [
-        _instance_frame(stages.prompt.name, method, answers[method], fires) for method, fires in fires_by_method.items()
+        _instance_frame(stages.prompt.name, method, answers[method], pt, fires)
+        for method, fires in fires_by_method.items()
     ]
     return Comparison(pd.concat(frames, ignore_index=True), stats, fixes, analysis, pt)
+
+
+def instructed(problems: Sequence[Problem], instruction: str) -> list[Problem]:
+    """The problems with a written instruction in their questions.
+
+    Args:
+        problems: any problems.
+        instruction: a text with `{question}`.
+    """
+    return [replace(problem, question=instruction.replace(PLACE, problem.question)) for problem in problems]
+
+
+def _untriggered(
+    stages: Stages,
+    problems: Sequence[Problem],
+    pt: list[Transcript],
+    methods: Sequence[str],
+    options: Options,
+    prefix: str,
+) -> dict[str, list[Transcript]]:
+    """The answers of the methods without a trigger, apart from `pt`."""
+    answers: dict[str, list[Transcript]] = {}
+    questions = {"bare": problems, "instruct": instructed(problems, options.instruction)}
+    for method in methods:
+        if method in questions:
+            answers[method] = stages.runs(f"{prefix}{method}", questions[method], None, options.text)
+    ids = [problem.id for problem in problems]
+    plans: dict[str, PromptEdit] = {}
+    for method in methods:
+        if method == "random_prompt":
+            plans = dict(zip(ids, plan_random_prompts(stages.model, ids, options.seed), strict=True))
+        elif method == "cut_off":
+            plans = dict.fromkeys(ids, KnockoutPlan(tuple(range(stages.prompt.n_virtual))))
+        else:
+            continue
+        answers[method] = list(stages.corrupted(f"{prefix}{method}", pt, plans, options.text).values())
+    return answers
 
 
 def _where_each_fires(
@@ -150,7 +194,6 @@ def _where_each_fires(
     can_fire, by_rule = np.isin(names, analysed), np.isin(names, fired_by_rule)
     drawn = np.random.default_rng(seed).permutation(np.flatnonzero(can_fire))[: int(by_rule.sum())]
     return {
-        "never": np.zeros(len(pt), dtype=bool),
         "rule": by_rule,
         "matched_rate": np.isin(np.arange(len(pt)), drawn),
         "always": can_fire,
@@ -158,7 +201,9 @@ def _where_each_fires(
     }
 
 
-def _instance_frame(prompt: str, method: str, runs: list[Transcript], fired: np.ndarray) -> pd.DataFrame:
+def _instance_frame(
+    prompt: str, method: str, runs: list[Transcript], pt: list[Transcript], fired: np.ndarray
+) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "task": [run.problem.task for run in runs],
@@ -169,6 +214,10 @@ def _instance_frame(prompt: str, method: str, runs: list[Transcript], fired: np.
             "correct": [run.correct for run in runs],
             "finished": [run.finished for run in runs],
             "fired": fired,
+            "changed": [
+                not torch.equal(run.generated_tokens, before.generated_tokens)
+                for run, before in zip(runs, pt, strict=True)
+            ],
             "n_tokens": [len(run.generated_tokens) for run in runs],
         }
     )

@@ -13,8 +13,15 @@ import re
 
 import pandas as pd
 
-from dpc_interp.evaluation.methods import METHODS
+from dpc_interp.evaluation.methods import METHODS, TRIGGERED
 
+STAGES = {
+    "bare": "bare",
+    "instruct": "instruct",
+    "random_prompt": "corrupted-random_prompt",
+    "cut_off": "corrupted-cut_off",
+}
+"""Methods that answer every problem in a stage of their own -> its name."""
 COLUMNS = ["method", "generation", "analysis", "corruption", "seconds", "tokens", "ratio"]
 
 
@@ -34,9 +41,9 @@ def method_costs(timings: pd.DataFrame, instances: pd.DataFrame) -> pd.DataFrame
     pt = by_method["pt"]
     table: list[tuple[object, ...]] = []
     for method, answers in by_method.items():
-        generation = _seconds(timings, "base" if method == "base" else "pt")
+        generation = _seconds(timings, STAGES.get(method, "pt"))
         analysis, corruption = _corruption_seconds(timings, method, by_method)
-        tokens = answers["n_tokens"].sum() if method == "base" else pt["n_tokens"].sum()
+        tokens = answers["n_tokens"].sum() if method in STAGES else pt["n_tokens"].sum()
         tokens += answers["n_tokens"].to_numpy()[answers["fired"].to_numpy(bool)].sum()
         table.append((method, generation, analysis, corruption, generation + analysis + corruption, int(tokens)))
     costs = pd.DataFrame(table, columns=COLUMNS[:-1])
@@ -45,9 +52,9 @@ def method_costs(timings: pd.DataFrame, instances: pd.DataFrame) -> pd.DataFrame
 
 def _corruption_seconds(timings: pd.DataFrame, method: str, by_method: dict[str, pd.DataFrame]) -> tuple[float, float]:
     """Seconds of the analysis, and the method's share of the seconds of its corruption."""
-    if method in METHODS and METHODS[method][0] == "never":
+    if method in METHODS and method not in TRIGGERED:
         return 0.0, 0.0
-    corrupts = METHODS[method][1] if method in METHODS else method
+    corrupts = TRIGGERED[method][1] if method in TRIGGERED else method
     analysis = _seconds(timings, "analysis") if method in METHODS else 0.0
     users = [rows for name, rows in by_method.items() if name == method or _corrupts(name) == corrupts]
     n_answers = pd.concat([rows.loc[rows["fired"].astype(bool), "instance"] for rows in users]).nunique()
@@ -58,8 +65,7 @@ def _corruption_seconds(timings: pd.DataFrame, method: str, by_method: dict[str,
 
 
 def _corrupts(method: str) -> str | None:
-    fires, corrupts = METHODS.get(method, ("never", ""))
-    return None if fires == "never" else corrupts
+    return TRIGGERED[method][1] if method in TRIGGERED else None
 
 
 def _seconds(timings: pd.DataFrame, stage: str) -> float:

@@ -1,4 +1,4 @@
-"""`evaluate` compares base, prompt tuning and the corruptions on the same problems (docs/method.md, section 6)."""
+"""`evaluate` compares the model, prompt tuning and the corruptions on the same problems (docs/method.md, section 6)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dpc_interp.analysis.options import Options
 from dpc_interp.analysis.schema import TRIGGER_STATISTICS
 from dpc_interp.analysis.trigger import TriggerRule
 from dpc_interp.errors import DPCInterpError, warn_renamed
-from dpc_interp.evaluation.compare import calibrate, check_problems, compare
+from dpc_interp.evaluation.compare import calibrate, check_problems, compare, instructed
 from dpc_interp.evaluation.cost import method_costs
 from dpc_interp.evaluation.methods import MAIN_METHODS, Contexts, check_methods
 from dpc_interp.evaluation.stages import Stages, problem_digest, prompt_digest
@@ -135,7 +135,7 @@ def evaluate(
         fields["out"] = out
     options, run = read_keywords(fields, options or Options(), run or RunConfig())
     contexts = contexts or {}
-    check_methods(methods, contexts)
+    methods = check_methods(methods, contexts)
     check_problems(problems, validation or ())
     check_prompt(model, prompt.vectors)
     if rule is not None:
@@ -148,7 +148,8 @@ def evaluate(
     all_problems = [*problems, *(validation or ())]
     check_options(options, model, prompt, all_problems)
     text = options.text.for_prompt(prompt.recipe)
-    options = replace(options, max_new_tokens=settle_max_new_tokens(model, all_problems, prompt.n_virtual, text))
+    longest = [*all_problems, *instructed(problems if "instruct" in methods else [], options.instruction)]
+    options = replace(options, max_new_tokens=settle_max_new_tokens(model, longest, prompt.n_virtual, text))
     questions = encode_questions(model, all_problems, 0, 0, given=text.question_format)
     model_key = model_digest(model)
     manifest = options.record() | {

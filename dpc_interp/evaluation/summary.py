@@ -1,14 +1,16 @@
 """Certainty: the intervals and paired tests of an evaluation's tables.
 
 Accuracies carry Wilson intervals where each row is another problem. Where several tuned prompts answer the same
-problems, and for every paired difference, intervals come from a seeded bootstrap that resamples problems with all their
-rows: they are about these prompts. Those of `verdicts`, over problems and tuning seeds, are about any prompt so tuned.
+problems, their interval comes from a seeded bootstrap that resamples problems with all their rows: it is about these
+prompts. That of a paired difference is the one of `verdicts`, over problems and tuning seeds (`stats/changes.py`).
 """
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
+from dpc_interp.stats.changes import gain
 from dpc_interp.stats.paired import bootstrap_mean, exact_mcnemar, wilson
 
 
@@ -34,7 +36,7 @@ def summarise(instances: pd.DataFrame, reference: str = "pt", seed: int = 0) -> 
         low, high = (
             wilson(int(now.sum()), len(now)) if n_prompts == 1 else bootstrap_mean(now.astype(float), problems, seed)
         )
-        paired_low, paired_high = bootstrap_mean(now.astype(float) - before.astype(float), problems, seed)
+        difference = (0.0, 0.0) if method == reference else _difference_interval(frame, now, before)
         rows.append(
             {
                 "method": method,
@@ -44,8 +46,8 @@ def summarise(instances: pd.DataFrame, reference: str = "pt", seed: int = 0) -> 
                 "low": low,
                 "high": high,
                 "difference": now.mean() - before.mean(),
-                "difference_low": paired_low,
-                "difference_high": paired_high,
+                "difference_low": difference[0],
+                "difference_high": difference[1],
                 "p_mcnemar": exact_mcnemar(before, now) if n_prompts == 1 else float("nan"),
                 "fixed": int((now & ~before).sum()),
                 "broken": int((~now & before).sum()),
@@ -56,3 +58,12 @@ def summarise(instances: pd.DataFrame, reference: str = "pt", seed: int = 0) -> 
             }
         )
     return pd.DataFrame(rows)
+
+
+def _difference_interval(frame: pd.DataFrame, now: np.ndarray, before: np.ndarray) -> tuple[float, float]:
+    """The interval of the mean change, over the problems that every prompt answered; NaN if there is none."""
+    changes = frame.assign(change=now.astype(float) - before).pivot_table("change", "instance", "prompt").dropna()
+    if changes.empty:
+        return float("nan"), float("nan")
+    estimate = gain(changes.to_numpy())
+    return estimate.low, estimate.high

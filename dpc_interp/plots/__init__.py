@@ -22,6 +22,7 @@ from dpc_interp.plots.colorbar import add_colorbar
 from dpc_interp.plots.cooccurrence import cooccurrence_table, plot_cooccurrence
 from dpc_interp.plots.layer_flow import layer_effect_sizes, plot_layer_flow
 from dpc_interp.plots.maps import plot_saliency_map
+from dpc_interp.plots.regime import plot_regime
 from dpc_interp.plots.sensitivity import plot_sensitivity, plot_sensitivity_panel
 from dpc_interp.plots.single_tokens import plot_single_tokens
 from dpc_interp.plots.sink_control import plot_sink_control, plot_sink_ratios
@@ -29,6 +30,7 @@ from dpc_interp.plots.step_flow import plot_step_flow
 from dpc_interp.plots.style import COLUMN_WIDTH, STABLE_METADATA, style_context
 from dpc_interp.plots.trigger import plot_precision_recall, plot_roc, plot_trigger_distribution
 from dpc_interp.plots.triggers import plot_trigger_gain, plot_triggers
+from dpc_interp.plots.verdict_calibration import plot_verdict_calibration
 
 __all__ = [
     "COLUMN_WIDTH",
@@ -46,6 +48,7 @@ __all__ = [
     "plot_knockout_by_layer",
     "plot_layer_flow",
     "plot_precision_recall",
+    "plot_regime",
     "plot_roc",
     "plot_saliency_map",
     "plot_sanity",
@@ -58,5 +61,6 @@ __all__ = [
     "plot_trigger_distribution",
     "plot_trigger_gain",
     "plot_triggers",
+    "plot_verdict_calibration",
     "style_context",
 ]

@@ -14,6 +14,7 @@ from dpc_interp.errors import DPCInterpError
 LABELS: Mapping[str, str] = {
     "late_share": "late share $R$",
     "deep_flow": "deep flow $P→R$",
+    "row_share": "row share $P→R$",
     "shallow_flow": "shallow flow $P→Q$",
     "peak_ratio": "peak ratio",
     "nll": "mean token NLL",

@@ -67,13 +67,15 @@ OUTCOMES = MappingProxyType({True: RIGHT, False: WRONG})
 
 
 def series_style(index: int, label: str = "") -> SeriesStyle:
-    """The style of the series with this index; colours, dashes and markers repeat after seven.
+    """The style of the series with this index; after seven, colours repeat with other dashes and markers.
 
     Args:
         index: number of the series in its plot, from 0.
         label: its name in the legend.
     """
-    return SeriesStyle(label, PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)])
+    shifted = index + index // len(PALETTE)
+    color, dash, marker = PALETTE[index % len(PALETTE)], DASHES[shifted % len(DASHES)], MARKERS[shifted % len(MARKERS)]
+    return SeriesStyle(label, color, dash, marker)
 
 
 @contextmanager

@@ -136,13 +136,41 @@ def random_vectors(model: HookedModel, n_virtual: int, seed: int) -> Float[Tenso
     Returns:
         float32 on the CPU.
     """
+    return gaussian_vectors(*embedding_moments(model), n_virtual, seed)
+
+
+def embedding_moments(model: HookedModel) -> tuple[Float[Tensor, " width"], Float[Tensor, " width"]]:
+    """Mean and standard deviation of each column of the embedding table, float64 on the CPU.
+
+    Args:
+        model: a `HookedTransformer` or `TransformerBridge`.
+
+    Raises:
+        DPCInterpError: a table of fewer than 2 rows.
+    """
     n_rows = model.W_E.shape[0]
     if n_rows < 2:
         raise DPCInterpError("the embedding table has fewer than 2 rows, so it has no standard deviation")
     chunks = torch.arange(n_rows).split(N_ROWS)
     mean = torch.stack([embed_tokens(model, rows).double().sum(0) for rows in chunks]).sum(0) / n_rows
     squares = [(embed_tokens(model, rows).double() - mean).square().sum(0) for rows in chunks]
-    variance = torch.stack(squares).sum(0) / (n_rows - 1)
+    return mean, (torch.stack(squares).sum(0) / (n_rows - 1)).sqrt()
+
+
+def gaussian_vectors(
+    mean: Float[Tensor, " width"], std: Float[Tensor, " width"], n_virtual: int, seed: int
+) -> Float[Tensor, "n_virtual width"]:
+    """Draw vectors with these moments on the CPU.
+
+    Args:
+        mean: of each column.
+        std: of each column.
+        n_virtual: number of vectors.
+        seed: seed of the draws.
+
+    Returns:
+        float32.
+    """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(n_virtual, len(mean), generator=generator, dtype=torch.float32)
-    return (mean + variance.sqrt() * noise.double()).float()
+    return (mean + std * noise.double()).float()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from dpc_interp.stats.bootstrap import LEVEL, percentile_interval, resamples
@@ -42,15 +41,18 @@ def exact_mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 def holm(p_values: np.ndarray) -> np.ndarray:
     """Correct p values for their number by Holm's method.
 
+    That of statsmodels collects garbage at each call, which takes 0.2 to 0.5 s beside a loaded model; this takes 10 us.
+
     Args:
         p_values: [n]; NaN stays NaN and is not counted.
 
     Returns:
         Corrected p values [n], in the same order.
     """
-    corrected, known = np.full(len(p_values), np.nan), np.isfinite(p_values)
-    if known.any():
-        corrected[known] = multipletests(p_values[known], method="holm")[1]
+    corrected, known = np.full(len(p_values), np.nan), np.flatnonzero(np.isfinite(p_values))
+    order = known[np.argsort(p_values[known])]
+    scaled = np.arange(len(order), 0, -1) * p_values[order]
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1)
     return corrected
 
 

@@ -23,7 +23,7 @@ def write_tables(studies: list[Study], folder: Path) -> str:
     """Write the tables of a model, and a figure of each accuracy table.
 
     Args:
-        studies: all studies of the model, each with the method `base` among its results.
+        studies: all studies of the model, each with every method among its results.
         folder: folder of the tables.
 
     Returns:

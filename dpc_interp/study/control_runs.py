@@ -84,7 +84,7 @@ class RunControls:
 
     def __call__(self) -> ControlResults:
         """Compute the frames that are not stored yet."""
-        study = self.settings.evaluate(self.task, self.prompt, with_base=False)
+        study = self.settings.evaluate(self.task, self.prompt, with_shared=self.with_sweeps)
         model, prompt = load_model(self.settings.model, device="cpu"), load_prompt(self.prompt)
         runs = drop_empty_rationales(model, study.results.runs)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from dpc_interp.host.processes import map_processes
 from dpc_interp.study.accuracy_tables import write_tables
 from dpc_interp.study.paper_figures import draw_figures
-from dpc_interp.study.study import Study, StudySettings, add_base_answers, build_parser, prompts_of, read_settings
+from dpc_interp.study.study import Study, StudySettings, add_shared_answers, build_parser, prompts_of, read_settings
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class EvaluateAndDraw:
 
     def __call__(self) -> tuple[Study, list[str]]:
         """The study, and a caption for each figure."""
-        study = self.settings.evaluate(self.task, self.prompt, with_base=self.folder is not None)
+        study = self.settings.evaluate(self.task, self.prompt, with_shared=self.folder is not None)
         return study, [] if self.folder is None else draw_figures(study, self.folder)
 
 
@@ -68,7 +68,7 @@ def run_studies(
         study, job_captions = results[j]
         if job.folder is not None:
             captions[job.task], first[job.task] = job_captions, study
-        studies.append(add_base_answers(study, first[job.task]))
+        studies.append(add_shared_answers(study, first[job.task]))
     return studies, captions
 
 

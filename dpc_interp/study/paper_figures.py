@@ -29,7 +29,7 @@ def draw_figures(study: Study, folder: Path) -> list[str]:
     """Draw fig1 to fig7 of one study.
 
     Args:
-        study: with the method `base` among its results.
+        study: with the method `instruct` among its results.
         folder: folder of the figures; it is created.
 
     Returns:
@@ -196,8 +196,8 @@ def _prompt_effects(study: Study) -> dict[str, pd.Series]:
         index="instance", columns="method", values="correct", aggfunc="first"
     ).astype(bool)
     return {
-        "right without the prompt, wrong with it": correct["base"] & ~correct["pt"],
-        "wrong without the prompt, right with it": ~correct["base"] & correct["pt"],
+        "right when instructed, wrong with the prompt": correct["instruct"] & ~correct["pt"],
+        "wrong when instructed, right with the prompt": ~correct["instruct"] & correct["pt"],
     }
 
 

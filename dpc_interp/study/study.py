@@ -13,7 +13,7 @@ from dpc_interp.analysis.layers import deep_layers, shallow_layers
 from dpc_interp.bundled.recipes import recipes_of
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.evaluation.evaluate import Results, evaluate
-from dpc_interp.evaluation.methods import METHODS
+from dpc_interp.evaluation.methods import METHODS, SHARED_METHODS
 from dpc_interp.evaluation.summary import summarise
 from dpc_interp.execution.digest import digest
 from dpc_interp.execution.run_config import RunConfig
@@ -76,20 +76,20 @@ class StudySettings:
         code = digest(*(file.read_bytes() for file in sorted(package.rglob("*.py"))))
         return self.runs / f"{self.model}-{self.n}-{self.n_validation}-{code}"
 
-    def evaluate(self, task: str, prompt: str, *, with_base: bool) -> Study:
+    def evaluate(self, task: str, prompt: str, *, with_shared: bool) -> Study:
         """Evaluate one bundled prompt on the test split of a task, calibrated on the validation split.
 
         Args:
             task: name of a task that the model has prompts for.
             prompt: name of a bundled prompt of the task.
-            with_base: also answer the problems without a prompt.
+            with_shared: also answer the problems by the methods that do not read the prompt.
         """
         recipe = recipes_of(self.model)[task]
         results = evaluate(
             load_model(self.model, device="cpu"),
             recipe.load("test", self.n, seed=0),
             load_prompt(prompt),
-            [method for method in METHODS if with_base or method != "base"],
+            [method for method in METHODS if with_shared or method not in SHARED_METHODS],
             validation=recipe.load("validation", self.n_validation, seed=0),
             run=RunConfig(
                 out=self.folder / prompt.replace("/", "-"),
@@ -123,18 +123,18 @@ def prompts_of(model: str, tasks: Sequence[str] | None, n_seeds: int | None) -> 
     return prompts
 
 
-def add_base_answers(study: Study, first: Study) -> Study:
-    """Add the answers of the bare model, which only the first study of a task computes.
+def add_shared_answers(study: Study, first: Study) -> Study:
+    """Add the answers of the methods that do not read the prompt, which only the first study of a task computes.
 
     Args:
         study: any study of the task.
-        first: the study of the task that has the method `base`; it is returned unchanged.
+        first: the study of the task that has these methods; it is returned unchanged.
     """
     if study is first:
         return study
-    results, base = study.results, first.results.instances.query("method == 'base'")
-    base = base.assign(prompt=results.instances["prompt"].iloc[0])
-    instances = pd.concat([base, results.instances], ignore_index=True)
+    results, answers = study.results, first.results.instances
+    shared = answers[answers["method"].isin(SHARED_METHODS)].assign(prompt=results.instances["prompt"].iloc[0])
+    instances = pd.concat([shared, results.instances], ignore_index=True)
     summary = summarise(instances)
     summary.insert(0, "task", study.task)
     return replace(study, results=replace(results, instances=instances, summary=summary))

@@ -1,8 +1,8 @@
 """Test the paper's claims: `python -m dpc_interp.study.verdict_run --model reasoner --out figures/reasoner`.
 
-Writes fig8 to fig11, tab3 to tab5 and the verdicts. Every task is evaluated with each of its prompts; stages that
-`figures.py` has stored are read, not computed again. Knock-outs and sweeps, which take longest, use the first prompt.
-Finished work is stored in `runs/`, so an interrupted run resumes.
+Writes fig8 to fig11, tab3 to tab5, the regime and the verdicts. Every task is evaluated with each of its prompts;
+stages that `figures.py` has stored are read, not computed again. Knock-outs and sweeps, which take longest, use the
+first prompt. Finished work is stored in `runs/`, so an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import argparse
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import chain
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 
 from dpc_interp import plots
 from dpc_interp.analysis.controls import control_peaks, sink_summary
+from dpc_interp.claims.regime import regime
 from dpc_interp.claims.trigger_tables import regression_table, triggers_table
 from dpc_interp.claims.triggers import compare_triggers
 from dpc_interp.claims.verdict_page import write_page
@@ -35,8 +37,8 @@ from dpc_interp.study.control_figures import (
     fig11_sensitivity,
 )
 from dpc_interp.study.control_runs import ControlResults, RunControls, Sizes
-from dpc_interp.study.output import save_table
-from dpc_interp.study.study import build_parser, prompts_of, read_settings
+from dpc_interp.study.output import save_figure, save_table
+from dpc_interp.study.study import add_shared_answers, build_parser, prompts_of, read_settings
 
 SIZE_HELP = {
     "sinks": "test problems under the control prompts of fig8",
@@ -147,7 +149,12 @@ def run_controls(args: argparse.Namespace, prompts: Mapping[str, list[str]]) -> 
     ]
     jobs.sort(key=lambda job: not job.with_sweeps)  # start the longest jobs first
     controls = map_processes(jobs, "evaluate and control")
-    return {task: [control for control in controls if control.study.task == task] for task in prompts}
+    by_task = {task: [control for control in controls if control.study.task == task] for task in prompts}
+    return {task: [_with_shared_answers(control, same[0]) for control in same] for task, same in by_task.items()}
+
+
+def _with_shared_answers(control: ControlResults, first: ControlResults) -> ControlResults:
+    return replace(control, study=add_shared_answers(control.study, first.study))
 
 
 def main() -> None:
@@ -176,6 +183,12 @@ def main() -> None:
     peaks = pd.concat([frames["peaks"] for frames in tables], ignore_index=True)
     results = [control.study.results for control in chain(*by_task.values())]
     save_table(verdicts(results, model=args.model, controls=peaks), args.out / "verdicts")
+    regimes = regime(results)
+    save_table(regimes, args.out / "regime")
+    with plots.style_context():
+        figure, ax = plt.subplots(figsize=(plots.COLUMN_WIDTH, 2.6), layout="constrained")
+        plots.plot_regime(regimes, ax=ax)
+        save_figure(figure, args.out / "regime")
     page = write_page(args.out.parent)
     print(f"wrote {args.out} and {page} in {time.perf_counter() - start:.0f} s")
 

@@ -1,9 +1,12 @@
-"""j* by hand, and a virtual token planted so that everything attends to it."""
+"""j*, evenness and the chance level by hand, and a virtual token planted so that everything attends to it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from itertools import permutations
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -21,13 +24,19 @@ from dpc_interp import (
     plan_corruption,
     trigger_statistics,
 )
-from dpc_interp.analysis.accumulation import accumulation_frame
+from dpc_interp.analysis.accumulation import (
+    accumulation_frame,
+    by_virtual_token,
+    chance_peak_ratio,
+    evenness,
+    peaks_of,
+)
 from dpc_interp.models.lens import HookedTransformer
 
 
 @pytest.fixture
 def accumulation() -> pd.DataFrame:
-    """Six layers, so 0 and 1 are shallow; three tokens; instance b comes first."""
+    """Six layers, so 0 and 1 are shallow; three tokens; instance b comes first. The question draws on 9 - value."""
     by_layer = {
         "b": [[6, 1, 2], [6, 3, 0], [0, 9, 9], [0, 9, 9], [0, 9, 9], [0, 9, 9]],
         "a": [[1, 0, 3], [1, 4, 3], [0, 9, 0], [0, 9, 0], [0, 9, 0], [0, 9, 0]],
@@ -38,7 +47,8 @@ def accumulation() -> pd.DataFrame:
         for layer, values in enumerate(layers)
         for token, value in enumerate(values)
     ]
-    return pd.DataFrame(rows, columns=["instance", "layer", "virtual_token", "value"])
+    frame = pd.DataFrame(rows, columns=["instance", "layer", "virtual_token", "value"])
+    return frame.assign(into_question=9 - frame["value"])
 
 
 def test_peaks_by_hand(accumulation: pd.DataFrame) -> None:
@@ -56,6 +66,92 @@ def test_peaks_by_hand(accumulation: pd.DataFrame) -> None:
     assert deep["peak_token"].tolist() == [1, 1]
 
 
+def test_peaks_on_the_question_by_hand(accumulation: pd.DataFrame) -> None:
+    """Shallow means: b (3, 7, 8), mean 6; a (8, 7, 6), mean 7."""
+    into_question = by_virtual_token(accumulation, (0, 1), "into_question")
+    peaks = peaks_of(into_question)
+    assert peaks["peak_token"].to_dict() == {"b": 2, "a": 1}
+    assert peaks["peak_ratio"].tolist() == pytest.approx([8 / 6, 1])
+    with_sink = peaks_of(into_question, exclude_sink=False)
+    assert with_sink["peak_token"].to_dict() == {"b": 2, "a": 0}
+    assert with_sink["peak_ratio"].tolist() == pytest.approx([8 / 6, 8 / 7])
+
+
+def test_means_by_virtual_token(accumulation: pd.DataFrame) -> None:
+    """Instances in the order of the frame, tokens in theirs, whatever the order of the rows of an instance."""
+    shallow = by_virtual_token(accumulation.iloc[::-1], (0, 1))
+    assert shallow.index.tolist() == ["a", "b"]
+    assert shallow.columns.tolist() == [0, 1, 2]
+    assert shallow.loc[["b", "a"]].to_numpy().tolist() == [[6, 2, 1], [1, 2, 3]]
+    assert by_virtual_token(accumulation, (1,)).to_numpy().tolist() == [[6, 3, 0], [1, 4, 3]]
+    assert by_virtual_token(accumulation, (0,), "into_question").to_numpy().tolist() == [[3, 8, 7], [8, 9, 6]]
+
+
+def test_evenness_by_hand() -> None:
+    """Shares of 1/2 and 1/2 of three tokens have the entropy log 2; shares of 1/4, 1/4 and 1/2 have 3/2 log 2."""
+    table = pd.DataFrame([[2, 2, 2], [0, 5, 0], [3, 0, 3], [1, 1, 2], [0, 0, 0]], index=list("abcde"))
+    values = evenness(table)
+    assert values.index.tolist() == list("abcde")
+    assert values.tolist()[:4] == pytest.approx([1, 0, math.log(2) / math.log(3), 1.5 * math.log(2) / math.log(3)])
+    assert math.isnan(values["e"])
+    assert evenness(1e-12 * table)["d"] == pytest.approx(values["d"]), "the amount does not matter"
+    assert evenness(pd.DataFrame([[1.0, 3.0]]))[0] == pytest.approx(
+        -(math.log(1 / 4) / 4 + 3 * math.log(3 / 4) / 4) / math.log(2)
+    )
+
+
+def test_the_chance_level_is_the_mean_over_all_deals() -> None:
+    """Two instances of two tokens: by their means (1/2, 3/2) and (1/4, 7/4), dealt in all 24 orders."""
+    table = pd.DataFrame([[1.0, 3.0], [10.0, 70.0]])
+    deals = np.array(list(permutations([0.5, 1.5, 0.25, 1.75]))).reshape(-1, 2)
+    exact = np.exp(np.log(deals.max(axis=1) / deals.mean(axis=1)).mean())
+    levels = [chance_peak_ratio(table, exclude_sink=False, seed=seed) for seed in range(20)]
+    assert len(set(levels)) > 10, "the draws depend on the seed"
+    assert np.mean(levels) == pytest.approx(exact, rel=0.01)
+    assert max(levels) - min(levels) > 0
+    assert chance_peak_ratio(table, exclude_sink=False) == levels[0]
+    assert chance_peak_ratio(1e-9 * table, exclude_sink=False) == pytest.approx(levels[0])
+
+
+def test_the_sink_is_not_dealt_and_counts_in_the_mean() -> None:
+    """Means 3 and 6: the sinks are 2 and 1; the others, (1/3, 2/3) and (1, 1), are dealt to either instance."""
+    table = pd.DataFrame([[6.0, 1.0, 2.0], [6.0, 6.0, 6.0]])
+    ratios = [
+        max(cells) / ((sum(cells) + sink) / 3)
+        for deal in permutations([1 / 3, 2 / 3, 1.0, 1.0])
+        for cells, sink in ((deal[:2], 2.0), (deal[2:], 1.0))
+    ]
+    levels = [chance_peak_ratio(table, seed=seed) for seed in range(20)]
+    assert np.mean(levels) == pytest.approx(np.exp(np.log(ratios).mean()), rel=0.01)
+
+
+@pytest.mark.parametrize("exclude_sink", [True, False])
+def test_even_tokens_have_a_chance_level_of_1_and_one_instance_its_own_ratio(exclude_sink: bool) -> None:
+    even = pd.DataFrame(np.outer([1.0, 5.0, 0.1], np.ones(4)))
+    assert chance_peak_ratio(even, exclude_sink=exclude_sink) == pytest.approx(1)
+    one = pd.DataFrame([[4.0, 1.0, 7.0]])
+    assert chance_peak_ratio(one, exclude_sink=exclude_sink) == pytest.approx(7 / 4)
+
+
+def test_an_instance_that_draws_on_no_token_has_no_part_in_the_chance_level() -> None:
+    table = pd.DataFrame([[1.0, 3.0, 2.0], [10.0, 70.0, 20.0]], index=["a", "b"])
+    silent = pd.concat([table, pd.DataFrame([[0.0, 0.0, 0.0]], index=["c"])])
+    assert math.isnan(peaks_of(silent)["peak_ratio"]["c"])
+    assert chance_peak_ratio(silent) == chance_peak_ratio(table)
+
+
+def test_exchangeable_heavy_tailed_tokens_peak_near_their_chance_level() -> None:
+    """Peaks of six times the mean are near chance where tokens are alike, and far above it where one is planted."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(np.exp(1.5 * rng.normal(size=(400, 20))))
+    observed = np.exp(np.log(peaks_of(table)["peak_ratio"]).mean())
+    assert observed > 5
+    assert chance_peak_ratio(table) == pytest.approx(observed, rel=0.12)
+    table[7] += 20 * table.mean(axis=1)
+    planted = np.exp(np.log(peaks_of(table)["peak_ratio"]).mean())
+    assert planted > 1.4 * chance_peak_ratio(table)
+
+
 def test_unknown_layers_and_a_prompt_of_the_sink_alone_raise(accumulation: pd.DataFrame) -> None:
     with pytest.raises(DPCInterpError, match="there is no layer 6"):
         accumulation_peaks(accumulation, layers=(0, 6))
@@ -67,10 +163,11 @@ def test_unknown_layers_and_a_prompt_of_the_sink_alone_raise(accumulation: pd.Da
 
 def test_frame_by_hand() -> None:
     """Values [batch, layer, virtual token] in the order of their instances, layers and tokens."""
-    frame = accumulation_frame(torch.arange(8.0).view(2, 2, 2), ["b", "a"])
-    assert frame.columns.tolist() == ["instance", "layer", "virtual_token", "value"]
-    assert frame.to_numpy().tolist()[:3] == [["b", 0, 0, 0.0], ["b", 0, 1, 1.0], ["b", 1, 0, 2.0]]
-    assert frame.to_numpy().tolist()[-1] == ["a", 1, 1, 7.0]
+    values = torch.arange(8.0).view(2, 2, 2)
+    frame = accumulation_frame(values, 10 * values, ["b", "a"])
+    assert frame.columns.tolist() == ["instance", "layer", "virtual_token", "value", "into_question"]
+    assert frame.to_numpy().tolist()[:3] == [["b", 0, 0, 0.0, 0.0], ["b", 0, 1, 1.0, 10.0], ["b", 1, 0, 2.0, 20.0]]
+    assert frame.to_numpy().tolist()[-1] == ["a", 1, 1, 7.0, 70.0]
 
 
 @pytest.fixture

@@ -114,10 +114,13 @@ def test_accumulation_is_the_mean_over_question_and_rationale(analysis: Analysis
         destinations = range(map_.segments.question[0], map_.segments.rationale[1])
         for layer, token in product(range(len(map_.values)), range(map_.segments.prompt[1])):
             value = sum(map_.values[layer, i, token].item() for i in destinations) / len(destinations)
-            rows.append((name, layer, token, value))
-    expected = pd.DataFrame(rows, columns=[*KEYS["accumulation"], "value"])
+            question = range(*map_.segments.question)
+            into_question = sum(map_.values[layer, i, token].item() for i in question) / len(question)
+            rows.append((name, layer, token, value, into_question))
+    expected = pd.DataFrame(rows, columns=[*KEYS["accumulation"], "value", "into_question"])
+    assert (expected["into_question"] > 0).all()
     pd.testing.assert_frame_equal(
-        analysis.accumulation.astype({"value": float, "instance": object}),
+        analysis.accumulation.astype({"value": float, "into_question": float, "instance": object}),
         expected.astype({"instance": object}),
         rtol=1e-4,
         atol=1e-8,

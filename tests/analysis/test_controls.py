@@ -45,7 +45,7 @@ def controls(model: HookedTransformer, runs: list[Transcript], prompt: SoftPromp
 def rows(controls: pd.DataFrame, condition: str) -> pd.DataFrame:
     """The accumulation under one condition."""
     chosen = controls[controls["condition"] == condition].reset_index(drop=True)
-    return chosen[["instance", "layer", "virtual_token", "value"]]
+    return chosen[["instance", "layer", "virtual_token", "value", "into_question"]]
 
 
 def test_each_condition_has_each_token_of_each_instance(controls: pd.DataFrame, runs: list[Transcript]) -> None:
@@ -86,6 +86,19 @@ def test_untrained_vectors_are_where_tuning_starts(model: HookedTransformer, pro
         vectors = control_prompts(model, start)
         assert torch.equal(vectors["untrained"], start.vectors), "the seed is read from the recipe"
         assert not torch.equal(control_prompts(model, start, seed=5)["untrained"], start.vectors)
+
+
+def test_untrained_vectors_of_a_prompt_that_started_from_a_text(
+    model: HookedTransformer, problems: list[Problem]
+) -> None:
+    """A tuning that starts from a text draws no tokens; the control is the text, with any seed."""
+    start = tune_prompt(model, problems, 7, init_text="Tom has 7 apples.", max_steps=0, progress=False)
+    controls = control_prompts(model, start)
+    assert torch.equal(controls["untrained"], start.vectors)
+    assert torch.equal(control_prompts(model, start, seed=5)["untrained"], start.vectors)
+    drawn = control_prompts(model, SoftPrompt(start.vectors, recipe={"seed": start.recipe["seed"]}))
+    assert not torch.equal(drawn["untrained"], start.vectors)
+    assert torch.equal(controls["random"], drawn["random"]), "the draws of the other conditions are the same"
 
 
 def test_random_and_text_vectors(model: HookedTransformer, prompt: SoftPrompt) -> None:

@@ -84,14 +84,39 @@ def test_reduction_by_hand(groups: PositionGroups, flow: Tensor) -> None:
     assert reduced.between[0, rationale, :3].tolist() == [(2 + 4) / 2, (3 + 5) / 2, 6]
     assert reduced.between[1, rationale, :2].tolist() == [8, 9]
     assert reduced.accumulation.flatten().tolist() == pytest.approx([7 / 3, 15 / 2])
+    assert reduced.into_question.flatten().tolist() == [1, 7], "one question token, so one destination"
     assert reduced.from_prompt.tolist() == [[0, 1, 2, 4], [0, 7, 8, PADDING]]
     assert reduced.row_share[0].tolist() == pytest.approx([0, 1, 2 / (2 + 3), 4 / (4 + 5 + 6)])
+
+
+def test_accumulation_of_each_token_by_hand() -> None:
+    """Two virtual tokens; (10 + 30) / 2 and (20 + 40) / 2 into the two question tokens of the first sequence.
+
+    The second sequence has one question token and one of the rationale; the last row is padding.
+    """
+    layouts = [
+        Segments(prompt=(0, 2), question=(2, 4), rationale=(4, 5), answer=(5, 5), steps=((4, 5),), length=5),
+        Segments(prompt=(0, 2), question=(2, 3), rationale=(3, 4), answer=(4, 4), steps=((3, 4),), length=4),
+    ]
+    flow = torch.zeros(2, 5, 5)
+    flow[0, 2, :2] = torch.tensor([10.0, 20.0])
+    flow[0, 3, :3] = torch.tensor([30.0, 40.0, 500.0])
+    flow[0, 4, :4] = torch.tensor([50.0, 90.0, 500.0, 500.0])
+    flow[1, 2, :2] = torch.tensor([1.0, 2.0])
+    flow[1, 3, :3] = torch.tensor([3.0, 6.0, 500.0])
+    flow[1, 4] = PADDING
+    groups = PositionGroups.from_segments(layouts, 5, torch.device("cpu"))
+    for blocks in (blocks_of(flow, 2), [FlowBlock(slice(2, 5), slice(0, 5), flow[:, 2:])]):
+        reduced = groups.reduce(blocks)
+        assert reduced.into_question.tolist() == [[20, 30], [1, 2]]
+        assert reduced.accumulation.tolist() == [[30, 50], [2, 4]]
 
 
 def test_rows_of_the_prompt_can_be_left_out(groups: PositionGroups, flow: Tensor) -> None:
     """Nothing reads the destinations in the prompt, so the last rows of the saliency are enough."""
     complete, shorter = groups.reduce(blocks_of(flow)), groups.reduce(blocks_of(flow, 1))
     assert torch.equal(shorter.accumulation, complete.accumulation)
+    assert torch.equal(shorter.into_question, complete.into_question)
     assert torch.equal(shorter.between[:, 1:], complete.between[:, 1:])
     assert torch.equal(shorter.from_prompt[:, 1:], complete.from_prompt[:, 1:])
 

@@ -31,6 +31,7 @@ INVALID: dict[str, dict[str, Any]] = {
     "unknown knock_out 'here'; known: nowhere, shallow, deep, everywhere": {"knock_out": "here"},
     "leave token, top_k, replace and mask": {"knock_out": "deep", "mask": 0.5},
     "knock_out acts on the accumulation token": {"knock_out": "shallow", "token": "random"},
+    'the instruction lacks "{question}"; write where the question stands': {"instruction": "Think step by step."},
     "max_new_tokens is 0; give at least 1": {"max_new_tokens": 0},
 }
 
@@ -59,6 +60,7 @@ def test_replaced_values_are_checked_too() -> None:
         {"token": "random", "top_k": 2},
         {"knock_out": "everywhere", "gamma": 5},
         {"beta": 0.0},
+        {"instruction": "{question}"},
         {"max_new_tokens": 1},
     ],
 )
@@ -95,6 +97,7 @@ def test_names_and_defaults_are_those_of_the_paper() -> None:
         "mask": 0.0,
         "gamma": 10,
         "knock_out": "nowhere",
+        "instruction": "Think step by step.\n{question}",
         "seed": 0,
         "max_new_tokens": None,
         "template": None,

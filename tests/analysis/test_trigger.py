@@ -20,7 +20,8 @@ NAMES = ["b", "a"]
 def analysis() -> Analysis:
     """Six layers (deep: 4 and 5, shallow: 0 and 1). Instance b has 4 rationale tokens, a has 5, so 2 early ones each.
 
-    f, the mean over the deep layers:  b  1 3 | 5 1;  a  2 2 | 2 9 1.   The early mean is 2 in both.
+    f, the mean over the deep layers:  b  1 3 | 5 1;  a  2 2 | 2 9 1.   The early mean is 2 in both. The row share is
+    f / 10, in shallow layers 1.
     """
     deep_values = {"b": [[0, 2, 4, 1], [2, 4, 6, 1]], "a": [[1, 2, 2, 8, 0], [3, 2, 2, 10, 2]]}
     tokens, flow, accumulation = [], [], []
@@ -28,16 +29,22 @@ def analysis() -> Analysis:
         n = len(deep[0])
         for layer in range(6):
             values = deep[layer - 4] if layer >= 4 else [100.0 * k for k in range(n)]
-            tokens += [(name, layer, k, "x", 0, k >= 2, float(values[k]), 0.5) for k in range(n)]
+            shares = [value / 10 if layer >= 4 else 1.0 for value in values]
+            tokens += [(name, layer, k, "x", 0, k >= 2, float(values[k]), shares[k], 0.5) for k in range(n)]
             flow.append((name, layer, "prompt", pd.NA, "question", pd.NA, {0: 1.0, 1: 2.0}.get(layer, 50.0)))
             flow.append((name, layer, "prompt", pd.NA, "rationale", pd.NA, 70.0))
             accumulation += [
-                (name, layer, j, float(value)) for j, value in enumerate([4, 1, 7] if layer < 2 else [0, 9, 0])
+                (name, layer, j, float(value), 1.0) for j, value in enumerate([4, 1, 7] if layer < 2 else [0, 9, 0])
             ]
     return Analysis(
         flow=pd.DataFrame(flow, columns=["instance", "layer", "source", "source_step", "destination", "step", "value"]),
-        accumulation=pd.DataFrame(accumulation, columns=["instance", "layer", "virtual_token", "value"]),
-        tokens=pd.DataFrame(tokens, columns=["instance", "layer", "position", "token", "step", "late", "value", "nll"]),
+        accumulation=pd.DataFrame(
+            accumulation, columns=["instance", "layer", "virtual_token", "value", "into_question"]
+        ),
+        tokens=pd.DataFrame(
+            tokens,
+            columns=["instance", "layer", "position", "token", "step", "late", "value", "row_share", "nll"],
+        ),
         instances=pd.DataFrame(
             {
                 "instance": NAMES,
@@ -60,6 +67,7 @@ def test_statistics_by_hand(analysis: Analysis) -> None:
         "strictly above the early mean: 2 is not affected"
     )
     assert stats["deep_flow"].tolist() == pytest.approx([3, 4])
+    assert stats["row_share"].tolist() == pytest.approx([0.3, 0.4])
     assert stats["shallow_flow"].tolist() == pytest.approx([1.5, 1.5])
     assert stats["peak_token"].tolist() == [2, 2]
     assert stats["peak_ratio"].tolist() == pytest.approx([7 / 4, 7 / 4])
@@ -75,6 +83,7 @@ def test_options_by_hand(analysis: Analysis) -> None:
     """beta = 1.5: b 5 of (5, 1), a (2, 9) of (2, 9, 1). Only layer 5: b 2 4 | 6 1, mean 3; a 3 2 | 2 10 2, 2.5."""
     assert trigger_statistics(analysis, beta=1.5)["late_share"].tolist() == pytest.approx([1 / 2, 2 / 3])
     assert trigger_statistics(analysis, deep=(5,))["deep_flow"].tolist() == pytest.approx([3.5, 14 / 3])
+    assert trigger_statistics(analysis, deep=(5,))["row_share"].tolist() == pytest.approx([0.35, 14 / 30])
     assert trigger_statistics(analysis, deep=(5,))["late_share"].tolist() == pytest.approx([1 / 2, 1 / 3])
     assert trigger_statistics(analysis, shallow=(1, 2))["shallow_flow"].tolist() == pytest.approx([26, 26])
     assert trigger_statistics(analysis, shallow=(3,))["peak_token"].tolist() == [1, 1]

@@ -38,17 +38,21 @@ def _evaluated_prompt(
     harm = rng.normal(size=n)  # that the prompt does to an instance
     wrong = 0.7 * hardness + 0.7 * (harm if true else rng.normal(size=n)) + 0.05 * rng.normal() > 0.4
     late = harm if true else rng.normal(size=n)
-    level = 3.0 if true else 1.4
+    level = 3.0 if true else 1.1  # above and below the chance level of the accumulation
     stats = pd.DataFrame(
         {
             "instance": ids,
             "correct": ~wrong,
-            "peak_ratio": level + 0.1 * rng.normal() + 0.5 * harm + 0.2 * rng.normal(size=n),
+            "peak_ratio": level * np.exp(0.03 * rng.normal() + 0.1 * harm + 0.05 * rng.normal(size=n)),
             "late_share": np.round(1 / (1 + np.exp(-late - 1.5 * wrong * true)), 1),
             "deep_flow": 1e-4 * np.exp(0.3 * rng.normal(size=n) + 0.6 * wrong * true),
+            "row_share": 0.01 * np.exp(0.3 * rng.normal(size=n) + 0.6 * wrong * true + 0.3 * harm * true),
+            "nll": np.exp(0.3 * rng.normal(size=n) - 2),
+            "length": rng.integers(20, 40, size=n),
         }
     )
-    answers = {"pt": ~wrong}
+    # harmed: most wrong answers, which the instructed model has right
+    answers = {"pt": ~wrong, "instruct": np.where(wrong, rng.random(n) < 0.8, rng.random(n) < 0.9)}
     for method, fixes, breaks in (
         (("dpc", 0.7, 0.01), ("random", 0.02, 0.4), ("always", 0.02, 0.4))
         if true
@@ -58,13 +62,14 @@ def _evaluated_prompt(
         answers[method] = np.where(wrong, draws < fixes, draws >= breaks)
     instances = pd.concat(
         [
-            pd.DataFrame({"task": "story", "prompt": name, "method": method, "instance": ids, "correct": correct})
+            pd.DataFrame(
+                {"task": "story", "prompt": name, "method": method, "instance": ids, "correct": correct}
+            ).assign(fired=method not in ("pt", "instruct"))
             for method, correct in answers.items()
         ],
         ignore_index=True,
     )
     grounded = np.exp(0.3 * rng.normal(size=n) + 0.6 * ~wrong * true)
-    accumulation = pd.DataFrame({"layer": range(N_LAYERS), "virtual_token": 0})
     return Results(
         instances=instances,
         summary=EMPTY,
@@ -73,10 +78,25 @@ def _evaluated_prompt(
         rule=TriggerRule("late_share", 0.5),
         validation=EMPTY,
         timings=EMPTY,
-        analysis=Analysis(_flow(ids, grounded), accumulation, EMPTY, EMPTY, {}),
+        analysis=Analysis(_flow(ids, grounded), _accumulation(rng, ids, wrong, harm, true), EMPTY, EMPTY, {}),
         runs=[],
         options=Options(),
     )
+
+
+def _accumulation(
+    rng: np.random.Generator, ids: np.ndarray, wrong: np.ndarray, harm: np.ndarray, true: bool
+) -> pd.DataFrame:
+    """Five virtual tokens: token 2 is ahead of the others, on the question more so where the answer is wrong."""
+    n = len(ids)
+    parts = []
+    for token in range(5):
+        ahead = true * (token == 2)
+        value = np.exp((0.2 if true else 0.5) * rng.normal(size=n) + 1.5 * ahead)
+        into_question = np.exp(0.2 * rng.normal(size=n) + ahead * (1 + wrong + 0.3 * harm))
+        columns = {"instance": ids, "layer": 0, "virtual_token": token, "value": value, "into_question": into_question}
+        parts += [pd.DataFrame({**columns, "layer": layer}) for layer in range(N_LAYERS)]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _flow(ids: np.ndarray, grounded: np.ndarray) -> pd.DataFrame:

@@ -8,19 +8,40 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dpc_interp import DPCInterpError, Results, verdicts, verdicts_markdown
+from dpc_interp import DPCInterpError, Results, regime, verdicts, verdicts_markdown
 from dpc_interp.claims.verdict_page import write_page
 
+NAN = float("nan")
 VERDICTS = pd.DataFrame(
     [
-        ("m", "story", "C1", "holds", 2.5, 2.1, 2.9, 2.0, "above", 0.001, 0.01, 2.0, 500, 3, "rule", "fig3"),
-        ("m", "choice", "C1", "holds", 2.2, 2.0001, 2.4, 2.0, "above", 0.049, 0.5, 2.0, 400, 3, "rule", "fig3"),
-        ("m", "rule", "C1", "fails", 1.5, 1.2, 1.8, 2.0, "above", 0.02, 0.2, 2.0, 300, 2, "rule", "fig3"),
-        ("m", "rule", "C5", "undecided", *[float("nan")] * 3, 0.0, "above", *[float("nan")] * 3, 0, 0, "rule", "tab1"),
+        ("m", "story", "C1", "holds", "", 2.5, 2.1, 2.9, 2.0, "above", False, 0.001, 0.01, 2.0, 500, 3, "rule", "fig3"),
+        (
+            "m",
+            "choice",
+            "C1",
+            "holds",
+            "",
+            2.2,
+            2.0001,
+            2.4,
+            2.0,
+            "above",
+            False,
+            0.049,
+            0.5,
+            2.0,
+            400,
+            3,
+            "rule",
+            "fig3",
+        ),
+        ("m", "rule", "C1", "fails", "", 1.5, 1.2, 1.8, 2.0, "above", True, 0.02, 0.2, 2.0, 300, 2, "rule", "fig3"),
+        ("m", "rule", "C5", "not testable", "few", *[NAN] * 3, 0.0, "above", False, *[NAN] * 3, 0, 0, "rule", "tab1"),
+        ("m", "story", "C5", "undecided", "", 0, -0.01, 0.01, 0, "above", True, 0.9, 1.0, 2.0, 500, 3, "rule", "tab1"),
     ],
     columns=[
-        *("model", "task", "claim", "verdict", "effect", "low", "high", "null"),
-        *("side", "p", "p_holm", "df", "n", "n_prompts", "rule", "figure"),
+        *("model", "task", "claim", "verdict", "reason", "effect", "low", "high", "null"),
+        *("side", "excludes_paper", "p", "p_holm", "df", "n", "n_prompts", "rule", "figure"),
     ],
 )
 
@@ -29,8 +50,9 @@ def test_a_claim_is_one_line_with_its_tasks_by_verdict() -> None:
     lines = verdicts_markdown(VERDICTS).splitlines()
     (line,) = [line for line in lines if line.startswith("- C1.")]
     assert line == (
-        "- C1. Information accumulates in few prompt tokens, in shallow layers. Rule: holds where the mean peak ratio "
-        "of the shallow layers is above 2. It **holds** on story, choice; **fails** on rule. See fig3_accumulation."
+        "- C1. Information accumulates in few prompt tokens, in shallow layers. Rule: holds where the mean log of the "
+        "peak ratio of the shallow layers over its chance level is above 0. It **holds** on story, choice; **fails** "
+        "on rule. See fig3_accumulation."
     )
     assert not any(line.startswith("- C2.") for line in lines), "the frame has no C2"
 
@@ -39,16 +61,18 @@ def test_tables_keep_the_order_of_tasks_and_star_what_remains_after_holm() -> No
     lines = verdicts_markdown(VERDICTS).splitlines()
     start = lines.index("| task | C1 | C5 |")
     assert lines[start + 2 : start + 5] == [
-        "| story | holds* | nan |",
+        "| story | holds* | undecided |",
         "| choice | holds | nan |",
-        "| rule | fails | undecided |",
+        "| rule | fails | not testable |",
     ]
 
 
 def test_numbers_are_rounded_and_missing_ones_are_dashes() -> None:
     lines = verdicts_markdown(VERDICTS).splitlines()
-    assert "| story | C1 | holds* | 2.500 [2.100, 2.900] | above 2 | 0.001 | 0.01 | 2.0 | 500 | 3 | fig3 |" in lines
-    assert "| rule | C5 | undecided | not measured | above 0 | – | – | – | 0 | 0 | tab1 |" in lines
+    assert "| story | C1 | holds* | 2.500 [2.100, 2.900] | above 2 | – | 0.001 | 0.01 | 2.0 | 500 | 3 | fig3 |" in lines
+    assert "| rule | C5 | not testable | not measured | above 0 | few | – | – | – | 0 | 0 | tab1 |" in lines
+    (row,) = [line for line in lines if line.startswith("| story | C5 |")]
+    assert "| above 0 | smaller than the paper's |" in row
 
 
 def test_models_have_sections_in_the_order_of_the_frame() -> None:
@@ -68,7 +92,14 @@ def test_the_page_of_a_folder_joins_the_verdicts_of_its_models(
     assert page == tmp_path / "VERDICTS.md"
     text = page.read_text()
     assert text == f"{verdicts_markdown(pd.concat(frames))}\nWritten by `make verdicts`.\n"
-    row = frames[0].set_index("claim").loc["C4"]
+    row = frames[0].set_index("claim").loc["C4 wrong"]
     assert f"{row['effect']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in text
     with pytest.raises(DPCInterpError, match="run make verdicts first"):
         write_page(tmp_path / "a")
+
+
+def test_the_regime_of_a_model_opens_its_section(world: Callable[..., list[Results]]) -> None:
+    results = world(7, true=True)
+    text = verdicts_markdown(verdicts(results, model="a"), {"a": regime(results)})
+    assert text.index("| task | bare % |") < text.index("- C1.")
+    assert "The paper is about a model that reasons when it is asked to" in text

@@ -1,16 +1,19 @@
-"""Where each method fires and what it answers, with transcripts and an analysis written by hand."""
+"""What each method reads, where it fires and what it answers, with transcripts and an analysis written by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from dpc_interp import Analysis, DPCInterpError, Options, Problem, SoftPrompt, Transcript, TriggerRule
-from dpc_interp.evaluation.compare import calibrate, check_problems, compare, statistics_of
+from dpc_interp.evaluation.compare import calibrate, check_problems, compare, instructed, statistics_of
 from dpc_interp.evaluation.methods import METHODS
 from dpc_interp.evaluation.stages import Stages
+from dpc_interp.interventions.knockout import KnockoutPlan
+from dpc_interp.models.hooked import HookedModel
 
 RULE = TriggerRule("late_share", 0.4)
 LATE_FLOWS = {"a": (3, 3), "b": (3, 1), "c": (1, 1), "e": (1, 1)}
@@ -30,7 +33,7 @@ def analysis_by_hand() -> Analysis:
     """One layer, two virtual tokens, four rationale tokens an instance."""
     names = list(LATE_FLOWS)
     tokens = [
-        (name, k, "x", 0, k >= 2, 0.5, 0, float(value))
+        (name, k, "x", 0, k >= 2, 0.5, 0, float(value), 0.5)
         for name, late in LATE_FLOWS.items()
         for k, value in enumerate((2, 2, *late))
     ]
@@ -39,10 +42,12 @@ def analysis_by_hand() -> Analysis:
             {"instance": names, "layer": 0, "source": "prompt", "destination": "question", "value": 1.0}
         ).assign(source_step=pd.NA, step=pd.NA),
         accumulation=pd.DataFrame(
-            [(name, 0, j, float(j)) for name in names for j in range(2)],
-            columns=["instance", "layer", "virtual_token", "value"],
+            [(name, 0, j, float(j), float(j)) for name in names for j in range(2)],
+            columns=["instance", "layer", "virtual_token", "value", "into_question"],
         ),
-        tokens=pd.DataFrame(tokens, columns=["instance", "position", "token", "step", "late", "nll", "layer", "value"]),
+        tokens=pd.DataFrame(
+            tokens, columns=["instance", "position", "token", "step", "late", "nll", "layer", "value", "row_share"]
+        ),
         instances=pd.DataFrame(
             {
                 "instance": names,
@@ -59,22 +64,26 @@ def analysis_by_hand() -> Analysis:
 
 
 class CannedStages(Stages):
-    """Returns transcripts written by hand, and records which problems are corrupted under which name."""
+    """Returns transcripts written by hand, and records the questions without a prompt and the plans by stage."""
 
-    def __init__(self, written: Callable[..., Transcript], prompt: SoftPrompt) -> None:
-        self.prompt, self.written = prompt, written
+    def __init__(self, written: Callable[..., Transcript], model: HookedModel, prompt: SoftPrompt) -> None:
+        self.model, self.prompt, self.written = model, prompt, written
         self.corrupted_ids: dict[str, list[str]] = {}
+        self.asked: dict[str, list[str]] = {}
+        self.plans: dict[str, Mapping | None] = {}
 
     def runs(self, name, problems, prompt, max_new_tokens, draft=False) -> list[Transcript]:
         if prompt is None:
-            return [self.written("#### 0", name=problem.id) for problem in problems]
+            self.asked[name] = [problem.question for problem in problems]
+            answer = "17" if name.endswith("instruct") else "0"
+            return [self.written(f"#### {answer}", name=problem.id, gold=GOLD) for problem in problems]
         return [self.written(TEXTS[problem.id], name=problem.id, gold=GOLD) for problem in problems]
 
     def corrupted(
         self, name: str, runs: Sequence[Transcript], plans: Mapping | None, max_new_tokens: int, within=None
     ) -> dict[str, Transcript]:
         ids = [run.problem.id for run in runs if plans is None or run.problem.id in plans]
-        self.corrupted_ids[name] = ids
+        self.corrupted_ids[name], self.plans[name] = ids, plans
         return {i: self.written(CORRUPTED.get(i, "#### 1"), name=i, gold=GOLD) for i in ids}
 
     def analysis(self, name, runs, target, head_reduction) -> Analysis:
@@ -82,8 +91,8 @@ class CannedStages(Stages):
 
 
 @pytest.fixture
-def stages(written: Callable[..., Transcript], prompt: SoftPrompt) -> CannedStages:
-    return CannedStages(written, prompt)
+def stages(written: Callable[..., Transcript], model: HookedModel, prompt: SoftPrompt) -> CannedStages:
+    return CannedStages(written, model, prompt)
 
 
 @pytest.fixture
@@ -107,7 +116,10 @@ def test_where_each_method_fires(stages: CannedStages, reported: list[Problem]) 
         if method != "random"
     }
     assert fired == {
-        "base": "",
+        "bare": "",
+        "instruct": "",
+        "random_prompt": "",
+        "cut_off": "",
         "pt": "",
         "always": "abce",
         "dpc": "ab",
@@ -131,18 +143,68 @@ def test_random_fires_as_often_as_the_rule_at_positions_that_depend_on_the_seed(
 
 
 def test_answers_are_the_corrupted_ones_where_a_method_fires(stages: CannedStages, reported: list[Problem]) -> None:
-    instances = compare(stages, reported, ["base", "dpc", "always", "oracle"], RULE, Options()).instances
-    answers = {method: column(instances, method, "answer") for method in ("base", "pt", "dpc", "always", "oracle")}
-    assert answers == {
-        "base": ["0", "0", "0", "0", "0"],
+    methods = ["bare", "instruct", "random_prompt", "cut_off", "pt", "dpc", "always", "oracle"]
+    instances = compare(stages, reported, methods, RULE, Options()).instances
+    assert {method: column(instances, method, "answer") for method in methods} == {
+        "bare": ["0", "0", "0", "0", "0"],
+        "instruct": ["17", "17", "17", "17", "17"],
+        "random_prompt": ["17", "16", "17", "1", "17"],
+        "cut_off": ["17", "16", "17", "1", "17"],
         "pt": ["18", "17", "19", "12", "17"],
         "dpc": ["17", "16", "19", "12", "17"],
         "always": ["17", "16", "17", "12", "17"],
         "oracle": ["17", "17", "17", "12", "17"],
     }
+    assert column(instances, "instruct", "correct") == [True] * 5
     assert column(instances, "dpc", "correct") == [True, False, False, False, True]
     assert set(instances["task"]) == {"story"}
     assert set(instances["prompt"]) == {"random"}
+
+
+def test_an_answer_is_changed_where_its_text_differs_from_that_of_pt(
+    stages: CannedStages, reported: list[Problem]
+) -> None:
+    """On e the corrupted answer is the same, but not the text; d has no rationale, and dpc and always keep its text."""
+    methods = ["bare", "cut_off", "dpc", "always"]
+    instances = compare(stages, reported, methods, RULE, Options()).instances
+    assert {method: column(instances, method, "changed") for method in (*methods, "pt")} == {
+        "bare": [True] * 5,
+        "cut_off": [True] * 5,
+        "pt": [False] * 5,
+        "dpc": [True, True, False, False, False],
+        "always": [True, True, True, False, True],
+    }
+    assert instances["changed"].dtype == bool
+
+
+def test_the_instruction_stands_around_the_question_and_changes_nothing_else(
+    stages: CannedStages, reported: list[Problem]
+) -> None:
+    options = Options(instruction="Reason first.\n{question}\nBegin: {question}")
+    compare(stages, reported, ["instruct", "bare"], None, options, prefix="x-")
+    questions = [f"Question {name}" for name in TEXTS]
+    expected = [f"Reason first.\n{question}\nBegin: {question}" for question in questions]
+    assert stages.asked == {"x-instruct": expected, "x-bare": questions}
+    changed = instructed(reported, options.instruction)
+    assert [replace(problem, question=question) for problem, question in zip(changed, questions, strict=True)] == (
+        reported
+    )
+    assert instructed(reported, "{question}") == reported
+
+
+def test_the_whole_prompt_is_random_or_cut_off_on_every_problem(
+    stages: CannedStages, reported: list[Problem], prompt: SoftPrompt
+) -> None:
+    """d too, which has no rationale. The random vectors are another draw for each problem and seed."""
+    compare(stages, reported, ["random_prompt", "cut_off"], None, Options(seed=3), prefix="x-")
+    assert stages.corrupted_ids == {"x-random_prompt": list(TEXTS), "x-cut_off": list(TEXTS)}
+    hidden = KnockoutPlan(tuple(range(prompt.n_virtual)))
+    assert stages.plans["x-cut_off"] == dict.fromkeys(TEXTS, hidden)
+    drawn = stages.plans["x-random_prompt"]
+    compare(stages, reported, ["random_prompt"], None, Options(seed=4), prefix="x-")
+    others = stages.plans["x-random_prompt"]
+    vectors = [plans[name](prompt.vectors) for plans in (drawn, others) for name in TEXTS]
+    assert len({tuple(values.flatten().tolist()) for values in vectors}) == 2 * len(TEXTS)
 
 
 def test_only_needed_answers_are_corrupted(stages: CannedStages, reported: list[Problem]) -> None:

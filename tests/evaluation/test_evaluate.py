@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
 from dpc_interp import (
@@ -33,7 +34,9 @@ from dpc_interp import (
     trigger_statistics,
 )
 from dpc_interp.analysis.schema import TRIGGER_STATISTICS
-from dpc_interp.evaluation.methods import METHODS
+from dpc_interp.evaluation.methods import METHODS, TRIGGERED
+from dpc_interp.interventions.knockout import KnockoutPlan
+from dpc_interp.interventions.random_prompt import plan_random_prompts
 from dpc_interp.models.lens import HookedTransformer
 from dpc_interp.tasks.answers import is_correct
 
@@ -140,13 +143,83 @@ def test_the_rule_is_calibrated_on_validation_problems_only(
 def test_answers_of_methods_that_never_fire(
     model: HookedTransformer, tables: dict[str, pd.DataFrame], reported: list[Problem], prompt: SoftPrompt
 ) -> None:
-    for method, soft_prompt in (("base", None), ("pt", prompt)):
+    for method, soft_prompt in (("bare", None), ("pt", prompt)):
         expected = texts(model, reported, soft_prompt)
         assert tables[method]["answer"].fillna("").to_dict() == expected
         assert not tables[method]["fired"].any()
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method not in ("base", "pt")])
+def test_instructed_answers_are_those_of_the_instructed_questions_without_a_prompt(
+    model: HookedTransformer, tables: dict[str, pd.DataFrame], reported: list[Problem], prompt: SoftPrompt
+) -> None:
+    asked = [replace(problem, question=f"Think step by step.\n{problem.question}") for problem in reported]
+    expected = texts(model, asked, None)
+    assert expected != texts(model, reported, None)
+    assert tables["instruct"]["answer"].fillna("").to_dict() == expected
+    instruction = "Show the steps.\n{question}\nShow the steps."
+    asked = [replace(problem, question=f"Show the steps.\n{problem.question}\nShow the steps.") for problem in reported]
+    rule = TriggerRule("late_share", 0.5)
+    others = evaluate(model, reported, prompt, ["instruct"], rule=rule, instruction=instruction, **OPTIONS).instances
+    rows = others[others["method"] == "instruct"].set_index("instance")
+    assert rows["answer"].fillna("").to_dict() == texts(model, asked, None) != expected
+
+
+def test_a_random_prompt_is_another_one_for_each_problem(
+    model: HookedTransformer, tables: dict[str, pd.DataFrame], reported: list[Problem], prompt: SoftPrompt
+) -> None:
+    """Each answer is that of a prompt of the drawn vectors, whatever the tuned ones are."""
+    plans = plan_random_prompts(model, [problem.id for problem in reported], seed=1)
+    drawn = [SoftPrompt(plan(torch.zeros_like(prompt.vectors))) for plan in plans]
+    expected: Texts = {}
+    for problem, random_prompt in zip(reported, drawn, strict=True):
+        expected |= texts(model, [problem], random_prompt)
+    assert tables["random_prompt"]["answer"].fillna("").to_dict() == expected
+    same = [replace(reported[0], id=f"copy-{k}") for k in range(6)]
+    rule = TriggerRule("late_share", 0.5)
+    copies = evaluate(model, same, prompt, ["bare", "random_prompt"], rule=rule, **OPTIONS).instances
+    n_texts = copies.fillna({"answer": ""}).groupby("method")["answer"].nunique()
+    assert (n_texts["bare"], n_texts["pt"]) == (1, 1)
+    assert n_texts["random_prompt"] > 1
+
+
+def test_cut_off_answers_cannot_attend_to_the_prompt(
+    model: HookedTransformer, tables: dict[str, pd.DataFrame], reported: list[Problem], prompt: SoftPrompt
+) -> None:
+    """The first token is chosen at the end of the question, which reads the prompt; nothing later does."""
+    plan = KnockoutPlan((0, 1, 2, 3, 4))
+    runs = generate(model, reported, prompt, plans=[plan] * len(reported), max_new_tokens=16, progress=False)
+    assert tables["cut_off"]["answer"].fillna("").to_dict() == {run.problem.id: run.text for run in runs}
+    before = generate(model, reported, prompt, max_new_tokens=16, progress=False)
+    pairs = list(zip(runs, before, strict=True))
+    changed = [not torch.equal(run.generated_tokens, other.generated_tokens) for run, other in pairs]
+    assert tables["cut_off"]["changed"].tolist() == changed
+    assert sum(changed) > 0
+    assert all(run.generated_tokens[0] == other.generated_tokens[0] for run, other in pairs)
+
+
+def test_base_is_the_deprecated_name_of_bare(
+    model: HookedTransformer, tables: dict[str, pd.DataFrame], reported: list[Problem], prompt: SoftPrompt
+) -> None:
+    with pytest.warns(DeprecationWarning, match="the method 'base'"):
+        renamed = evaluate(model, reported, prompt, ["base"], rule=TriggerRule("late_share", 0.5), **OPTIONS)
+    assert renamed.summary["method"].tolist() == ["bare", "pt"]
+    rows = renamed.instances[renamed.instances["method"] == "bare"].set_index("instance")
+    pd.testing.assert_frame_equal(rows, tables["bare"])
+
+
+def test_changed_says_where_the_text_is_not_that_of_pt(tables: dict[str, pd.DataFrame]) -> None:
+    """Here the text is the answer, apart from a stop token."""
+    for method in METHODS:
+        table, before = tables[method], tables["pt"]
+        differs = table["answer"].fillna("") != before["answer"].fillna("")
+        assert table["changed"][differs].all()
+        same_end = table["finished"] == before["finished"]
+        assert not table["changed"][~differs & same_end].any()
+    assert not tables["pt"]["changed"].any()
+    assert not tables["dpc"]["changed"][~tables["dpc"]["fired"]].any()
+
+
+@pytest.mark.parametrize("method", TRIGGERED)
 def test_answers_are_corrupted_where_a_method_fires(
     model: HookedTransformer,
     half_fired: Results,
@@ -188,7 +261,7 @@ def test_methods_fire_where_they_should(results: Results, tables: dict[str, pd.D
 
 def test_oracle_is_an_upper_bound(results: Results) -> None:
     accuracy = results.summary.set_index("method")["accuracy"]
-    assert accuracy["oracle"] == accuracy.drop("base").max() > accuracy["pt"]
+    assert accuracy["oracle"] == accuracy[["pt", *TRIGGERED]].max() > accuracy["pt"]
     assert results.summary.set_index("method").loc["oracle", "broken"] == 0
 
 
@@ -273,7 +346,15 @@ def test_a_stored_run_is_read_again(
 
 
 @pytest.mark.parametrize(
-    "change", [{"gamma": 30}, {"seed": 2}, {"max_new_tokens": 17}, {"exclude_sink": False}, {"criterion": "accuracy"}]
+    "change",
+    [
+        {"gamma": 30},
+        {"seed": 2},
+        {"max_new_tokens": 17},
+        {"exclude_sink": False},
+        {"criterion": "accuracy"},
+        {"instruction": "{question}"},
+    ],
 )
 def test_the_folder_of_a_run_with_other_options_raises(
     model: HookedTransformer,
@@ -303,7 +384,10 @@ def test_the_folder_of_a_run_with_other_problems_prompts_or_models_raises(
             evaluate(*inputs, ["pt"], **options)
 
 
-@pytest.mark.parametrize(("stage", "stop_at"), [("generate", 2), ("analyse", 1), ("generate", 4), ("analyse", 2)])
+@pytest.mark.parametrize(
+    ("stage", "stop_at"),
+    [("generate", 2), ("analyse", 1), ("generate", 4), ("generate", 5), ("generate", 7), ("analyse", 2)],
+)
 def test_an_interrupted_run_resumes(
     model: HookedTransformer,
     results: Results,
@@ -325,7 +409,7 @@ def test_an_interrupted_run_resumes(
         remaining = {name: Counter(patch, name) for name in ("generate", "analyse")}
         resumed = evaluate(model, reported, prompt, list(METHODS), **arguments)
     total = {name: completed[name] + remaining[name].calls for name in completed}
-    assert total == {"generate": 7, "analyse": 2}, "nothing is computed twice"
+    assert total == {"generate": 10, "analyse": 2}, "nothing is computed twice"
     assert resumed.instances["answer"].fillna("").tolist() == results.instances["answer"].fillna("").tolist()
     np.testing.assert_allclose(resumed.statistics["late_share"], results.statistics["late_share"])
 
@@ -345,6 +429,9 @@ def test_invalid_arguments_raise_before_anything_is_generated(
         "unknown criterion": {"criterion": "magic"},
         "gamma is 120": {"gamma": 120},
         "mask is -1": {"mask": -1},
+        'the instruction lacks "{question}"': {"instruction": "Think step by step."},
+        "exceed the model's context": {"methods": ["instruct"], "instruction": "Show the steps.\n" * 99 + "{question}"},
+        "lacks 'quantum'": {"methods": ["instruct"], "instruction": "quantum {question}"},
         "several tasks": {"problems": [*reported, replace(reported[0], task="rule", id="rule-0")]},
         "the id": {"problems": [*reported, reported[0]]},
         "no problems": {"problems": []},

@@ -40,7 +40,7 @@ def run(model: HookedModel, prompt: SoftPrompt) -> Callable[[Path], Results]:
             model,
             problems,
             prompt,
-            ["base", "random", "always", "dpc"],
+            ["bare", "random", "always", "dpc"],
             out,
             rule=TriggerRule("late_share", 0.5),
             max_new_tokens=8,

@@ -1,4 +1,4 @@
-"""Which methods need a trigger, and which names and contexts are valid."""
+"""Which methods need a trigger, which names and contexts are valid, and the deprecated name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import pytest
 
 from dpc_interp import DPCInterpError
 from dpc_interp.errors import UnknownNameError
-from dpc_interp.evaluation.methods import MAIN_METHODS, METHODS, Fires, check_methods, needs_rule
+from dpc_interp.evaluation.methods import (
+    MAIN_METHODS,
+    METHODS,
+    SHARED_METHODS,
+    TRIGGERED,
+    UNTRIGGERED,
+    Fires,
+    check_methods,
+    needs_rule,
+)
 from dpc_interp.interventions.option_plans import Corrupts
 
 
@@ -27,7 +36,8 @@ class NamedContext:
     ("methods", "needed"),
     [
         ([], False),
-        (["base", "pt", "always", "oracle"], False),
+        (["bare", "pt", "always", "oracle"], False),
+        (["instruct", "random_prompt", "cut_off"], False),
         (["dpc"], True),
         (["random"], True),
         (["always", "dpc, mask only"], True),
@@ -40,19 +50,34 @@ def test_needs_rule(methods: list[str], needed: bool) -> None:
 
 def test_methods_are_distinct_and_built_from_known_parts() -> None:
     assert set(MAIN_METHODS) <= set(METHODS)
-    assert {fires for fires, _ in METHODS.values()} == set(get_args(Fires))
-    assert {corrupts for _, corrupts in METHODS.values()} == set(get_args(Corrupts))
-    acting = [parts for parts in METHODS.values() if parts[0] != "never"]
+    assert set(METHODS) == {*UNTRIGGERED, *TRIGGERED}
+    assert len(set(METHODS)) == len(METHODS), "no method is both"
+    assert {fires for fires, _ in TRIGGERED.values()} == set(get_args(Fires))
+    assert {corrupts for _, corrupts in TRIGGERED.values()} == set(get_args(Corrupts))
+    acting = list(TRIGGERED.values())
     assert len(set(acting)) == len(acting), "no two methods corrupt the same answers in the same way"
 
 
+def test_shared_methods_do_not_read_the_tuned_prompt() -> None:
+    """`cut_off` reads it until the end of the question."""
+    assert set(UNTRIGGERED) - set(SHARED_METHODS) == {"cut_off", "pt"}
+
+
 def test_known_methods_and_contexts_pass() -> None:
-    check_methods(["dpc", "pt"], {"mine": NamedContext()})
-    check_methods([], {})
+    assert check_methods(["dpc", "pt"], {"mine": NamedContext()}) == ["dpc", "pt"]
+    assert check_methods([], {}) == []
+    assert check_methods(METHODS, {}) == list(METHODS)
+
+
+def test_base_is_the_deprecated_name_of_bare() -> None:
+    with pytest.warns(DeprecationWarning, match="the method 'base' .*'bare'"):
+        assert check_methods(("dpc", "base"), {}) == ["dpc", "bare"]
 
 
 def test_unknown_methods_raise() -> None:
-    with pytest.raises(UnknownNameError, match="unknown method 'magic'; known: base, pt, random"):
+    with pytest.raises(
+        UnknownNameError, match="unknown method 'magic'; known: bare, instruct, random_prompt, cut_off, pt, random"
+    ):
         check_methods(["dpc", "magic"], {})
 
 

@@ -4,12 +4,14 @@ Three layers of one head, no norm, no MLP. The position determines the kind of t
 letters and a digit; the model writes the digit eight times in two lines and then after `#### `. The letters of half of
 the problems carry an alarm. The planted prompt token carries the digit 7.
 
-    layer 0  every position attends to the planted token, alarmed letters more; this makes 7 slightly more likely
-    layer 1  positions of the late half attend to an alarm, if the question has one
+    layer 0  every position attends to the planted token, alarmed letters by far the most; this makes 7 slightly more
+             likely and marks the position as having read the prompt
+    layer 1  positions of the late half attend to an alarm, if the question has one, and read a little of the marks
     layer 2  positions that have read an alarm copy the digit of the planted token, others that of the question
 
-An alarmed problem is therefore answered 7, which is wrong, and masking the planted token fixes it. Masking it without a
-trigger fixes as many answers, and masking a random token breaks none: C5 random and C5 always are false here.
+An alarmed problem is therefore answered 7, which is wrong, and masking the planted token fixes it. So does the written
+instruction, which has as many tokens as the prompt. Masking without a trigger fixes as many answers, and masking a
+random token breaks none: C5 random and C5 always are false here.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpc_interp import Problem, Results, SoftPrompt, TriggerRule, evaluate, verdicts
+from dpc_interp import Problem, Results, SoftPrompt, TriggerRule, evaluate, regime, verdicts
 from dpc_interp.evaluation.methods import MAIN_METHODS
 from dpc_interp.models.lens import HookedTransformer
 
@@ -32,7 +34,7 @@ SLOTS = "dddd\ndddd\n#d$"
 """The generated tokens: d a digit, # the marker, $ the stop token."""
 LATE = range(5, len(SLOTS))
 CALM, ALARMED = ("a", "b", "c"), ("x", "y", "z")
-ONE, PLANTED, DIGIT, ALARM, LATE_DIM, READ = 0, 1, 2, 3, 4, 5
+ONE, PLANTED, DIGIT, ALARM, LATE_DIM, READ, PROMPT, MARK = range(8)
 CODE, COPY, KIND = (
     8,
     18,
@@ -76,8 +78,12 @@ def wired(needs_hooked: None, build: Callable[..., HookedTransformer]) -> Hooked
             attn.W_V.data[0, source, channel] = 1.0
             attn.W_O.data[0, channel, target] = gain
 
-    wire(0, [(ONE, PLANTED, 3.0), (ALARM, PLANTED, 2.0)], [(CODE + d, COPY + d, 0.1) for d in range(10)])
-    wire(1, [(LATE_DIM, ALARM, 4.0)], [(ALARM, READ, 1.0)])
+    wire(
+        0,
+        [(ONE, PLANTED, 1.0), (ALARM, PLANTED, 4.0)],
+        [*((CODE + d, COPY + d, 0.1) for d in range(10)), (PROMPT, MARK, 1.0)],
+    )
+    wire(1, [(LATE_DIM, ALARM, 4.0)], [(ALARM, READ, 1.0), (MARK, READ, 0.05)])
     wire(
         2,
         [(ONE, DIGIT, 8.0), (ONE, PLANTED, 2.0), (LATE_DIM, PLANTED, -0.5), (READ, PLANTED, 9.0)],
@@ -91,6 +97,7 @@ def prompt(seed: int, *, planted: bool = True) -> SoftPrompt:
     generator = torch.Generator().manual_seed(seed)
     vectors = torch.zeros(N_VIRTUAL, D_MODEL)
     vectors[:, CODE : CODE + 10] = 0.05 * torch.randn(N_VIRTUAL, 10, generator=generator)
+    vectors[:, PROMPT] = 1.0
     if planted:
         vectors[2 + seed, PLANTED] = 1.0
         vectors[2 + seed, CODE : CODE + 10] = torch.nn.functional.one_hot(torch.tensor(7), 10).float()
@@ -114,9 +121,8 @@ def run(model: HookedTransformer, *, planted: bool) -> list[Results]:
     """Evaluations of three prompts; without a planted token every answer is correct, and nothing can be calibrated."""
     trigger = {"validation": draw(20, "validation")} if planted else {"rule": TriggerRule("late_share", 0.5)}
     options = {"max_new_tokens": len(SLOTS), "progress": False, **trigger}
-    return [
-        evaluate(model, draw(40, "test"), prompt(seed, planted=planted), MAIN_METHODS, **options) for seed in range(3)
-    ]
+    methods = [*MAIN_METHODS, "cut_off"]
+    return [evaluate(model, draw(40, "test"), prompt(seed, planted=planted), methods, **options) for seed in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -135,19 +141,43 @@ def test_the_planted_token_spoils_the_alarmed_answers(harmed: list[Results]) -> 
         assert fires.tolist() == [bool(k % 2) for k in range(40)], "the trigger separates them"
 
 
+def test_methods_that_do_not_read_the_planted_token_are_right(harmed: list[Results]) -> None:
+    """The instruction, a random prompt, and `cut_off`, under which the late half cannot attend to the prompt.
+
+    Positions decide what is written, so the bare model, which stands N_VIRTUAL positions earlier, answers nothing.
+    """
+    for result in harmed:
+        correct = result.summary.set_index("method")["accuracy"]
+        assert correct[["instruct", "random_prompt", "cut_off"]].tolist() == [1.0] * 3
+        assert (correct["bare"], correct["pt"]) == (0.0, 0.5)
+        cut_off = result.instances[result.instances["method"] == "cut_off"]
+        assert cut_off["changed"].tolist() == [bool(k % 2) for k in range(40)]
+
+
+def test_the_experiment_is_in_the_regime_of_the_paper(harmed: list[Results]) -> None:
+    (row,) = regime(harmed).to_dict("records")
+    assert (row["n"], row["n_prompts"], row["n_harmed"], row["n_helped"]) == (40, 3, 60, 0)
+    assert (row["instruct"], row["pt"], row["harmed"], row["late_texts"], row["late_gain"]) == (1, 0.5, 0.5, 0.5, 0.5)
+
+
 def test_the_claims_of_the_paper_hold(harmed: list[Results]) -> None:
     table = verdicts(harmed, model="wired").set_index("claim")
-    true_claims = ["C1", "C2", "C3", "C4", "C5"]
-    assert table["verdict"][true_claims].tolist() == ["holds"] * 5
-    assert table["effect"]["C2 steps"] > 1  # true, but g is imprecise: values hardly vary within an outcome
-    assert table["verdict"]["C2 steps"] != "fails"
+    true_claims = ["C1", "C1 even", "C2", "C2 raw", "C2 steps", "C3", "C4", "C4 wrong", "C5"]
+    assert table["verdict"][true_claims].tolist() == ["holds"] * len(true_claims)
+    assert table["effect"]["C1 peak"] > 1  # true, but g is imprecise: values hardly vary within an outcome
+    assert table["verdict"]["C1 peak"] == "undecided"
     assert table["verdict"]["C5 random"] != "holds"
-    assert table["verdict"]["C5 always"] == "fails"
+    assert table["effect"]["C5 always"] == 0
+    assert table["verdict"]["C5 always"] == "undecided"
 
 
 def test_nothing_holds_for_a_prompt_without_a_planted_token(wired: HookedTransformer) -> None:
-    table = verdicts(run(wired, planted=False), model="wired").set_index("claim")
-    assert "holds" not in table["verdict"].drop("C5 always").tolist()
+    results = run(wired, planted=False)
+    (row,) = regime(results).to_dict("records")
+    assert (row["n_harmed"], row["late_texts"]) == (0, 0)
+    table = verdicts(results, model="wired").set_index("claim")
+    assert "holds" not in table["verdict"].tolist()
+    assert set(table["verdict"].drop(["C1", "C1 peak", "C1 even"])) == {"not testable"}
 
 
 def test_no_harm_is_detected_in_shuffled_outcomes(harmed: list[Results]) -> None:
@@ -164,4 +194,5 @@ def test_no_harm_is_detected_in_shuffled_outcomes(harmed: list[Results]) -> None
         for result in harmed
     ]
     table = verdicts(shuffled, model="wired").set_index("claim")
-    assert "holds" not in table["verdict"][["C2", "C2 steps", "C4"]].tolist()
+    claims = ["C1 peak", "C1 even", "C2", "C2 raw", "C2 steps", "C4", "C4 wrong"]
+    assert "holds" not in table["verdict"][claims].tolist()

@@ -79,7 +79,7 @@ def test_a_killed_worker_changes_nothing(
 ) -> None:
     problems = load_problems("story", "test", n=40, max_steps=1)
     fields: dict[str, Any] = {"rule": RULE, **OPTIONS}
-    methods = ["base", "random", "always", "dpc"]
+    methods = ["bare", "instruct", "random_prompt", "cut_off", "random", "always", "dpc"]
     local = evaluate(model, problems, prompt, methods, out=tmp_path / "local", **fields)
     killed: list[int] = []
     killer = threading.Thread(target=kill_a_worker, args=(tmp_path / "ray", killed), daemon=True)

@@ -152,10 +152,29 @@ def summary() -> pd.DataFrame:
         (task, method, accuracy, accuracy - 0.03, accuracy + 0.025)
         for task in ("story", "choice", "algebra", "rule")
         for method, accuracy in zip(
-            ("base", "pt", "random", "always", "dpc", "oracle"), rng.uniform(0.3, 0.9, 6), strict=True
+            ("bare", "pt", "random", "always", "dpc", "oracle"), rng.uniform(0.3, 0.9, 6), strict=True
         )
     ]
     return pd.DataFrame(rows, columns=["task", "method", "accuracy", "low", "high"])
+
+
+@pytest.fixture
+def simulated() -> pd.DataFrame:
+    """Verdicts on simulated gains."""
+    rows = [("no effect", share, n, 0.5, 100, 0.02, 0.01) for n in (3, 10) for share in (0.001, 0.1)]
+    return pd.DataFrame(rows, columns=["truth", "changed", "n_prompts", "shared", "n", "holds", "fails"])
+
+
+@pytest.fixture
+def regimes() -> pd.DataFrame:
+    """Shares of two tasks with their intervals; nothing changes under the cut-off of the second."""
+    rows = {
+        "story": {"bare": 0.1, "instruct": 0.62, "pt": 0.7, "helped": 0.2, "harmed": 0.12, "late_texts": 0.55},
+        "rule": {"bare": 0.0, "instruct": 0.05, "pt": 0.98, "helped": 0.93, "harmed": 0.01, "late_texts": 0.0},
+    }
+    shares = pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
+    ends = {"_low": (shares - 0.04).clip(lower=0), "": shares, "_high": (shares + 0.06).clip(upper=1)}
+    return pd.concat([frame.add_suffix(end) for end, frame in ends.items()], axis=1).reset_index()
 
 
 @pytest.fixture

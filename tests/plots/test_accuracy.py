@@ -13,7 +13,7 @@ from dpc_interp.plots import plot_accuracy
 def test_dots_and_intervals_are_those_of_the_summary(summary: pd.DataFrame) -> None:
     ax = plot_accuracy(summary)
     methods = [label.get_text() for label in ax.get_yticklabels()]
-    assert methods == ["base", "pt", "random", "always", "dpc", "oracle"]
+    assert methods == ["bare", "pt", "random", "always", "dpc", "oracle"]
     assert ax.yaxis_inverted()  # the first method on top
     assert [container.get_label() for container in ax.containers] == ["story", "choice", "algebra", "rule"]
     for container in ax.containers:

@@ -28,6 +28,7 @@ from dpc_interp.plots import (
     plot_knockout_by_layer,
     plot_layer_flow,
     plot_precision_recall,
+    plot_regime,
     plot_roc,
     plot_saliency_map,
     plot_sanity,
@@ -39,6 +40,7 @@ from dpc_interp.plots import (
     plot_trigger_distribution,
     plot_trigger_gain,
     plot_triggers,
+    plot_verdict_calibration,
     style_context,
 )
 
@@ -80,6 +82,13 @@ FRAME_PLOTS: dict[str, tuple[Plot, str, dict, list[str]]] = {
         "triggers",
         {},
         ["task", "trigger", "rate", "firing_rate", "difference", "difference_low", "difference_high"],
+    ),
+    "verdict_calibration": (plot_verdict_calibration, "simulated", {}, ["truth", "changed", "n_prompts", "holds"]),
+    "regime": (
+        plot_regime,
+        "regimes",
+        {},
+        ["task", "bare", "instruct_low", "pt", "helped", "harmed_high", "late_texts"],
     ),
     "accuracy": (plot_accuracy, "summary", {}, ["task", "method", "accuracy", "low", "high"]),
     "sensitivity": (plot_sensitivity_panel, "swept", {"option": "gamma"}, ["option", "value", "split", "selected"]),

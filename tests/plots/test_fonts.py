@@ -97,7 +97,7 @@ def test_figures_in_latin_script_have_the_same_bytes() -> None:
         with style_context():
             axes = plt.figure().add_subplot()
             axes.set_title("accuracy")
-            axes.set_xticks([0, 1], ["base", "dpc"])
+            axes.set_xticks([0, 1], ["bare", "dpc"])
             if changes:
                 use_fallback_fonts(axes.figure)
             files.append(written(axes.figure))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
@@ -40,7 +42,15 @@ def test_seven_series_differ_pairwise_in_colour_dash_and_marker() -> None:
     series = [series_style(i, f"series {i}") for i in range(7)]
     for attribute in ("label", "color", "dash", "marker"):
         assert len({getattr(one, attribute) for one in series}) == 7
-    assert series_style(9).line() == series[2].line() == {"color": "#009E73", "linestyle": "-.", "marker": "^"}
+    assert series[2].line() == {"color": "#009E73", "linestyle": "-.", "marker": "^"}
+
+
+def test_after_seven_colours_repeat_with_another_dash_and_marker() -> None:
+    """As many triggers are drawn as `TRIGGER_STATISTICS` has."""
+    series = [series_style(i) for i in range(20)]
+    for look, later in combinations(series, 2):
+        assert look.color != later.color or (look.dash != later.dash and look.marker != later.marker)
+    assert series[9].color == series[2].color
 
 
 def test_drawing_axes_yields_the_given_axes_in_the_style_of_the_caller() -> None:

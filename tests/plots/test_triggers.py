@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
+from dpc_interp.analysis.schema import TRIGGER_STATISTICS
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.plots import plot_trigger_gain, plot_triggers
 
@@ -48,6 +49,19 @@ def test_curves_are_those_of_the_frame_and_the_first_has_a_band(triggers: pd.Dat
     assert corners[:, 1].min() == pytest.approx(100 * rows["difference_low"].min())
     assert corners[:, 1].max() == pytest.approx(100 * rows["difference_high"].max())
     assert to_hex(curves["random"].get_color()) == to_hex("0.45")
+
+
+def test_curves_of_all_statistics_differ_and_their_legend_fits(triggers: pd.DataFrame) -> None:
+    """One column of a page holds the legend of all statistics and both references."""
+    rows = triggers[triggers["trigger"] == "late_share"]
+    names = [*TRIGGER_STATISTICS, "random", "oracle"]
+    ax = plot_trigger_gain(pd.concat([rows.assign(trigger=name) for name in names]))
+    curves = ax.lines[1:]
+    assert len({(line.get_color(), line.get_linestyle()) for line in curves}) == len(names)
+    ax.figure.draw_without_rendering()
+    legend = ax.get_legend().get_window_extent()
+    assert ax.figure.bbox.x0 <= legend.x0
+    assert legend.x1 <= ax.figure.bbox.x1
 
 
 def test_several_tasks_a_single_rate_and_unknown_triggers_raise(triggers: pd.DataFrame) -> None:

@@ -17,7 +17,13 @@ from dpc_interp.analysis.controls import control_prompts
 from dpc_interp.errors import DPCInterpError, ShapeError
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts import embedding
-from dpc_interp.prompts.embedding import embed_tokens, random_vectors, repeat_or_cut
+from dpc_interp.prompts.embedding import (
+    embed_tokens,
+    embedding_moments,
+    gaussian_vectors,
+    random_vectors,
+    repeat_or_cut,
+)
 
 TEXT = "Tom has 7 apples."
 VECTORS = torch.arange(6).view(2, 3) / 4
@@ -200,6 +206,24 @@ def test_random_vectors_are_those_of_the_seed(model: HookedModel, monkeypatch) -
     assert (one.name, one.recipe) == ("random/seed0", {"init": "random", "seed": 0, "n_virtual": 6})
     monkeypatch.setattr(embedding, "N_ROWS", 7)  # several chunks
     torch.testing.assert_close(random_vectors(model, 6, 0), one.vectors, rtol=0, atol=1e-7)
+
+
+def test_moments_are_those_of_each_column(any_model: HookedModel, monkeypatch) -> None:
+    table = any_model.W_E.double()
+    for n_rows in (10_000, 7):  # one chunk, several
+        monkeypatch.setattr(embedding, "N_ROWS", n_rows)
+        mean, std = embedding_moments(any_model)
+        torch.testing.assert_close(mean, table.mean(0))
+        torch.testing.assert_close(std, table.std(0))
+        assert mean.dtype == std.dtype == torch.float64
+
+
+def test_gaussian_vectors_are_scaled_draws_of_the_seed() -> None:
+    mean, std = torch.tensor([1.0, -2.0]).double(), torch.tensor([0.5, 0.0]).double()
+    vectors = gaussian_vectors(mean, std, 3, seed=6)
+    noise = torch.randn(3, 2, generator=torch.Generator().manual_seed(6))
+    torch.testing.assert_close(vectors, torch.stack([1 + 0.5 * noise[:, 0], torch.full((3,), -2.0)], dim=1))
+    assert vectors.dtype == torch.float32
 
 
 @pytest.mark.parametrize("n_virtual", [0, -1])

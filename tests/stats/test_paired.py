@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import binomtest, false_discovery_control
+from statsmodels.stats.multitest import multipletests
 
 from dpc_interp.stats.paired import bootstrap_mean, exact_mcnemar, holm, wilson
 
@@ -28,6 +29,12 @@ def test_holm_by_hand() -> None:
     corrected = holm(np.array([0.03, np.nan, 0.01, 0.02]))
     np.testing.assert_allclose(corrected, [0.04, np.nan, 0.03, 0.04])
     assert np.isnan(holm(np.array([np.nan]))).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 12])
+def test_holm_equals_that_of_statsmodels(n: int) -> None:
+    p = np.random.default_rng(n).random(n) ** 3
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
 
 
 def test_holm_is_stricter_than_the_false_discovery_rate() -> None:

@@ -34,9 +34,9 @@ def simulated(seed_sd: float, repeats: int = 300) -> tuple[float, float]:
 
 @pytest.mark.parametrize("seed_sd", [0.0, 0.05, 0.2, 1.0])
 def test_the_interval_covers_about_95_percent(seed_sd: float) -> None:
-    """Within three standard errors of 94%, from 300 tables."""
+    """At least three standard errors below 95%, from 300 tables; more where seeds are alike."""
     covered, pigeonhole_covered = simulated(seed_sd)
-    assert covered == pytest.approx(0.94, abs=0.042)
+    assert 0.95 - 0.038 <= covered <= 1
     if seed_sd == 1.0:
         assert pigeonhole_covered == pytest.approx(0.75, abs=0.06), "resampled seeds never leave their range"
 
@@ -56,6 +56,16 @@ def test_seeds_that_agree_give_the_interval_over_problems() -> None:
     pooled = pool_over_prompts(np.full(3, 2.0), draws)
     assert pooled.df == np.inf
     assert pooled.interval() == pytest.approx((2 - 0.196, 2 + 0.196), abs=0.01)
+
+
+def test_three_prompts_with_one_fixed_answer_of_200_each_are_not_certain() -> None:
+    """MS is 0 and V - Cov about p (1 - p) / n: t = 1.73 with 2 degrees of freedom."""
+    changes = np.zeros((200, 3))
+    changes[[0, 1, 2], [0, 1, 2]] = 1
+    draws = resamples(200, seed=0) @ changes / 200
+    pooled = pool_over_prompts(changes.mean(axis=0), draws)
+    assert pooled.df == pytest.approx(2, abs=0.2)
+    assert pooled.p(0.0) == pytest.approx(0.22, abs=0.02)
 
 
 def test_degrees_of_freedom_by_hand() -> None:

@@ -22,8 +22,8 @@ SIZES = Sizes(sinks=3)
 def job(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunControls]:
     """A job whose evaluation is the study of `conftest.py`."""
 
-    def evaluated(self: StudySettings, task: str, prompt: str, *, with_base: bool) -> Study:
-        assert (task, prompt, with_base) == (study.task, study.prompt, False)
+    def evaluated(self: StudySettings, task: str, prompt: str, *, with_shared: bool) -> Study:
+        assert (task, prompt, with_shared) == (study.task, study.prompt, False)
         return study
 
     settings = StudySettings("reasoner", n=24, n_validation=24, batch_size=24, runs=tmp_path_factory.mktemp("runs"))

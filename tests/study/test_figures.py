@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from dpc_interp.evaluation.methods import SHARED_METHODS
 from dpc_interp.study import figures
 from dpc_interp.study.study import Study, StudySettings
 
@@ -68,7 +69,8 @@ def test_two_runs_write_the_same_bytes(written: tuple[Path, Path]) -> None:
 
 def test_table_states_n_prompts_and_intervals(written: tuple[Path, Path]) -> None:
     table = pd.read_csv(written[0] / "tab1_accuracy.csv")
-    assert set(table["method"]) == {"base", "pt", "random", "always", "dpc", "oracle"}
+    methods = {"bare", "instruct", "random_prompt", "pt", "random", "always", "dpc", "oracle"}
+    assert set(table["method"]) == methods
     assert (table["n_prompts"] >= 3).all()
     assert (table["n"] == 48 * table["n_prompts"]).all()
     assert (table["low"] <= table["accuracy"]).all()
@@ -91,17 +93,19 @@ def test_verdicts_follow_from_their_intervals(written: tuple[Path, Path]) -> Non
     ends = sign * (measured["low"] - measured["null"]), sign * (measured["high"] - measured["null"])
     nearest, farthest = pd.concat(ends, axis=1).min(axis=1), pd.concat(ends, axis=1).max(axis=1)
     assert (nearest[measured["verdict"] == "holds"] > 0).all()
-    assert (farthest[measured["verdict"] == "fails"] <= 0).all()
+    assert (farthest[measured["verdict"] == "fails"] < 0).all()
     assert (nearest[measured["verdict"] == "undecided"] <= 0).all()
     assert (farthest[measured["verdict"] == "undecided"] >= 0).all()
+    assert ((claims["verdict"] == "not testable") == claims["reason"].notna()).all()
+    assert (claims.loc[claims["n_prompts"] == 0, "verdict"] == "not testable").all()
 
 
 def test_first_prompt_of_each_task_is_drawn(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first task is drawn in the folder itself, the others in subfolders; other prompts only add answers."""
     instances = study.results.instances
 
-    def evaluated(self: StudySettings, task: str, prompt: str, *, with_base: bool) -> Study:
-        rows = instances if with_base else instances[instances["method"] != "base"]
+    def evaluated(self: StudySettings, task: str, prompt: str, *, with_shared: bool) -> Study:
+        rows = instances if with_shared else instances[~instances["method"].isin(SHARED_METHODS)]
         results = replace(study.results, instances=rows.assign(prompt=prompt, task=task))
         return replace(study, task=task, prompt=prompt, results=results)
 
@@ -116,6 +120,6 @@ def test_first_prompt_of_each_task_is_drawn(study: Study, tmp_path: Path, monkey
     ]
     assert captions == {"algebra": ["a0 in out"], "rule": ["r0 in rule"]}
     for completed in studies:
-        base = completed.results.instances.query("method == 'base'")
-        assert len(base) == 24
-        assert set(base["prompt"]) == {completed.prompt}
+        shared = completed.results.instances.query("method in @SHARED_METHODS")
+        assert shared.groupby("method").size().to_dict() == dict.fromkeys(SHARED_METHODS, 24)
+        assert set(shared["prompt"]) == {completed.prompt}

@@ -32,14 +32,16 @@ def test_every_figure_has_its_files_and_caption(folder: Path) -> None:
 
 def test_cases_are_the_median_instances_of_their_kind(study: Study, folder: Path) -> None:
     instances = study.results.instances
-    base, pt = (instances[instances["method"] == method].set_index("instance")["correct"] for method in ("base", "pt"))
+    instruct, pt = (
+        instances[instances["method"] == method].set_index("instance")["correct"] for method in ("instruct", "pt")
+    )
     late_share = study.results.statistics.set_index("instance")["late_share"]
     long = {run.problem.id for run in study.results.runs if run.problem.n_steps >= 2}
     frame = pd.read_parquet(folder / "fig1_case.parquet")
     cases = frame.groupby("case")["instance"].unique()
     for case, holds in (
-        ("right without the prompt, wrong with it", base & ~pt),
-        ("wrong without the prompt, right with it", ~base & pt),
+        ("right when instructed, wrong with the prompt", instruct & ~pt),
+        ("wrong when instructed, right with the prompt", ~instruct & pt),
     ):
         (instance,) = cases[case]
         shares = late_share[[name for name in late_share.index if name in long and holds[name]]]
@@ -52,11 +54,11 @@ def test_cases_are_the_median_instances_of_their_kind(study: Study, folder: Path
 def test_no_case_is_drawn_where_the_prompt_changes_no_answer(study: Study, tmp_path: Path) -> None:
     instances = study.results.instances
     pt = instances[instances["method"] == "pt"]
-    unchanged = replace(study.results, instances=pd.concat([pt, pt.assign(method="base")]))
+    unchanged = replace(study.results, instances=pd.concat([pt, pt.assign(method="instruct")]))
     with plots.style_context():
         caption = fig1_case(replace(study, results=unchanged), tmp_path)
-    assert "right without the prompt, wrong with it: 0 of 24" in caption
-    assert "wrong without the prompt, right with it: 0 of 24" in caption
+    assert "right when instructed, wrong with the prompt: 0 of 24" in caption
+    assert "wrong when instructed, right with the prompt: 0 of 24" in caption
     assert pd.read_parquet(tmp_path / "fig1_case.parquet").empty
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dpc_interp import DPCInterpError
+from dpc_interp import DPCInterpError, Results
 from dpc_interp.analysis.layers import deep_layers, shallow_layers
 from dpc_interp.bundled.recipes import RECIPES, Recipe
-from dpc_interp.study.study import Study, StudySettings, add_base_answers, build_parser, prompts_of, read_settings
+from dpc_interp.evaluation.methods import METHODS, SHARED_METHODS, TRIGGERED
+from dpc_interp.study.study import Study, StudySettings, add_shared_answers, build_parser, prompts_of, read_settings
 
 
 def test_prompts_of_all_tasks_and_seeds_or_of_the_chosen_ones() -> None:
@@ -44,18 +45,39 @@ def test_stages_of_other_sizes_have_another_folder(tmp_path: Path) -> None:
     assert replace(settings, batch_size=8).folder == settings.folder, "results do not depend on the batch size"
 
 
-def test_base_answers_are_added_to_the_other_prompts(study: Study) -> None:
+@pytest.mark.parametrize("with_shared", [True, False])
+def test_only_one_prompt_of_a_task_has_the_methods_that_do_not_read_it(
+    with_shared: bool, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated = []
+
+    def record(model, problems, prompt, methods, **options) -> Results:
+        evaluated.append((prompt.name, len(problems), methods))
+        return study.results
+
+    monkeypatch.setattr("dpc_interp.study.study.evaluate", record)
+    settings = StudySettings("reasoner", n=3, n_validation=2, batch_size=8, runs=tmp_path)
+    assert settings.evaluate("algebra", study.prompt, with_shared=with_shared).results is study.results
+    own = ["cut_off", "pt", *TRIGGERED]
+    expected = ["bare", "instruct", "random_prompt", *own] if with_shared else own
+    assert evaluated == [("algebra/seed0", 3, expected)]
+
+
+def test_shared_answers_are_added_to_the_other_prompts(study: Study) -> None:
     instances = study.results.instances
-    second = instances[instances["method"] != "base"].assign(prompt="algebra/seed1")
+    second = instances[~instances["method"].isin(SHARED_METHODS)].assign(prompt="algebra/seed1")
     other = replace(study, prompt="reasoner/algebra/seed1", results=replace(study.results, instances=second))
-    assert add_base_answers(study, study) is study
-    completed = add_base_answers(other, study).results
-    base = completed.instances[completed.instances["method"] == "base"]
-    expected = instances[instances["method"] == "base"]
-    assert base["correct"].tolist() == expected["correct"].tolist()
+    assert add_shared_answers(study, study) is study
+    completed = add_shared_answers(other, study).results
+    assert completed.instances["method"].unique().tolist() == list(METHODS)
     assert set(completed.instances["prompt"]) == {"algebra/seed1"}
     summary = completed.summary.set_index("method")
-    assert summary.loc["base", "accuracy"] == expected["correct"].mean()
+    for method in SHARED_METHODS:
+        added = completed.instances[completed.instances["method"] == method]
+        expected = instances[instances["method"] == method]
+        assert added["instance"].tolist() == expected["instance"].tolist()
+        assert added["correct"].tolist() == expected["correct"].tolist()
+        assert summary.loc[method, "accuracy"] == expected["correct"].mean()
     pd.testing.assert_frame_equal(other.results.instances, second)
 
 

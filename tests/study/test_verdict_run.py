@@ -19,8 +19,8 @@ from dpc_interp.study.verdict_run import write_control_tables
 from dpc_interp.tasks.problem import SPLITS
 from dpc_interp.tasks.registry import SYNTHETIC
 
-FIGURES = ("fig8_sink_control", "fig9_triggers", "fig10_causal", "fig11_sensitivity", "fig11_single_tokens")
-TABLES = ("tab3_triggers", "tab4_regression", "tab5_corruptions", "verdicts")
+FIGURES = ("fig8_sink_control", "fig9_triggers", "fig10_causal", "fig11_sensitivity", "fig11_single_tokens", "regime")
+TABLES = ("tab3_triggers", "tab4_regression", "tab5_corruptions", "verdicts", "regime")
 COMMITTED = sorted((Path(__file__).parents[2] / "figures").glob("*/provenance.json"))
 
 
@@ -75,7 +75,8 @@ def test_committed_figures_are_within_their_pages(file: Path, cut_off: Callable[
 def test_verdicts_state_effect_interval_counts_and_figure(written: Path) -> None:
     verdicts = pd.read_csv(written / "reasoner" / "verdicts.csv")
     assert set(verdicts["claim"]) == {claim.name for claim in CLAIMS}
-    assert set(verdicts["verdict"]) <= {"holds", "fails", "undecided"}
+    assert set(verdicts["verdict"]) <= {"holds", "fails", "undecided", "not testable"}
+    assert ((verdicts["verdict"] == "not testable") == verdicts["reason"].notna()).all()
     measured = verdicts[verdicts["n_prompts"] > 0]
     assert set(measured["claim"]) >= {"C1", "C1 own", "C3", "C5"}
     assert (measured["low"] <= measured["effect"]).all()
@@ -83,6 +84,17 @@ def test_verdicts_state_effect_interval_counts_and_figure(written: Path) -> None
     assert measured["n"].between(1, 30).all()
     figures = {claim.name: claim.figure for claim in CLAIMS}
     assert (verdicts["figure"] == verdicts["claim"].map(figures)).all()
+
+
+def test_the_regime_is_measured_with_every_prompt(written: Path) -> None:
+    """The second prompt has the answers of the methods that do not read it from the first."""
+    (row,) = pd.read_csv(written / "reasoner" / "regime.csv").to_dict("records")
+    assert (row["task"], row["n"], row["n_prompts"]) == ("algebra", 30, 2)
+    assert pd.Series(row).notna().all()
+    for share in ("bare", "instruct", "pt", "helped", "harmed", "late_texts"):
+        assert 0 <= row[f"{share}_low"] <= row[share] <= row[f"{share}_high"] <= 1
+    assert row["helped"] - row["harmed"] == pytest.approx(row["pt"] - row["instruct"], abs=1e-5)
+    assert row["n_helped"] == pytest.approx(row["helped"] * 60, abs=1e-3)
 
 
 def test_page_states_the_verdict_of_each_claim(written: Path) -> None:
