@@ -19,6 +19,8 @@ from dpc_interp.errors import DPCInterpError
 
 N_PERMUTATIONS = 100
 """Random deals behind `chance_peak_ratio`."""
+SMALLEST_SHARE = 1e-9
+"""Accumulation below this share of an instance's mean counts as this share, so that it has a logarithm."""
 
 
 def accumulation_peaks(
@@ -102,8 +104,11 @@ def evenness(by_token: pd.DataFrame) -> pd.Series:
 def chance_peak_ratio(by_token: pd.DataFrame, *, exclude_sink: bool = Options.exclude_sink, seed: int = 0) -> float:
     """The mean peak ratio of exchangeable virtual tokens (docs/method.md, section 3).
 
-    The accumulation of each instance, as a share of its mean, is dealt out anew over all instances and tokens, 100
-    times. What remains of a peak is that the largest of n heavy-tailed values is far above their mean.
+    The logarithms of each instance's accumulation, less their mean, are dealt out anew over all instances and tokens,
+    100 times. What remains of a peak is that the largest of n heavy-tailed values is far above their mean. Taking off
+    the mean of k values shrinks them, so they are stretched by sqrt(k / (k - 1)). For exchangeable tokens the level is
+    within 2% of the peak ratio where values are lognormal or Pareto, and up to 7% above it where they are gamma
+    distributed (20 tokens, 300 instances).
 
     Args:
         by_token: of `by_virtual_token`; instances that draw on no token are left out.
@@ -113,14 +118,17 @@ def chance_peak_ratio(by_token: pd.DataFrame, *, exclude_sink: bool = Options.ex
     Returns:
         The geometric mean over instances and draws.
     """
-    values = by_token.div(by_token.mean(axis=1), axis=0).dropna()
-    cells = (values.drop(columns=0) if exclude_sink else values).to_numpy(float)
-    rest = values[0].to_numpy(float) if exclude_sink else np.zeros(len(values))
-    rng, logs = np.random.default_rng(seed), []
+    values = by_token[by_token.mean(axis=1) > 0].to_numpy(float)
+    logs = np.log(np.maximum(values, SMALLEST_SHARE * values.mean(axis=1, keepdims=True)))
+    candidates = logs[:, 1:] if exclude_sink else logs
+    k, centre = candidates.shape[1], candidates.mean(axis=1, keepdims=True)
+    cells = (candidates - centre) * np.sqrt(k / max(1, k - 1))
+    rest = np.exp(logs[:, 0] - centre[:, 0]) if exclude_sink else np.zeros(len(logs))
+    rng, levels = np.random.default_rng(seed), []
     for _ in range(N_PERMUTATIONS):
-        dealt = rng.permuted(cells.ravel()).reshape(cells.shape)
-        logs.append(np.log(dealt.max(axis=1) / ((dealt.sum(axis=1) + rest) / by_token.shape[1])).mean())
-    return float(np.exp(np.mean(logs)))
+        dealt = np.exp(rng.permuted(cells.ravel()).reshape(cells.shape))
+        levels.append(np.log(dealt.max(axis=1) * values.shape[1] / (dealt.sum(axis=1) + rest)).mean())
+    return float(np.exp(np.mean(levels)))
 
 
 def accumulation_frame(

@@ -45,7 +45,7 @@ class Results:
 
     Attributes:
         instances: one row per method and problem: task, prompt, method, instance, answer, correct, finished (False: cut
-            off at `max_new_tokens`), fired, n_tokens.
+            off at `max_new_tokens`), fired, changed (whether the text differs from that of pt), n_tokens.
         summary: one row per method, see `summarise`.
         triggers: AUROC and average precision of each statistic against 'PT was wrong' and 'corruption fixes it'.
         statistics: `trigger_statistics` of the test problems.

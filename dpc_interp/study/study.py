@@ -126,6 +126,8 @@ def prompts_of(model: str, tasks: Sequence[str] | None, n_seeds: int | None) -> 
 def add_shared_answers(study: Study, first: Study) -> Study:
     """Add the answers of the methods that do not read the prompt, which only the first study of a task computes.
 
+    Their column `changed` compares with the text under the first prompt.
+
     Args:
         study: any study of the task.
         first: the study of the task that has these methods; it is returned unchanged.
