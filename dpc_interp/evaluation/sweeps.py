@@ -197,10 +197,12 @@ def select_on_validation(rows: pd.DataFrame) -> pd.Series:
     """Which rows of an `option_sensitivity` frame have the value with the most correct answers on validation.
 
     Per model, task, prompt, method and option; the default is kept on a tie, else the first value. Rows of the test
-    split are marked by their value; their outcomes are not read.
+    split are marked by their value; their outcomes are not read. The target `gold` needs the written solution, which no
+    trigger has at test time, so it is measured and never selected.
     """
     keys = ["model", "task", "prompt", "method", "option"]
-    validation = rows[rows["split"] == "validation"]
+    needs_solution = (rows["option"] == "target") & (rows["value"] == "gold")
+    validation = rows[(rows["split"] == "validation") & ~needs_solution]
     order = validation.sort_values(["accuracy", "default"], ascending=False, kind="stable")
     best = order.drop_duplicates(keys).set_index(keys)["value"]
     index = pd.MultiIndex.from_frame(rows[keys])

@@ -37,12 +37,14 @@ def check_options(options: Options, model: HookedModel, prompt: SoftPrompt, prob
         problems: to be answered; target `gold` reads their written rationales.
 
     Raises:
-        DPCInterpError: a layer, a token or a number of tokens that does not exist, or a problem without a written
-            rationale where the target is `gold`.
+        DPCInterpError: a layer, a token or a number of tokens that does not exist, a prompt of the sink alone, or a
+            problem without a written rationale where the target is `gold`.
     """
     for layers in (options.deep, options.shallow):
         check_layers(layers or (), model.cfg.n_layers)
-    check_top_k(options.top_k, max(1, prompt.n_virtual - options.exclude_sink))
+    if prompt.n_virtual == 1 and options.exclude_sink:
+        raise DPCInterpError("the prompt's one virtual token is left out as the sink; give exclude_sink=False")
+    check_top_k(options.top_k, prompt.n_virtual - options.exclude_sink)
     if isinstance(options.token, int):
         check_tokens((options.token,), prompt.n_virtual)
     unsolved = [problem.id for problem in problems if not problem.rationale.strip()]

@@ -182,6 +182,19 @@ def test_the_best_on_validation_is_selected_and_the_default_on_a_tie() -> None:
     ]
 
 
+def test_a_target_that_needs_the_written_solution_is_never_selected() -> None:
+    rows = pd.DataFrame(
+        [
+            ("target", "generated", "validation", True, 0.5),
+            ("target", "gold", "validation", False, 0.9),
+            ("target", "generated", "test", True, 0.5),
+            ("target", "gold", "test", False, 0.9),
+        ],
+        columns=["option", "value", "split", "default", "accuracy"],
+    ).assign(model="m", task="t", prompt="p", method="dpc")
+    assert select_on_validation(rows).tolist() == [True, False, True, False]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [({"gama": [0]}, "unknown option 'gama'"), ({"deep": ["quarter"]}, "unknown range of layers 'quarter'")],

@@ -107,6 +107,13 @@ def test_the_sink_counts_as_a_candidate_only_where_it_is_included(model: HookedM
     check_options(Options(top_k=5, exclude_sink=False), model, prompt, [])
 
 
+def test_a_prompt_of_the_sink_alone_is_refused(model: HookedModel, prompt: SoftPrompt) -> None:
+    one = replace(prompt, vectors=prompt.vectors[:1])
+    with pytest.raises(DPCInterpError, match="one virtual token is left out as the sink; give exclude_sink=False"):
+        check_options(Options(), model, one, [])
+    check_options(Options(exclude_sink=False), model, one, [])
+
+
 def test_target_gold_needs_written_rationales(model: HookedModel, prompt: SoftPrompt, problems: list[Problem]) -> None:
     unsolved = replace(problems[1], rationale=" \n")
     check_options(Options(), model, prompt, [problems[0], unsolved])
