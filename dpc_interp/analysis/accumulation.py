@@ -24,10 +24,7 @@ SMALLEST_SHARE = 1e-9
 
 
 def accumulation_peaks(
-    accumulation: pd.DataFrame,
-    *,
-    layers: Sequence[int] | None = None,
-    exclude_sink: bool = Options.exclude_sink,
+    accumulation: pd.DataFrame, *, layers: Sequence[int] | None = None, exclude_sink: bool = Options.exclude_sink
 ) -> pd.DataFrame:
     """Find the accumulation token of each instance.
 

@@ -60,7 +60,7 @@ MIN_OUTCOMES = 10
 MIN_FIRED = 30
 """Minimum answers, over all prompts, on which a method fires; below it nothing can be said about the method."""
 COVARIATES = ("log_nll", "log_length", "n_steps")
-"""Beside the outcome: a mean loss makes every flow larger where the loss is large or the text is short."""
+"""The covariates: a mean loss makes every flow larger where the loss is large or the text is short."""
 MAX_STRATUM = 6
 """Numbers of steps above it are one stratum."""
 MAX_P = 0.05
@@ -122,7 +122,7 @@ CLAIMS = (
     Claim("C2", "Where the answer is wrong, deep layers carry more flow from the prompt into later steps.",
           "adjusted wrong over right", ("log_row_share", *COVARIATES), 0.0, "above",
           "the difference, wrong over right, of the log of the prompt's share of the deep flow into the late half, "
-          "beside log NLL, log length and the number of steps, in SD,", "fig4_layer_flow", needs=("late",)),
+          "adjusted for log NLL, log length and the number of steps, in SD,", "fig4_layer_flow", needs=("late",)),
     Claim("C2 raw", "The same of the flow itself, which a larger loss makes larger wherever it comes from.",
           "g wrong over right", ("log_flow",), 0.0, "above",
           "Hedges' g, wrong over right, of the log of the deep flow from the prompt into the late half",
@@ -130,7 +130,7 @@ CLAIMS = (
     Claim("C2 steps", "Where the answer is right, later steps rest on the question and on earlier steps.",
           "adjusted right over wrong", ("grounded", *COVARIATES), 0.0, "above",
           "the difference, right over wrong, of the log odds of the share of deep flow into late steps that comes from "
-          "question and earlier steps, beside log NLL, log length and the number of steps, in SD,", "fig5_step_flow",
+          "question and earlier steps, adjusted for log NLL, log length and steps, in SD,", "fig5_step_flow",
           needs=("late",)),
     Claim("C3", "C1 and C2 occur together on an instance.", "risk difference", ("question_peak", "log_row_share"), 0.0,
           "above", "the share of instances with a deep row share above its median, where the peak ratio on the "
@@ -291,8 +291,8 @@ def _why_not_testable(claim: Claim, tables: list[pd.DataFrame], estimate: Gain) 
 
 def _known(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
     """The problems for which everything that the claim compares is known."""
-    beside = [f"{method}_fired" for method in METHODS] if claim.effect == "gain" else []
-    return table[["correct", *claim.columns, *beside]].dropna()
+    firings = [f"{method}_fired" for method in METHODS] if claim.effect == "gain" else []
+    return table[["correct", *claim.columns, *firings]].dropna()
 
 
 def _is_enough(claim: Claim, known: pd.DataFrame) -> bool:

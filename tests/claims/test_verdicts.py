@@ -52,55 +52,32 @@ def test_false_claims_do_not_hold_in_at_least_95_of_100(world: World) -> None:
     assert counts["C4 wrong"]["undecided"] >= 85, "the effect is exactly the null"
 
 
-def with_statistics(results: list[Results], **columns: Callable[[np.ndarray, pd.DataFrame], object]) -> list[Results]:
-    """Results with other statistics: functions of whether each answer is wrong, and of the statistics."""
-    changed = []
-    for result in results:
-        stats = result.statistics
-        wrong = ~stats["correct"].to_numpy()
-        changed.append(
-            replace(result, statistics=stats.assign(**{name: make(wrong, stats) for name, make in columns.items()}))
-        )
-    return changed
+def verdicts_where_wrong_answers_have_more(column: str, log_ratio: float, world: World) -> dict[str, Counter[str]]:
+    """Counts of 20 repeats of the false world; the loss and one statistic are larger where answers are wrong."""
+    frames = []
+    for seed in range(20):
+        rng, changed = np.random.default_rng(seed), []
+        for result in world(seed, true=False):
+            wrong = ~result.statistics["correct"].to_numpy()
+            larger = {"nll": np.exp(0.3 * rng.normal(size=len(wrong)) + wrong)}
+            larger[column] = np.exp(0.3 * rng.normal(size=len(wrong)) + log_ratio * wrong)
+            changed.append(replace(result, statistics=result.statistics.assign(**larger)))
+        frames.append(verdicts(changed, model="synthetic"))
+    return count_verdicts(frames)
 
 
 @pytest.mark.usefixtures("fewer_resamples")
 def test_flow_that_is_larger_everywhere_because_the_loss_is_larger_does_not_make_c2_hold(world: World) -> None:
     """The loss of wrong answers is larger, and so is every flow; the prompt's share of the row is the same."""
-    frames = []
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        frames.append(
-            verdicts(
-                with_statistics(
-                    world(seed, true=False),
-                    nll=lambda wrong, stats, rng=rng: np.exp(rng.normal(size=len(stats)) * 0.3 + wrong),
-                    deep_flow=lambda wrong, stats, rng=rng: np.exp(rng.normal(size=len(stats)) * 0.3 + wrong),
-                ),
-                model="synthetic",
-            )
-        )
-    counts = count_verdicts(frames)
+    counts = verdicts_where_wrong_answers_have_more("deep_flow", 1.0, world)
     assert counts["C2 raw"]["holds"] == 20
     assert counts["C2"]["holds"] <= 2
 
 
 @pytest.mark.usefixtures("fewer_resamples")
 def test_flow_that_is_larger_from_the_prompt_alone_makes_c2_hold(world: World) -> None:
-    frames = []
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        frames.append(
-            verdicts(
-                with_statistics(
-                    world(seed, true=False),
-                    nll=lambda wrong, stats, rng=rng: np.exp(rng.normal(size=len(stats)) * 0.3 + wrong),
-                    row_share=lambda wrong, stats, rng=rng: np.exp(rng.normal(size=len(stats)) * 0.3 + 0.6 * wrong),
-                ),
-                model="synthetic",
-            )
-        )
-    assert count_verdicts(frames)["C2"]["holds"] >= 19
+    counts = verdicts_where_wrong_answers_have_more("row_share", 0.6, world)
+    assert counts["C2"]["holds"] >= 19
 
 
 @pytest.mark.usefixtures("fewer_resamples")

@@ -273,6 +273,7 @@ def test_invalid_problems_raise(reported: list[Problem]) -> None:
             [reported[3], reported[1]],
             "b is a validation and a reported problem; use problems of different splits",
         ),
+        (reported, [replace(reported[1], id="other")], "other is a validation and a reported problem"),
     ):
         with pytest.raises(DPCInterpError, match=message):
             check_problems(problems, validation)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import rankdata, spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dpc_interp.stats.contrast import hedges_g
@@ -13,13 +12,11 @@ from dpc_interp.stats.weighted import (
     weighted_hedges_g,
     weighted_mean,
     weighted_ranking,
-    weighted_ranks,
-    weighted_spearman,
 )
 
 RNG = np.random.default_rng(0)
 N = 60
-FIRST, SECOND = RNG.integers(0, 9, N).astype(float), RNG.integers(0, 9, N).astype(float)
+FIRST = RNG.integers(0, 9, N).astype(float)
 WRONG = RNG.random(N) < 0.4
 SCORES = FIRST + 2 * WRONG
 WEIGHTS = RNG.multinomial(N, np.full(N, 1 / N), size=8).astype(float)
@@ -34,13 +31,8 @@ def copies(weights: np.ndarray) -> np.ndarray:
 def test_a_weight_is_a_number_of_copies(row: int) -> None:
     i, weights = copies(WEIGHTS[row]), WEIGHTS[row : row + 1]
     assert weighted_mean(FIRST[:, None], weights)[0, 0] == pytest.approx(FIRST[i].mean())
-    assert weighted_spearman(FIRST, SECOND, weights)[0] == pytest.approx(spearmanr(FIRST[i], SECOND[i]).statistic)
     expected = [roc_auc_score(WRONG[i], SCORES[i]), average_precision_score(WRONG[i], SCORES[i])]
     assert weighted_ranking(SCORES, WRONG, weights)[0].tolist() == pytest.approx(expected, rel=1e-12)
-    drawn = weights[0] > 0
-    np.testing.assert_allclose(
-        weighted_ranks(FIRST, weights)[0, drawn], [rankdata(FIRST[i])[i == k][0] for k in np.flatnonzero(drawn)]
-    )
     g = weighted_hedges_g(SCORES[WRONG, None], SCORES[~WRONG, None], weights[:, WRONG], weights[:, ~WRONG])
     wrong, right = SCORES[i][WRONG[i]], SCORES[i][~WRONG[i]]
     assert g[0, 0] == pytest.approx(hedges_g(wrong[:, None], right[:, None])[0][0])
@@ -75,7 +67,3 @@ def test_a_resample_without_an_outcome_has_no_value() -> None:
     for weights in (right_only, wrong_only):
         g = weighted_hedges_g(SCORES[WRONG, None], SCORES[~WRONG, None], weights[:, WRONG], weights[:, ~WRONG])
         assert np.isnan(g).all()
-
-
-def test_a_constant_has_no_correlation() -> None:
-    assert np.isnan(weighted_spearman(np.ones(N), SECOND, WEIGHTS)).all()
