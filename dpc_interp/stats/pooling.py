@@ -14,8 +14,8 @@ fix one answer of 200 would seem certain (p = 0), with it p is 0.22.
 Why seeds are not resampled: a percentile bootstrap that draws seeds and problems (Owen 2007) never leaves the range of
 the three seeds. Simulated with 3 seeds and 500 problems, it covers the truth in 98 of 100 tables where seeds are alike,
 in 85 where they spread a fifth as wide as the problems and in about 75 where they spread as wide; this interval covers
-in 95 or more (`tests/stats/test_pooling.py`). It is wider in return: where seeds differ much, df is 2 and t is 4.3. One
-prompt says nothing about other seeds: its interval is over problems only.
+in 98, 94 and 95 (`tests/stats/test_pooling.py`). It is wider in return: where seeds differ much, df is 2 and t is 4.3.
+One prompt says nothing about other seeds: its interval is over problems only.
 """
 
 from __future__ import annotations
