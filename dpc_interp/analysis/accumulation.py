@@ -80,8 +80,8 @@ def by_virtual_token(accumulation: pd.DataFrame, layers: Sequence[int], column: 
         column: `value`, the flow into question and rationale, or `into_question`, that into the question alone.
     """
     chosen = accumulation[accumulation["layer"].isin(layers)]
-    table = chosen.pivot_table(index="instance", columns="virtual_token", values=column, sort=False)
-    return table.sort_index(axis=1)
+    table = chosen.groupby(["instance", "virtual_token"])[column].mean().unstack("virtual_token")
+    return table.reindex(chosen["instance"].unique())  # in their order
 
 
 def evenness(by_token: pd.DataFrame) -> pd.Series:

@@ -30,6 +30,8 @@ from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.tasks.problem import check_distinct
 
+MIN_RATIONALE_TOKENS = 2
+"""Minimum rationale tokens of an evaluated transcript: one for each half."""
 FRAME_NAMES = ("flow", "accumulation", "tokens", "instances")
 
 
@@ -198,13 +200,15 @@ def analyse(
 
 
 def drop_empty_rationales(model: HookedModel, runs: Sequence[Transcript]) -> list[Transcript]:
-    """The transcripts that have a rationale before their answer; only these can be analysed.
+    """The transcripts that have a rationale of at least two tokens before their answer.
+
+    A shorter one has no early half, so no late share R (docs/method.md, section 4).
 
     Args:
         model: whose tokenizer decodes the transcripts.
         runs: any transcripts.
     """
-    return [run for run in runs if segment(run, tokenizer_of(model), 0).steps]
+    return [run for run in runs if segment(run, tokenizer_of(model), 0).n_rationale_tokens >= MIN_RATIONALE_TOKENS]
 
 
 def _segment_runs(

@@ -4,7 +4,7 @@ See docs/method.md, section 1. One line of the rationale is one step; a line bre
 belongs to the line that it ends. A text of one line is cut into sentences. The answer begins where `answer_start` in
 `tasks/answers.py` finds it stated, which may be within a line: `7 * 2 = 14. #### 14`. It ends where the model goes on
 with a question of its own, if it does. A token that holds the border of two segments belongs to the second one; a stop
-token belongs to no segment, and neither does such a question.
+token belongs to no segment, and neither does such a question. White space in front of the answer is no rationale.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ def segment(transcript: Transcript, tokenizer: PreTrainedTokenizerBase, n_virtua
     written = ids[:-1] if stopped else ids
     text = str(tokenizer.decode(written))
     rationale_text = text[: answer_start(text)]
+    if not rationale_text.strip():
+        rationale_text = ""
     first = n_virtual + len(transcript.question_tokens)
 
     token_end = _token_ends(tokenizer, written, text)

@@ -82,7 +82,8 @@ def trigger_statistics(
 
     Returns:
         The frame `statistics` of `schema.py`: instance, task, correct, peak_token (j*) and the columns of
-        `TRIGGER_STATISTICS`.
+        `TRIGGER_STATISTICS`. `late_share` is NaN for a rationale of one token where `beta` is None: there is no early
+        half.
 
     Raises:
         DPCInterpError: a layer that the model does not have, or an analysis without a soft prompt.
@@ -107,7 +108,8 @@ def trigger_statistics(
     )
     early = by_token[~by_token["late"]].groupby("instance")["value"].mean()
     late = by_token[by_token["late"]]
-    affected = late["value"] > (late["instance"].map(early) if beta is None else beta)
+    threshold = late["instance"].map(early) if beta is None else pd.Series(beta, index=late.index)
+    affected = (late["value"] > threshold).astype(float).where(threshold.notna())
     flow = analysis.flow
     question_flow = flow[
         (flow["source"] == "prompt") & (flow["destination"] == "question") & flow["layer"].isin(shallow)

@@ -175,7 +175,8 @@ def _knockouts(batch: EdgeBatch, deep: tuple[int, ...], fraction: float, n_draws
     rows = []
     for layer in [*range(batch.flow.shape[1]), None]:  # None: all deep layers at once
         edges = [batch.edges(row, deep if layer is None else (layer,)) for row in range(len(batch.runs))]
-        orders = [batch.orders(row, flow, n_draws, seed) for row, (_, flow) in enumerate(edges)]
+        # without the layer, the same positions would be removed at every layer
+        orders = [batch.orders(row, flow, n_draws, f"{seed}/{layer}") for row, (_, flow) in enumerate(edges)]
         for name, draw in orders[0]:
             removed = [order[name, draw][: max(1, round(fraction * len(order[name, draw])))] for order in orders]
             changes = batch.changes_without([index[some] for (index, _), some in zip(edges, removed, strict=True)])

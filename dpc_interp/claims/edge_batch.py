@@ -122,7 +122,9 @@ class EdgeBatch:
         """The columns `instance` and `correct` of one row of the batch."""
         return {"instance": self.runs[row].problem.id, "correct": self.runs[row].correct}
 
-    def orders(self, row: int, flow: NDArray[np.float64], n_draws: int, seed: int) -> dict[tuple[str, int], Order]:
+    def orders(
+        self, row: int, flow: NDArray[np.float64], n_draws: int, seed: int | str
+    ) -> dict[tuple[str, int], Order]:
         """Orders in which the edges of one row are removed.
 
         Args:

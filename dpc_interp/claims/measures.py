@@ -50,7 +50,8 @@ def measures(results: Results, controls: pd.DataFrame | None = None) -> pd.DataF
         Statistics are NaN for a problem without a rationale.
     """
     answers = results.instances.astype({"correct": float, "fired": float})
-    correct, fired = (answers.pivot_table(name, "instance", "method") for name in ("correct", "fired"))
+    by_method = answers.pivot(index="instance", columns="method", values=["correct", "fired"])
+    correct, fired = by_method["correct"], by_method["fired"]
     frame = pd.DataFrame({"correct": correct["pt"] == 1, "wrong": 1 - correct["pt"]})
     frame["harmed"] = (correct["instruct"] > correct["pt"]).astype(float) if "instruct" in correct else np.nan
     stats = results.statistics.set_index("instance")
@@ -129,7 +130,7 @@ def grounded_share(analysis: Analysis, deep: Sequence[int] | None = None) -> pd.
     flow = flow[(flow["step"] >= 1).fillna(False) & ~within_step]
     last_step = flow.groupby("instance")["step"].transform("max")
     late = flow[flow["step"] >= (last_step + 1) / 2]
-    by_source = late.pivot_table(index=["instance", "step"], columns="source", values="value", aggfunc="mean")
+    by_source = late.groupby(["instance", "step", "source"])["value"].mean().unstack()
     by_source = by_source.reindex(columns=["prompt", "question", "rationale"])
     share = 1 - by_source["prompt"] / by_source.sum(axis=1)
     return share.groupby("instance").mean()

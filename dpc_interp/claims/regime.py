@@ -50,11 +50,9 @@ def regime(results: Sequence[Results]) -> pd.DataFrame:
 
 
 def _describe(task: str, instances: pd.DataFrame) -> dict[str, object]:
-    correct = {
-        str(method): frame.pivot_table("correct", "instance", "prompt").sort_index()
-        for method, frame in instances.astype({"correct": float}).groupby("method")
-        if method in MEASURED
-    }
+    measured = instances[instances["method"].isin(MEASURED)].astype({"correct": float})
+    table = measured.pivot(index=["method", "instance"], columns="prompt", values="correct")
+    correct = {str(method): table.loc[method] for method in table.index.unique("method")}
     pt = correct["pt"]
     row: dict[str, object] = {"task": task, "n": len(pt), "n_prompts": pt.shape[1]}
     for method in ("bare", "instruct", "pt"):

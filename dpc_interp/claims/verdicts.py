@@ -181,12 +181,12 @@ def verdicts(
     if not results:
         raise DPCInterpError("there are no results to judge; evaluate some first")
     claims = [claim for claim in CLAIMS if claim.name != "C1 own" or controls is not None]
-    rows = []
+    rows, measured = [], _measures_by_task(results, controls)
     lacks_by_task = {
         str(row["task"]): {**obstacles(row), "trigger": _no_trigger(results, str(row["task"]))}
         for _, row in regime(results).iterrows()
     }
-    for task, tables in _measures_by_task(results, controls).items():
+    for task, tables in measured.items():
         problems = pd.Index(sorted(set().union(*(table.index for table in tables))))
         weights = resamples(len(problems), seed=seed)  # every prompt and claim sees the same resampled problems
         lacks = lacks_by_task[task]

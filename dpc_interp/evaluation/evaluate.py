@@ -16,7 +16,7 @@ from dpc_interp.analysis.trigger import TriggerRule
 from dpc_interp.errors import DPCInterpError, warn_renamed
 from dpc_interp.evaluation.compare import calibrate, check_problems, compare, instructed
 from dpc_interp.evaluation.cost import method_costs
-from dpc_interp.evaluation.methods import MAIN_METHODS, Contexts, check_methods
+from dpc_interp.evaluation.methods import MAIN_METHODS, Contexts, check_methods, needs_placebo
 from dpc_interp.evaluation.stages import Stages, problem_digest, prompt_digest
 from dpc_interp.evaluation.summary import summarise
 from dpc_interp.execution.digest import digest, model_digest
@@ -146,7 +146,7 @@ def evaluate(
     if rule is None and validation is None:
         validation = validation_problems(task, N_VALIDATION, options.seed)
     all_problems = [*problems, *(validation or ())]
-    check_options(options, model, prompt, all_problems)
+    check_options(options, model, prompt, all_problems, placebo=needs_placebo(methods, options))
     text = options.text.for_prompt(prompt.recipe)
     longest = [*all_problems, *instructed(problems if "instruct" in methods else [], options.instruction)]
     options = replace(options, max_new_tokens=settle_max_new_tokens(model, longest, prompt.n_virtual, text))

@@ -21,7 +21,7 @@ from dpc_interp.analysis.options import Options
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.evaluation.compare import calibrate, check_problems, compare
 from dpc_interp.evaluation.evaluate import N_VALIDATION, validation_problems
-from dpc_interp.evaluation.methods import Contexts, check_methods, needs_rule
+from dpc_interp.evaluation.methods import Contexts, check_methods, needs_placebo, needs_rule
 from dpc_interp.evaluation.stages import Stages, problem_digest, prompt_digest
 from dpc_interp.evaluation.summary import summarise
 from dpc_interp.execution.digest import digest, model_digest
@@ -229,10 +229,9 @@ def _check_setting(
     model: HookedModel, prompt: SoftPrompt, by_split: Mapping[str, Sequence[Problem]], cells: Sequence[Cell]
 ) -> None:
     check_prompt(model, prompt.vectors)
-    for cell in cells:
-        check_options(cell.options, model, prompt, [problem for split in by_split.values() for problem in split])
     all_problems = [problem for problems in by_split.values() for problem in problems]
     for cell in cells:
+        check_options(cell.options, model, prompt, all_problems, placebo=needs_placebo(cell.methods, cell.options))
         settle_max_new_tokens(model, all_problems, prompt.n_virtual, cell.options.text.for_prompt(prompt.recipe))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from dpc_interp.analysis.options import Options
 from dpc_interp.errors import DPCInterpError, UnknownNameError, warn_renamed
 from dpc_interp.evaluation.jobs import Intervention
 from dpc_interp.interventions.option_plans import Corrupts
@@ -70,3 +71,8 @@ def check_methods(methods: Sequence[str], contexts: Contexts) -> list[str]:
 def needs_rule(methods: Sequence[str]) -> bool:
     """Whether some method fires by the trigger rule, or at its rate."""
     return any(TRIGGERED[method][0] in ("rule", "matched_rate") for method in methods if method in TRIGGERED)
+
+
+def needs_placebo(methods: Sequence[str], options: Options) -> bool:
+    """Whether some method corrupts random tokens."""
+    return options.token == "random" or any(TRIGGERED[name][1] == "random" for name in methods if name in TRIGGERED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from dpc_interp.analysis.accumulation import accumulation_peaks
 from dpc_interp.analysis.analyse import Analysis
 from dpc_interp.analysis.layers import check_layers, deep_layers, shallow_layers
 from dpc_interp.analysis.options import Options
@@ -12,6 +13,7 @@ from dpc_interp.errors import DPCInterpError
 from dpc_interp.interventions.knockout import plan_knockout
 from dpc_interp.interventions.plan import (
     CorruptionPlan,
+    check_placebo,
     check_tokens,
     check_top_k,
     noise_seed,
@@ -27,7 +29,9 @@ Corrupts = Literal["peak", "random", "mask only", "gamma only"]
 """What a method corrupts: the chosen token and Gamma; a random token and Gamma; only the chosen token; only Gamma."""
 
 
-def check_options(options: Options, model: HookedModel, prompt: SoftPrompt, problems: Sequence[Problem]) -> None:
+def check_options(
+    options: Options, model: HookedModel, prompt: SoftPrompt, problems: Sequence[Problem], *, placebo: bool = False
+) -> None:
     """Check that options suit a model, a prompt and problems.
 
     Args:
@@ -35,16 +39,19 @@ def check_options(options: Options, model: HookedModel, prompt: SoftPrompt, prob
         model: whose layers the options name.
         prompt: whose virtual tokens the options name.
         problems: to be answered; target `gold` reads their written rationales.
+        placebo: whether random tokens are corrupted as well.
 
     Raises:
-        DPCInterpError: a layer, a token or a number of tokens that does not exist, a prompt of the sink alone, or a
-            problem without a written rationale where the target is `gold`.
+        DPCInterpError: a layer, a token or a number of tokens that does not exist, a prompt of the sink alone or
+            too short for the placebo, or a problem without a written rationale where the target is `gold`.
     """
     for layers in (options.deep, options.shallow):
         check_layers(layers or (), model.cfg.n_layers)
     if prompt.n_virtual == 1 and options.exclude_sink:
         raise DPCInterpError("the prompt's one virtual token is left out as the sink; give exclude_sink=False")
     check_top_k(options.top_k, prompt.n_virtual - options.exclude_sink)
+    if placebo:
+        check_placebo(options.top_k, prompt.n_virtual - options.exclude_sink - 1)
     if isinstance(options.token, int):
         check_tokens((options.token,), prompt.n_virtual)
     unsolved = [problem.id for problem in problems if not problem.rationale.strip()]
@@ -95,12 +102,14 @@ def _token_plans(
 ) -> Sequence[PromptEdit]:
     """Corrupt random tokens, the token that the options name, or the accumulation token."""
     if corrupts == "random" or options.token == "random":
+        peaks = accumulation_peaks(analysis.accumulation, layers=options.shallow, exclude_sink=options.exclude_sink)
         return plan_random(
             instances,
             analysis.n_virtual,
             options.seed,
             gamma,
             options.mask,
+            peaks=peaks["peak_token"][instances].tolist(),
             exclude_sink=options.exclude_sink,
             top_k=options.top_k,
             replace=options.replace,

@@ -138,20 +138,22 @@ def plan_random(
     gamma: float = Options.gamma,
     mask: float = Options.mask,
     *,
+    peaks: Sequence[int] | None = None,
     exclude_sink: bool = Options.exclude_sink,
     top_k: int = Options.top_k,
     replace: Replace = Options.replace,
 ) -> list[CorruptionPlan]:
     """Plan the placebo: corrupt `top_k` random tokens instead of the accumulation token.
 
-    The tokens depend on `seed` and the id of the instance only; those of a smaller `top_k` are among those of a larger
-    one.
+    The tokens depend on `seed`, the id of the instance and its accumulation token only; those of a smaller `top_k` are
+    among those of a larger one.
 
     Args:
         instances: ids of the problems.
         n_virtual: virtual tokens of the prompt.
         seed: seed of the tokens and of the noise.
         gamma, mask, replace: see `CorruptionPlan`.
+        peaks: accumulation token of each instance, which is not drawn; None: any token is.
         exclude_sink: never draw virtual token 0.
         top_k: number of tokens that are drawn.
 
@@ -168,15 +170,16 @@ def plan_random(
         True
     """
     first = 1 if exclude_sink and n_virtual > 1 else 0
-    check_top_k(top_k, n_virtual - first)
+    check_placebo(top_k, n_virtual - first - (peaks is not None))
+    excluded: Sequence[int | None] = [None] * len(instances) if peaks is None else peaks
     plans = []
-    for instance in instances:
+    for instance, peak in zip(instances, excluded, strict=True):
         rng = random.Random(f"{seed}/{instance}")
         drawn: list[int] = []
         # one draw at a time, not `rng.sample`: a larger top_k extends the tokens of a smaller one
         while len(drawn) < top_k:
             token = rng.randrange(first, n_virtual)
-            if token not in drawn:
+            if token != peak and token not in drawn:
                 drawn.append(token)
         plans.append(CorruptionPlan(tuple(drawn), mask, gamma, replace, noise_seed(replace, seed, instance)))
     return plans
@@ -204,6 +207,15 @@ def check_top_k(top_k: int, n_candidates: int) -> None:
     """Raise `DPCInterpError` unless `top_k` is from 1 to `n_candidates`."""
     if not 1 <= top_k <= n_candidates:
         raise DPCInterpError(f"top_k is {top_k}; choose 1 to {n_candidates} of this prompt's virtual tokens")
+
+
+def check_placebo(top_k: int, n_candidates: int) -> None:
+    """Raise `DPCInterpError` unless the placebo can draw `top_k` of `n_candidates` tokens."""
+    if not 1 <= top_k <= n_candidates:
+        raise DPCInterpError(
+            f"the placebo draws {top_k} virtual tokens, and besides the accumulation token and the sink the prompt has "
+            f"{n_candidates}; use a smaller top_k or a longer prompt, or leave the placebo out"
+        )
 
 
 def _largest_accumulation(

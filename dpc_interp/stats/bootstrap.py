@@ -6,6 +6,8 @@ instances weighted in this way. For intervals over problems and tuning seeds tog
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from dpc_interp.stats.weighted import Array, Flags, weighted_mean, weighted_ranking
@@ -15,8 +17,11 @@ LEVEL = 0.95
 """Confidence level of every interval of the package."""
 
 
+@lru_cache(maxsize=2)
 def resamples(n: int, *, seed: int, n_resamples: int = N_RESAMPLES) -> Array:
     """Draw `n` instances with replacement, many times.
+
+    The last draws are kept, because most statistics of an experiment are of the same n and seed.
 
     Args:
         n: number of instances.
@@ -24,9 +29,11 @@ def resamples(n: int, *, seed: int, n_resamples: int = N_RESAMPLES) -> Array:
         n_resamples: number of resamples.
 
     Returns:
-        [n_resamples, n], how often each instance was drawn; each row sums to `n`.
+        [n_resamples, n], how often each instance was drawn; each row sums to `n`. Read-only.
     """
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(np.float64)
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(np.float64)
+    counts.flags.writeable = False
+    return counts
 
 
 def percentile_interval(draws: Array) -> tuple[Array, Array]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
@@ -67,8 +66,8 @@ def bootstrap_mean(values: np.ndarray, clusters: np.ndarray, seed: int = 0) -> t
     Returns:
         Lower and upper bound.
     """
-    grouped = pd.DataFrame({"value": values, "cluster": clusters}).groupby("cluster", sort=True)["value"]
-    sums, counts = grouped.sum().to_numpy(float), grouped.count().to_numpy(float)
+    _, cluster = np.unique(clusters, return_inverse=True)
+    sums, counts = np.bincount(cluster, values), np.bincount(cluster)
     weights = resamples(len(sums), seed=seed)
     low, high = percentile_interval(weights @ sums / (weights @ counts))
     return float(low), float(high)

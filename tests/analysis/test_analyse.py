@@ -30,6 +30,7 @@ from dpc_interp import (
     saliency_map,
     trigger_statistics,
 )
+from dpc_interp.analysis.segments import segment
 from dpc_interp.generation.likelihood import likelihood
 from dpc_interp.models.lens import HookedTransformer
 
@@ -294,8 +295,10 @@ def test_map_of_a_transcript(maps: dict[str, SaliencyMap], runs: list[Transcript
 
 
 def test_transcripts_without_a_rationale_are_dropped(model, written: Callable[..., Transcript]) -> None:
-    with_rationale, without_rationale = written("9 + 8 = 17\n#### 17"), written("#### 17")
-    assert drop_empty_rationales(model, [without_rationale, with_rationale]) == [with_rationale]
+    with_rationale, two = written("9 + 8 = 17\n#### 17"), written("9 +\n#### 17")
+    dropped = [written("#### 17"), written("\n\n#### 17"), written("9#### 17")]
+    assert [segment(run, model.tokenizer, 0).n_rationale_tokens for run in dropped] == [0, 0, 1]
+    assert drop_empty_rationales(model, [*dropped, with_rationale, two]) == [with_rationale, two]
 
 
 def test_equal_ids_raise(model, prompt: SoftPrompt, written: Callable[..., Transcript]) -> None:

@@ -65,6 +65,8 @@ def pieces(written: Callable[..., Transcript], tokenizer) -> Callable[..., dict[
         ("9 + 8 = 17\nThe answer is B", "9 + 8 = 17\n", "The answer is B", ["9 + 8 = 17\n"]),
         ("x = 4\n\\boxed{4}", "x = 4\n", "\\boxed{4}", ["x = 4\n"]),
         ("#### 15", "", "#### 15", []),
+        ("\n\n#### 15", "", "\n\n#### 15", []),
+        ("\n", "", "\n", []),
         ("9 + 8 = 17\n#### 1\n#### 15", "9 + 8 = 17\n", "#### 1\n#### 15", ["9 + 8 = 17\n"]),
         (
             "9 + 8 = 17\n7 * 2 = 14. The answer is 14",

@@ -92,6 +92,15 @@ def test_options_by_hand(analysis: Analysis) -> None:
             trigger_statistics(analysis, **layers)
 
 
+def test_the_late_share_of_one_token_is_undefined_unless_beta_is_given(analysis: Analysis) -> None:
+    tokens = analysis.tokens[(analysis.tokens["instance"] == "b") | (analysis.tokens["position"] == 2)]
+    short = replace(analysis, tokens=tokens)
+    stats = trigger_statistics(short)
+    assert stats["late_share"].tolist() == pytest.approx([1 / 2, float("nan")], nan_ok=True)
+    assert stats["deep_flow"].tolist() == pytest.approx([3, 2])
+    assert trigger_statistics(short, beta=1.5)["late_share"].tolist() == pytest.approx([1 / 2, 1])
+
+
 def test_an_analysis_without_the_nll_of_the_answer_raises(analysis: Analysis) -> None:
     incomplete = replace(analysis, instances=analysis.instances.drop(columns="answer_nll"))
     with pytest.raises(DPCInterpError, match="lacks the column 'answer_nll'"):

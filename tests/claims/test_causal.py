@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from dpc_interp import SoftPrompt, Transcript, analyse, prompted, saliency_map
 from dpc_interp.claims.causal import CausalEffects, causal_edges
 from dpc_interp.claims.causal_scores import curve_areas, rank_correlation
+from dpc_interp.claims.edge_batch import EdgeBatch, Order
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.generation.likelihood import likelihood
 from dpc_interp.interventions.knockout import edge_mask
@@ -82,6 +83,26 @@ def test_only_the_planted_edges_matter(planted: CausalEffects) -> None:
         assert groups["1"] == pytest.approx(top, rel=1e-4)
         assert groups["5"] == pytest.approx(bottom, rel=1e-3)
     assert set(planted.groups["group"]) == set("12345")
+
+
+def test_random_edges_are_drawn_anew_at_each_layer(
+    needs_hooked: None, tokenizer: PreTrainedTokenizerBase, runs: list[Transcript], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[int]] = []
+    orders_of = EdgeBatch.orders
+
+    def record(batch: EdgeBatch, row: int, flow: object, n_draws: int, seed: int | str) -> dict[tuple[str, int], Order]:
+        orders = orders_of(batch, row, flow, n_draws, seed)
+        if row == 0:
+            drawn.append(orders["random", 0].tolist())
+        return orders
+
+    monkeypatch.setattr(EdgeBatch, "orders", record)
+    prompt = SoftPrompt(torch.tensor([[strength, 0.0] for strength in STRENGTHS]))
+    causal_edges(wired(tokenizer), runs, prompt, fraction=0.2, deep=(1,), **OPTIONS)
+    first, second, deep, _ = drawn  # each layer, all deep layers, the curves
+    assert sorted(first) == sorted(second) == sorted(deep)
+    assert len({tuple(order) for order in (first, second, deep)}) == 3
 
 
 def test_flow_and_effect_have_the_same_ranks(planted: CausalEffects) -> None:

@@ -42,7 +42,7 @@ def analysis_by_hand() -> Analysis:
             {"instance": names, "layer": 0, "source": "prompt", "destination": "question", "value": 1.0}
         ).assign(source_step=pd.NA, step=pd.NA),
         accumulation=pd.DataFrame(
-            [(name, 0, j, float(j), float(j)) for name in names for j in range(2)],
+            [(name, 0, j, float(j), float(j)) for name in names for j in range(3)],
             columns=["instance", "layer", "virtual_token", "value", "into_question"],
         ),
         tokens=pd.DataFrame(
@@ -232,7 +232,7 @@ def test_statistics_are_computed_with_the_options() -> None:
     """Flow above 2.5 is affected: both late tokens of a, one of b."""
     stats = statistics_of(analysis_by_hand(), Options())
     assert stats["late_share"].tolist() == [1, 0.5, 0, 0]
-    assert stats["peak_token"].tolist() == [1, 1, 1, 1]
+    assert stats["peak_token"].tolist() == [2, 2, 2, 2]
     assert statistics_of(analysis_by_hand(), Options(beta=0.5))["late_share"].tolist() == [1, 1, 1, 1]
     assert statistics_of(analysis_by_hand(), Options(exclude_sink=False))["peak_ratio"].tolist() == [2, 2, 2, 2]
 

@@ -228,8 +228,9 @@ def test_answers_are_corrupted_where_a_method_fires(
     method: str,
 ) -> None:
     ids = half_fired.statistics["instance"].tolist()
+    peaks = half_fired.statistics["peak_token"].tolist()
     plans = {
-        "random": dict(zip(ids, plan_random(ids, prompt.n_virtual, 1, 25, 0.5), strict=True)),
+        "random": dict(zip(ids, plan_random(ids, prompt.n_virtual, 1, 25, 0.5, peaks=peaks), strict=True)),
         "dpc, mask only": peak_plans(model, reported, prompt, gamma=0),
         "dpc, gamma only": {name: CorruptionPlan(gamma=25) for name in ids},
     }

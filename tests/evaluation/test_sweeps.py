@@ -43,7 +43,10 @@ def test_variants_are_evaluated_with_their_options(
     rows = corruption_variants(**grid_arguments, methods=["always"], variants=variants, contexts=contexts, gamma=25)
     assert rows["variant"].tolist() == ["peak", "random", "two", "hidden", "half"]
     assert rows["method"].tolist() == ["always", "always", "always", "always", "half"]
-    plans = plan_random([problem.id for problem in reported], prompt.n_virtual, 0, 25)
+    analysis = analyse(model, generate(model, reported, prompt, **decoding), prompt, progress=False)
+    ids = [problem.id for problem in reported]
+    peaks = accumulation_peaks(analysis.accumulation)["peak_token"][ids].tolist()
+    plans = plan_random(ids, prompt.n_virtual, 0, 25, peaks=peaks)
     outcomes = [run.correct for run in generate(model, reported, prompt, plans=plans, **decoding)]
     assert rows.set_index("variant").loc["random", "accuracy"] == np.mean(outcomes)
 

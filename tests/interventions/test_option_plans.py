@@ -36,7 +36,7 @@ def test_methods_apply_their_parts_of_the_corruption(analysis: Analysis) -> None
     assert plans["peak"] == {"b": CorruptionPlan((3,), 0.5, 20), "a": CorruptionPlan((2,), 0.5, 20)}
     assert plans["mask only"] == {"b": CorruptionPlan((3,), 0.5, 0), "a": CorruptionPlan((2,), 0.5, 0)}
     assert plans["gamma only"] == {"b": CorruptionPlan(gamma=20), "a": CorruptionPlan(gamma=20)}
-    placebo = plan_random(["b", "a"], 4, seed=0, gamma=20, mask=0.5)
+    placebo = plan_random(["b", "a"], 4, seed=0, gamma=20, mask=0.5, peaks=[3, 2])
     assert plans["random"] == dict(zip(["b", "a"], placebo, strict=True))
 
 
@@ -50,7 +50,7 @@ def test_options_choose_the_tokens(analysis: Analysis) -> None:
     assert tokens(shallow=[1]) == {"b": (1,), "a": (2,)}
     assert tokens(exclude_sink=False) == {"b": (0,), "a": (2,)}
     for seed in (3, 4):
-        placebo = plan_random(["b", "a"], 4, seed=seed)
+        placebo = plan_random(["b", "a"], 4, seed=seed, peaks=[3, 2])
         assert tokens(token="random", seed=seed) == {"b": placebo[0].tokens, "a": placebo[1].tokens}
 
 
@@ -112,6 +112,16 @@ def test_a_prompt_of_the_sink_alone_is_refused(model: HookedModel, prompt: SoftP
     with pytest.raises(DPCInterpError, match="one virtual token is left out as the sink; give exclude_sink=False"):
         check_options(Options(), model, one, [])
     check_options(Options(exclude_sink=False), model, one, [])
+
+
+def test_a_prompt_too_short_for_the_placebo_is_refused(model: HookedModel, prompt: SoftPrompt) -> None:
+    two = replace(prompt, vectors=prompt.vectors[:2])
+    check_options(Options(), model, two, [])
+    with pytest.raises(DPCInterpError, match=r"draws 1 virtual tokens, and besides .* has 0"):
+        check_options(Options(), model, two, [], placebo=True)
+    check_options(Options(top_k=3), model, prompt, [], placebo=True)
+    with pytest.raises(DPCInterpError, match="placebo draws 4"):
+        check_options(Options(top_k=4), model, prompt, [], placebo=True)
 
 
 def test_target_gold_needs_written_rationales(model: HookedModel, prompt: SoftPrompt, problems: list[Problem]) -> None:

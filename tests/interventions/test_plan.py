@@ -55,6 +55,18 @@ def test_placebo_depends_on_seed_and_instance_only() -> None:
     assert counts.between(50 - 26, 50 + 26).all()
 
 
+def test_the_placebo_never_draws_the_accumulation_token() -> None:
+    instances = [f"story-{i}" for i in range(200)]
+    peaks = [1 + i % 4 for i in range(200)]
+    any_token, other = plan_random(instances, 5, 0), plan_random(instances, 5, 0, peaks=peaks)
+    for peak, plan, unrestricted in zip(peaks, other, any_token, strict=True):
+        assert peak not in plan.tokens
+        assert plan.tokens == unrestricted.tokens or unrestricted.tokens == (peak,)
+    assert sum(plan.tokens == (peak,) for peak, plan in zip(peaks, any_token, strict=True)) > 30
+    with pytest.raises(DPCInterpError, match="placebo draws 4 virtual tokens"):
+        plan_random(instances, 5, 0, peaks=peaks, top_k=4)
+
+
 def test_placebo_can_draw_the_sink_where_it_is_included() -> None:
     drawn = {plan.tokens for plan in plan_random([str(i) for i in range(100)], 3, seed=0, exclude_sink=False)}
     assert drawn == {(0,), (1,), (2,)}
@@ -100,7 +112,7 @@ def test_a_larger_placebo_contains_the_smaller() -> None:
         assert large.tokens[:1] == small.tokens
         assert len(set(large.tokens)) == 3
         assert 0 not in large.tokens
-    with pytest.raises(DPCInterpError, match="top_k is 6; choose 1 to 5"):
+    with pytest.raises(DPCInterpError, match="placebo draws 6 virtual tokens"):
         plan_random(instances, 6, 0, top_k=6)
 
 
@@ -197,7 +209,7 @@ def test_any_placebo_draws_distinct_tokens_nested_by_top_k(
 ) -> None:
     names, first = ["a", "b", "c"], int(exclude_sink)
     if top_k > n_virtual - first:
-        with pytest.raises(DPCInterpError, match="top_k"):
+        with pytest.raises(DPCInterpError, match="placebo draws"):
             plan_random(names, n_virtual, seed, exclude_sink=exclude_sink, top_k=top_k)
         return
     for smaller, plan in zip(
