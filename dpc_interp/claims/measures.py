@@ -52,29 +52,28 @@ def measures(results: Results, controls: pd.DataFrame | None = None) -> pd.DataF
     answers = results.instances.astype({"correct": float, "fired": float})
     by_method = answers.pivot(index="instance", columns="method", values=["correct", "fired"])
     correct, fired = by_method["correct"], by_method["fired"]
-    frame = pd.DataFrame({"correct": correct["pt"] == 1, "wrong": 1 - correct["pt"]})
-    frame["harmed"] = (correct["instruct"] > correct["pt"]).astype(float) if "instruct" in correct else np.nan
     stats = results.statistics.set_index("instance")
+    unknown = pd.Series(np.nan, index=correct.index)
+    columns: dict[str, pd.Series] = {"correct": correct["pt"], "wrong": 1 - correct["pt"], "harmed": unknown}
+    if "instruct" in correct:
+        columns["harmed"] = (correct["instruct"] > correct["pt"]).astype(float)
     logs = {"log_flow": "deep_flow", "log_row_share": "row_share", "log_nll": "nll", "log_length": "length"}
-    stats = stats.assign(**{name: _log(stats[column]) for name, column in logs.items()})
-    frame = frame.join(stats[list(FROM_STATISTICS)]).join(
-        accumulation_measures(results.analysis, stats["peak_ratio"], results.options)
-    )
+    columns |= {"late_share": stats["late_share"]} | {name: _log(stats[column]) for name, column in logs.items()}
+    columns |= accumulation_measures(results.analysis, stats["peak_ratio"], results.options)
     share = grounded_share(results.analysis, results.options.deep)
-    frame["grounded"] = _log(share) - _log(1 - share)
-    frame["n_steps"] = rationale_steps(results.analysis)
+    columns |= {"grounded": _log(share) - _log(1 - share), "n_steps": rationale_steps(results.analysis)}
     for method in METHODS:
-        frame[method] = correct[method] - correct["pt"] if method in correct else np.nan
-        frame[f"{method}_fired"] = fired.get(method, 0.0)
-    frame["dpc_over_always"] = frame["dpc"] - frame["always"]
-    frame["own_ratio"] = np.nan
+        columns[method] = correct[method] - correct["pt"] if method in correct else unknown
+        columns[f"{method}_fired"] = fired[method] if method in fired else 0 * correct["pt"]
+    columns["dpc_over_always"] = columns["dpc"] - columns["always"]
+    columns["own_ratio"] = unknown
     if controls is not None and len(controls):
-        ratio = controls.pivot_table(index="instance", columns="condition", values="peak_ratio")
-        frame["own_ratio"] = _log(ratio["trained"]) - _log(ratio["untrained"])
-    return frame[list(COLUMNS)]
+        ratio = controls.pivot(index="instance", columns="condition", values="peak_ratio")
+        columns["own_ratio"] = _log(ratio["trained"]) - _log(ratio["untrained"])
+    return pd.DataFrame({name: columns[name].reindex(correct.index) for name in COLUMNS})
 
 
-def accumulation_measures(analysis: Analysis, peak_ratio: pd.Series, options: Options) -> pd.DataFrame:
+def accumulation_measures(analysis: Analysis, peak_ratio: pd.Series, options: Options) -> dict[str, pd.Series]:
     """The columns of `measures` about accumulation.
 
     Args:
@@ -85,12 +84,11 @@ def accumulation_measures(analysis: Analysis, peak_ratio: pd.Series, options: Op
     layers: Sequence[int] = options.shallow or shallow_layers(analysis.n_layers)
     chance = chance_peak_ratio(by_virtual_token(analysis.accumulation, layers), exclude_sink=options.exclude_sink)
     into_question = by_virtual_token(analysis.accumulation, layers, "into_question")
-    columns = {
+    return {
         "peak_over_chance": _log(peak_ratio) - np.log(chance),
         "question_peak": _log(peaks_of(into_question, exclude_sink=options.exclude_sink)["peak_ratio"]),
         "question_evenness": evenness(into_question),
     }
-    return pd.DataFrame(columns)
 
 
 def _log(values: pd.Series) -> pd.Series:
@@ -125,9 +123,10 @@ def grounded_share(analysis: Analysis, deep: Sequence[int] | None = None) -> pd.
     """
     flow = analysis.flow
     flow = flow[flow["layer"].isin(deep or deep_layers(analysis.n_layers)) & (flow["destination"] == "rationale")]
-    # a missing step stands for the whole segment: comparisons with it are NA, and those rows do not count
-    within_step = (flow["source"] == "rationale") & ~(flow["source_step"] < flow["step"]).fillna(False)
-    flow = flow[(flow["step"] >= 1).fillna(False) & ~within_step]
+    # a missing step stands for the whole segment: it is NaN here, and rows with it do not count
+    flow = flow.astype({"source_step": float, "step": float})
+    within_step = (flow["source"] == "rationale") & ~(flow["source_step"] < flow["step"])
+    flow = flow[(flow["step"] >= 1) & ~within_step]
     last_step = flow.groupby("instance")["step"].transform("max")
     late = flow[flow["step"] >= (last_step + 1) / 2]
     by_source = late.groupby(["instance", "step", "source"])["value"].mean().unstack()

@@ -23,9 +23,10 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dpc_interp.analysis.schema import conform
-from dpc_interp.claims.measures import METHODS, measures
+from dpc_interp.claims.measures import COLUMNS, METHODS, measures
 from dpc_interp.claims.regime import obstacles, regime
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.evaluate import Results
@@ -67,6 +68,34 @@ MAX_P = 0.05
 """Largest p of a rule that counts as a trigger; above it chance calibrates one as good."""
 REGIME_AND_TRIGGER = ("late", "harmed", "trigger")
 UNKNOWN = Gain(*[float("nan")] * 5)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """`measures` of one prompt as arrays, which are selected in a tenth of the time that frames take.
+
+    Attributes:
+        problems: position of each row among the problems of the task.
+        columns: name -> values, one per row.
+    """
+
+    problems: NDArray[np.intp]
+    columns: dict[str, Array]
+
+    def known(self, claim: Claim) -> _Measured:
+        """The rows in which everything that the claim compares is known."""
+        firings = [f"{method}_fired" for method in METHODS] if claim.effect == "gain" else []
+        columns = {name: self.columns[name] for name in ("correct", *claim.columns, *firings)}
+        keep = ~np.isnan(np.stack(list(columns.values()))).any(axis=0)
+        return _Measured(self.problems[keep], {name: values[keep] for name, values in columns.items()})
+
+    def is_enough(self, claim: Claim) -> bool:
+        """Whether there are enough problems, and enough of both outcomes where the claim compares them."""
+        n = len(self.problems)
+        if claim.effect in ("gain", "mean", "risk difference"):
+            return n >= MIN_PROBLEMS
+        n_positive = self.columns[claim.columns[1] if claim.effect == "auroc" else "correct"].sum()
+        return n >= MIN_PROBLEMS and bool(min(n_positive, n - n_positive) >= MIN_OUTCOMES)
 
 
 @dataclass(frozen=True)
@@ -189,8 +218,12 @@ def verdicts(
     for task, tables in measured.items():
         problems = pd.Index(sorted(set().union(*(table.index for table in tables))))
         weights = resamples(len(problems), seed=seed)  # every prompt and claim sees the same resampled problems
+        prompts = [
+            _Measured(problems.get_indexer(table.index), {name: table[name].to_numpy(float) for name in COLUMNS})
+            for table in tables
+        ]
         lacks = lacks_by_task[task]
-        rows += [{"model": model, "task": task, **_judge(claim, tables, lacks, problems, weights)} for claim in claims]
+        rows += [{"model": model, "task": task, **_judge(claim, prompts, lacks, weights)} for claim in claims]
     frame = pd.DataFrame(rows)
     return conform(frame.assign(p_holm=holm(frame["p"].to_numpy(float))), "verdicts")
 
@@ -216,16 +249,14 @@ def _measures_by_task(results: Sequence[Results], controls: pd.DataFrame | None)
     return {task: list(by_prompt.values()) for task, by_prompt in tables.items()}
 
 
-def _judge(
-    claim: Claim, tables: list[pd.DataFrame], lacks: Mapping[str, str], problems: pd.Index, weights: Array
-) -> dict[str, object]:
+def _judge(claim: Claim, prompts: list[_Measured], lacks: Mapping[str, str], weights: Array) -> dict[str, object]:
     """One row of the frame: the effect over the prompts that have enough problems and outcomes."""
-    usable = [known for table in tables if _is_enough(claim, known := _known(claim, table))]
+    usable = [known for prompt in prompts if (known := prompt.known(claim)).is_enough(claim)]
     estimate, n = UNKNOWN, 0
     if usable and claim.effect == "gain":
-        estimate, n = _gain_over_prompts(claim.columns[0], usable)
+        estimate, n = _gain_over_prompts(claim.columns[0], usable, weights.shape[1])
     elif usable:
-        estimate, n = _estimate(claim, usable, problems, weights)
+        estimate, n = _estimate(claim, usable, weights)
     low, high = np.clip([estimate.low, estimate.high], *claim.bounds)
     reasons = [*(lacks[need] for need in claim.needs), _why_not_testable(claim, usable, estimate)]
     reason = "; ".join(filter(None, reasons))
@@ -251,57 +282,45 @@ def _judge(
     }
 
 
-def _gain_over_prompts(column: str, tables: list[pd.DataFrame]) -> tuple[Gain, int]:
+def _gain_over_prompts(column: str, prompts: list[_Measured], n_problems: int) -> tuple[Gain, int]:
     """The gain of a method, and the number of problems, which every prompt answered."""
-    changes = pd.concat([table[column] for table in tables], axis=1).dropna()
-    return (gain(changes.to_numpy(float)), len(changes)) if len(changes) else (UNKNOWN, 0)
+    changes = np.full((n_problems, len(prompts)), np.nan)
+    for k, prompt in enumerate(prompts):
+        changes[prompt.problems, k] = prompt.columns[column]
+    changes = changes[~np.isnan(changes).any(axis=1)]
+    return (gain(changes), len(changes)) if len(changes) else (UNKNOWN, 0)
 
 
-def _estimate(claim: Claim, tables: list[pd.DataFrame], problems: pd.Index, weights: Array) -> tuple[Gain, int]:
+def _estimate(claim: Claim, prompts: list[_Measured], weights: Array) -> tuple[Gain, int]:
     """The mean effect over prompts, and the number of problems."""
     values, draws = [], []
-    used = np.zeros(len(problems), dtype=bool)
-    for known in tables:
-        wrong, columns = ~known["correct"].to_numpy(bool), known[list(claim.columns)].to_numpy(float)
-        value = _effect(claim, columns, wrong, np.ones((1, len(known))))[0]
+    used = np.zeros(weights.shape[1], dtype=bool)
+    for prompt in prompts:
+        wrong = prompt.columns["correct"] == 0
+        columns = np.column_stack([prompt.columns[name] for name in claim.columns])
+        value = _effect(claim, columns, wrong, np.ones((1, len(wrong))))[0]
         if np.isfinite(value):  # NaN where nothing varies, for example a constant column
-            rows = problems.get_indexer(known.index)
-            used[rows] = True
+            used[prompt.problems] = True
             values.append(value)
-            draws.append(_effect(claim, columns, wrong, weights[:, rows]))
+            draws.append(_effect(claim, columns, wrong, weights[:, prompt.problems]))
     if not values:
         return UNKNOWN, 0
     estimate = pool_over_prompts(np.array(values), np.stack(draws, axis=1))
     return Gain(estimate.value, *estimate.interval(), estimate.p(claim.null), estimate.df), int(used.sum())
 
 
-def _why_not_testable(claim: Claim, tables: list[pd.DataFrame], estimate: Gain) -> str:
+def _why_not_testable(claim: Claim, prompts: list[_Measured], estimate: Gain) -> str:
     """Why the experiment cannot speak of the claim, or nothing."""
-    if not tables:
+    if not prompts:
         return "too few problems, outcomes or methods"
     if not np.isfinite(estimate.value):
         return "nothing varies"
     if claim.effect == "gain":
         method = "random" if claim.columns == ("random",) else "dpc"
-        fired = int(sum(table[f"{method}_fired"].sum() for table in tables))
+        fired = int(sum(prompt.columns[f"{method}_fired"].sum() for prompt in prompts))
         if fired < MIN_FIRED:
-            return f"{method} fired on {fired} of {sum(map(len, tables))} answers"
+            return f"{method} fired on {fired} of {sum(len(prompt.problems) for prompt in prompts)} answers"
     return ""
-
-
-def _known(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
-    """The problems for which everything that the claim compares is known."""
-    firings = [f"{method}_fired" for method in METHODS] if claim.effect == "gain" else []
-    return table[["correct", *claim.columns, *firings]].dropna()
-
-
-def _is_enough(claim: Claim, known: pd.DataFrame) -> bool:
-    """Whether a prompt has enough problems, and enough of both outcomes where the claim compares them."""
-    if claim.effect in ("gain", "mean", "risk difference"):
-        return len(known) >= MIN_PROBLEMS
-    positive = known[claim.columns[1]] if claim.effect == "auroc" else ~known["correct"]
-    rarer = min(positive.sum(), len(known) - positive.sum())
-    return len(known) >= MIN_PROBLEMS and bool(rarer >= MIN_OUTCOMES)
 
 
 def _effect(claim: Claim, values: Array, wrong: Flags, weights: Array) -> Array:

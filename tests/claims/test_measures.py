@@ -105,7 +105,7 @@ def test_accumulation_on_the_question_by_hand() -> None:
     rows = [("a", layer, j, 1.0, share if layer == 0 else 9.0) for layer in range(3) for j, share in enumerate(shares)]
     accumulation = pd.DataFrame(rows, columns=["instance", "layer", "virtual_token", "value", "into_question"])
     analysis = replace(analysis_of([("a", 2, "prompt", pd.NA, 1, 1.0)]), accumulation=accumulation)
-    row = accumulation_measures(analysis, pd.Series({"a": 2.0}), Options()).loc["a"]
+    row = pd.DataFrame(accumulation_measures(analysis, pd.Series({"a": 2.0}), Options())).loc["a"]
     assert row["question_peak"] == pytest.approx(np.log(0.6 * 3))
     assert row["question_evenness"] == pytest.approx(-sum(share * np.log(share) for share in shares) / np.log(3))
     assert row["peak_over_chance"] == pytest.approx(np.log(2)), "equal tokens have a chance level of 1"

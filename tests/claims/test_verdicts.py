@@ -53,9 +53,9 @@ def test_false_claims_do_not_hold_in_at_least_95_of_100(world: World) -> None:
 
 
 def verdicts_where_wrong_answers_have_more(column: str, log_ratio: float, world: World) -> dict[str, Counter[str]]:
-    """Counts of 20 repeats of the false world; the loss and one statistic are larger where answers are wrong."""
+    """Counts of 10 repeats of the false world; the loss and one statistic are larger where answers are wrong."""
     frames = []
-    for seed in range(20):
+    for seed in range(10):
         rng, changed = np.random.default_rng(seed), []
         for result in world(seed, true=False):
             wrong = ~result.statistics["correct"].to_numpy()
@@ -70,20 +70,20 @@ def verdicts_where_wrong_answers_have_more(column: str, log_ratio: float, world:
 def test_flow_that_is_larger_everywhere_because_the_loss_is_larger_does_not_make_c2_hold(world: World) -> None:
     """The loss of wrong answers is larger, and so is every flow; the prompt's share of the row is the same."""
     counts = verdicts_where_wrong_answers_have_more("deep_flow", 1.0, world)
-    assert counts["C2 raw"]["holds"] == 20
-    assert counts["C2"]["holds"] <= 2
+    assert counts["C2 raw"]["holds"] == 10
+    assert counts["C2"]["holds"] <= 1
 
 
 @pytest.mark.usefixtures("fewer_resamples")
 def test_flow_that_is_larger_from_the_prompt_alone_makes_c2_hold(world: World) -> None:
     counts = verdicts_where_wrong_answers_have_more("row_share", 0.6, world)
-    assert counts["C2"]["holds"] >= 19
+    assert counts["C2"]["holds"] == 10
 
 
 @pytest.mark.usefixtures("fewer_resamples")
 def test_shuffled_outcomes_destroy_true_claims(world: World) -> None:
     frames = []
-    for seed in range(20):
+    for seed in range(10):
         rng = np.random.default_rng(seed)
         shuffled = []
         for result in world(seed, true=True):
@@ -92,7 +92,7 @@ def test_shuffled_outcomes_destroy_true_claims(world: World) -> None:
             shuffled.append(replace(result, instances=instances))
         frames.append(verdicts(shuffled, model="synthetic"))
     counts = count_verdicts(frames)
-    assert all(counts[name]["holds"] <= 3 for name in ("C1 peak", "C1 even", "C2", "C2 raw", "C2 steps", "C4 wrong"))
+    assert all(counts[name]["holds"] <= 2 for name in ("C1 peak", "C1 even", "C2", "C2 raw", "C2 steps", "C4 wrong"))
     assert all(counts[name]["holds"] == 0 for name in ("C5", "C5 random"))
 
 
