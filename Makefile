@@ -53,7 +53,7 @@ test: lint $(SMOLLM2) ## lint, types next to the run on Ray, then all tests with
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-ray: $(STAMP) ## the run on two Ray workers, one of which is killed; no other test runs meanwhile
-	DPC_INTERP_RAY=1 $(BIN)/python -m pytest tests/execution/test_engine.py \
+	DPC_INTERP_RAY=1 $(BIN)/python -m pytest tests/execution/test_engine.py -k killed_worker \
 		-o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
 
 # On a machine without .venv, the Python that has torch

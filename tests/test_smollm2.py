@@ -67,13 +67,13 @@ def test_prompts_of_three_tuning_seeds(task: str) -> None:
 
 
 def test_the_prompt_helps(smollm2: HookedModel) -> None:
-    """A loose bound on 24 test problems; the figures use 300. Both backends write the same texts (test_bridge.py)."""
+    """A loose bound on 12 test problems; the figures use 300. Both backends write the same texts (test_bridge.py)."""
     if HAS_HOOKED and not isinstance(smollm2, HookedTransformer):
         pytest.skip("the HookedTransformer is tested")
-    problems = RECIPES["story"].load("test", 24, seed=3)
+    problems = RECIPES["story"].load("test", 12, seed=3)
     without_prompt, with_prompt = (
         sum(run.correct for run in generate(smollm2, problems, prompt, max_new_tokens=48, progress=False))
         for prompt in (None, load_prompt(f"{NAME}/story"))
     )
-    assert with_prompt >= 6
-    assert with_prompt >= without_prompt + 4
+    assert with_prompt >= 4
+    assert with_prompt >= without_prompt + 2
