@@ -45,6 +45,10 @@ class NonFiniteError(DPCInterpError):
     """NaN or infinity where a number is needed."""
 
 
+class OneOutcomeError(DPCInterpError):
+    """Validation answers that are all right or all wrong, on which no trigger can be calibrated."""
+
+
 def warn_renamed(old: str, new: str) -> None:
     """Warn that `old` works for one more release and is now called `new`."""
     warn_user(f"{old} is deprecated and will be removed in the next release; use {new}", DeprecationWarning)

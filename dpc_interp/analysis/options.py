@@ -22,6 +22,8 @@ Target = Literal["generated", "gold"]
 """Tokens that the loss is taken on: those the model generated, or the problem's written rationale."""
 HeadReduction = Literal["abs_of_sum", "sum_of_abs", "mean_of_abs"]
 """How heads are reduced to one value: |sum| (paper, eq. 1), sum of |.|, mean of |.|."""
+BetaStatistic = Literal["mean", "median", "geometric"]
+"""What beta is of the flow into the early half: its mean (the paper), median or geometric mean."""
 Criterion = Literal["accuracy", "youden"]
 """Most correct answers with corruption where the trigger fires; or Youden's J against 'PT was wrong'."""
 Replace = Literal["mask", "mean", "noise"]
@@ -38,8 +40,8 @@ class Options:
         statistic: the trigger statistic, a column of `trigger_statistics`.
         criterion: how the trigger threshold alpha is calibrated, see `calibrate_trigger`.
         alpha_offset: added to the calibrated threshold.
-        beta: flow above which a rationale token counts as affected; None: the mean over the early half of the same
-            instance.
+        beta: flow above which a rationale token counts as affected; None: that of the early half of the same instance.
+        beta_statistic: what beta is of the flow into the early half, `mean`, `median` or `geometric`.
         deep: layers of the trigger; None: the last third.
         shallow: layers of the accumulation token; None: the first third.
         exclude_sink: leave virtual token 0, usually an attention sink, out of the argmax.
@@ -71,6 +73,7 @@ class Options:
     criterion: Criterion = "youden"
     alpha_offset: float = 0.0
     beta: float | None = None
+    beta_statistic: BetaStatistic = "mean"
     deep: Sequence[int] | None = None
     shallow: Sequence[int] | None = None
     exclude_sink: bool = True
@@ -100,6 +103,7 @@ class Options:
         for name, value, known in (
             ("target", self.target, get_args(Target)),
             ("head_reduction", self.head_reduction, get_args(HeadReduction)),
+            ("beta_statistic", self.beta_statistic, get_args(BetaStatistic)),
             ("knock_out", self.knock_out, get_args(KnockOut)),
         ):
             if value not in known:

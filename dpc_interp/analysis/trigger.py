@@ -1,7 +1,8 @@
 """The Dynamic Trigger: which instances the prompt harms (paper, section on the trigger; docs/method.md, section 4).
 
 Over the deep layers f(t) = mean over j in P of I(t, j), for each rationale token t. A token of the late half is
-affected where f(t) > beta; beta is the mean of f over the early half of the same instance. R, here `late_share`, is
+affected where f(t) > beta; beta is the mean of f over the early half of the same instance, or by `beta_statistic` its
+median or geometric mean, which a few large values move less. R, here `late_share`, is
 the affected share of the late half, and the trigger fires where R > alpha. alpha is calibrated on a validation split by
 a stated criterion.
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +22,9 @@ from sklearn.metrics import roc_curve
 from dpc_interp.analysis.accumulation import accumulation_peaks
 from dpc_interp.analysis.analyse import Analysis
 from dpc_interp.analysis.layers import check_layers, deep_layers, shallow_layers
-from dpc_interp.analysis.options import Criterion, Options, check_statistic
+from dpc_interp.analysis.options import BetaStatistic, Criterion, Options, check_statistic
 from dpc_interp.analysis.schema import conform
-from dpc_interp.errors import DPCInterpError
+from dpc_interp.errors import DPCInterpError, OneOutcomeError
 from dpc_interp.stats.youden import youden, youden_p
 
 
@@ -63,12 +65,21 @@ class TriggerRule:
         return stats[self.statistic] > self.threshold
 
 
+def _geometric_mean(values: pd.Series) -> float:
+    """The geometric mean of flow, in which 0 counts as the smallest float32."""
+    return float(np.exp(np.log(values.to_numpy(float).clip(min=float(np.finfo(np.float32).tiny))).mean()))
+
+
+CENTRES: dict[BetaStatistic, Any] = {"mean": "mean", "median": "median", "geometric": _geometric_mean}
+
+
 def trigger_statistics(
     analysis: Analysis,
     *,
     deep: Sequence[int] | None = None,
     shallow: Sequence[int] | None = None,
     beta: float | None = None,
+    beta_statistic: BetaStatistic = Options.beta_statistic,
     exclude_sink: bool = Options.exclude_sink,
 ) -> pd.DataFrame:
     """The statistics that a trigger can read, one row per instance.
@@ -77,7 +88,9 @@ def trigger_statistics(
         analysis: result of `analyse`.
         deep: deep layers; None: the last third.
         shallow: shallow layers; None: the first third.
-        beta: flow above which a token counts as affected; None: the mean over the early half of the same instance.
+        beta: flow above which a token counts as affected; None: that of the early half of the same instance.
+        beta_statistic: what beta is of the flow into the early half, see `Options`; without effect where `beta` is
+            given.
         exclude_sink: see `accumulation_peaks`.
 
     Returns:
@@ -106,7 +119,7 @@ def trigger_statistics(
         .agg(value=("value", "mean"), row_share=("row_share", "mean"), late=("late", "first"))
         .reset_index()
     )
-    early = by_token[~by_token["late"]].groupby("instance")["value"].mean()
+    early = by_token[~by_token["late"]].groupby("instance")["value"].agg(CENTRES[beta_statistic])
     late = by_token[by_token["late"]]
     threshold = late["instance"].map(early) if beta is None else pd.Series(beta, index=late.index)
     affected = (late["value"] > threshold).astype(float).where(threshold.notna())
@@ -163,7 +176,7 @@ def calibrate_trigger(
         threshold = _best_for_accuracy(stats, values)
     else:
         if wrong.all() or not wrong.any():
-            raise DPCInterpError(
+            raise OneOutcomeError(
                 "every validation answer has the same outcome; give harder or easier validation problems, or a rule="
             )
         false_alarm, hit, thresholds = roc_curve(wrong, values)

@@ -94,7 +94,9 @@ def obstacles(row: pd.Series) -> dict[str, str]:
         `late` and `harmed`, what a claim needs -> why the experiment lacks it, or nothing.
     """
     late, harmed = "", ""
-    if row["late_texts"] < MIN_LATE_TEXTS:  # NaN, not measured, is no obstacle
+    if not np.isfinite(row["late_texts"]):
+        late = "cut_off was not evaluated"
+    elif row["late_texts"] < MIN_LATE_TEXTS:
         late = f"cutting the text off from the prompt changes {100 * row['late_texts']:.1f}% of texts"
     if not np.isfinite(row["harmed"]):
         harmed = "instruct was not evaluated"

@@ -20,6 +20,7 @@ REGIME_TEXT = (
     "claims about flow from the prompt into the text are not testable."
 )
 STAR = "*"
+AUROC_CLAIMS = {claim.name for claim in CLAIMS if claim.effect == "auroc"}
 """Marks a verdict that remains after Holm's correction."""
 
 
@@ -93,7 +94,7 @@ def _details(rows: pd.DataFrame, words: list[str]) -> pd.DataFrame:
             "verdict": word,
             "effect [95%]": f"{row.effect:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.n_prompts else "not measured",
             "null": f"{row.side} {row.null:g}",
-            "remark": _remark(str(row.verdict), row.reason, bool(row.excludes_paper)),
+            "remark": _remark(str(row.claim), str(row.verdict), row.reason, bool(row.excludes_paper)),
             "p": f"{row.p:.2g}",
             "p, Holm": f"{row.p_holm:.2g}",
             "df": f"{row.df:.1f}",
@@ -106,10 +107,12 @@ def _details(rows: pd.DataFrame, words: list[str]) -> pd.DataFrame:
     return pd.DataFrame(cells).replace("nan", "–")
 
 
-def _remark(verdict: str, reason: object, excludes_paper: bool) -> str:
-    """Why a claim is not testable, or that the paper's effect is excluded."""
+def _remark(claim: str, verdict: str, reason: object, excludes_paper: bool) -> str:
+    """Why a claim is not testable, that a ranking is reversed, or that the paper's effect is excluded."""
     if verdict == "not testable":
         return str(reason)
+    if verdict == "fails" and claim in AUROC_CLAIMS:
+        return "reversed"
     return "smaller than the paper's" if verdict == "undecided" and excludes_paper else "–"
 
 

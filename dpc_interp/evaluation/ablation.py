@@ -53,8 +53,8 @@ def ablate(
 
     Returns:
         One row per cell, split and method: model, task, prompt, split, n_validation, every option (`deep` and `shallow`
-        as `4-5`; `beta` NaN: that of each instance), threshold (NaN where no method needs a trigger), and the columns
-        of `summarise`.
+        as `4-5`; `beta` NaN: that of each instance), threshold (NaN where no method needs a trigger), the columns of
+        `summarise`, and reason: why a method has NaN in them, because all validation answers are alike, or empty.
 
     Raises:
         DPCInterpError: an unknown option, value, method, split or name, a prompt that does not fit a model, or a task

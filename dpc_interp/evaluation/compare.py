@@ -70,7 +70,12 @@ def analyse_pt(
 def statistics_of(analysis: Analysis, options: Options) -> pd.DataFrame:
     """`trigger_statistics` with these options."""
     return trigger_statistics(
-        analysis, deep=options.deep, shallow=options.shallow, beta=options.beta, exclude_sink=options.exclude_sink
+        analysis,
+        deep=options.deep,
+        shallow=options.shallow,
+        beta=options.beta,
+        beta_statistic=options.beta_statistic,
+        exclude_sink=options.exclude_sink,
     )
 
 

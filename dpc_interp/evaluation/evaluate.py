@@ -144,7 +144,7 @@ def evaluate(
             raise DPCInterpError("alpha_offset moves a calibrated threshold; put the threshold you want into the rule")
     task = problems[0].task
     if rule is None and validation is None:
-        validation = validation_problems(task, N_VALIDATION, options.seed)
+        validation = validation_problems(task, N_VALIDATION)  # the same for every seed
     all_problems = [*problems, *(validation or ())]
     check_options(options, model, prompt, all_problems, placebo=needs_placebo(methods, options))
     text = options.text.for_prompt(prompt.recipe)
@@ -186,7 +186,7 @@ def evaluate(
     )
 
 
-def validation_problems(task: str, n: int, seed: int) -> list[Problem]:
+def validation_problems(task: str, n: int, seed: int = 0) -> list[Problem]:
     """Draw `n` validation problems of a task, or raise `DPCInterpError` where it has no validation split."""
     if not has_validation(task):
         raise DPCInterpError(f"{task!r} has no validation split; give validation= problems or a calibrated rule=")

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from dpc_interp.analysis.layers import deep_layers, layer_range, shallow_layers
 from dpc_interp.analysis.options import Options
-from dpc_interp.errors import DPCInterpError, UnknownNameError
+from dpc_interp.errors import DPCInterpError, OneOutcomeError, UnknownNameError
 from dpc_interp.evaluation.compare import calibrate, check_problems, compare
 from dpc_interp.evaluation.evaluate import N_VALIDATION, validation_problems
 from dpc_interp.evaluation.methods import Contexts, check_methods, needs_placebo, needs_rule
@@ -162,14 +162,18 @@ def _open_stages(setting: Setting, run: RunConfig, engine: Engine) -> Stages:
 
 
 def _cell_rows(setting: Setting, stages: Stages, cell: Cell, split: str) -> pd.DataFrame:
-    """`summarise` of one cell, and the threshold of its trigger."""
-    rule = None
+    """`summarise` of one cell, the threshold of its trigger, and the reason why a method could not be measured."""
+    rule, reason = None, ""
     if needs_rule(cell.methods):
-        rule, _ = calibrate(stages, setting.problems["validation"], cell.options)
+        try:
+            rule, _ = calibrate(stages, setting.problems["validation"], cell.options)
+        except OneOutcomeError as error:  # other cells may have a trigger
+            reason = str(error)
+    without_trigger = [method for method in cell.methods if rule is None and needs_rule([method])]
     compared = compare(
         stages,
         setting.problems[split],
-        cell.methods,
+        [method for method in cell.methods if method not in without_trigger],
         rule,
         cell.options,
         prefix="" if split == "test" else "validation-",  # the stages that calibrate
@@ -177,7 +181,10 @@ def _cell_rows(setting: Setting, stages: Stages, cell: Cell, split: str) -> pd.D
     )
     rows = summarise(compared.instances, seed=cell.options.seed)
     rows.insert(0, "threshold", float("nan") if rule is None else rule.threshold)
-    return rows[rows["method"].isin([*cell.methods, *cell.contexts])].reset_index(drop=True)
+    rows = rows[rows["method"].isin([*cell.methods, *cell.contexts])].assign(reason="")
+    if without_trigger:
+        rows = pd.concat([rows, pd.DataFrame({"method": without_trigger, "reason": reason})])
+    return rows.reset_index(drop=True)
 
 
 def _cell_manifest(setting: Setting, cell: Cell, split: str) -> dict[str, object]:

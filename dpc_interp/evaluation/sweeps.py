@@ -14,7 +14,7 @@ import pandas as pd
 
 from dpc_interp.analysis.accumulation import accumulation_peaks
 from dpc_interp.analysis.layers import deep_layers, layer_range, shallow_layers
-from dpc_interp.analysis.options import HeadReduction, Options, Target
+from dpc_interp.analysis.options import BetaStatistic, HeadReduction, Options, Target
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.compare import analyse_pt
 from dpc_interp.evaluation.grid import Cell, Models, ProblemSample, Prompts, Setting, Tasks, measure, prepare
@@ -39,6 +39,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 SWEPT_VALUES: Mapping[str, Sequence[Any]] = {
     "alpha_offset": (-0.2, -0.1, 0.0, 0.1, 0.2),
     "beta": (None, 0.5, 1.0, 1.5, 2.0),
+    "beta_statistic": get_args(BetaStatistic),
     "gamma": (0, 2, 5, 10, 20),
     "mask": (0.0, 0.25, 0.5, 0.75),
     "shallow": ("first", "third", "half", "all"),

@@ -41,6 +41,7 @@ OPTION_LABELS: Mapping[str, str] = MappingProxyType(
     {
         "alpha_offset": r"$\alpha$ minus calibrated",
         "beta": r"$\beta$ / mean deep flow",
+        "beta_statistic": r"$\beta$ of the early half",
         "gamma": r"$\Gamma$ (%)",
         "shallow": "shallow layers",
         "deep": "deep layers",

@@ -1,4 +1,4 @@
-"""The tables that pool all studies of a model: tab1_accuracy, tab2_ablation and the verdicts by prompt."""
+"""The tables that pool all studies of a model: tab1_accuracy and tab2_ablation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from dpc_interp import plots
-from dpc_interp.claims.verdicts import verdicts
 from dpc_interp.evaluation.methods import MAIN_METHODS
 from dpc_interp.evaluation.summary import summarise
 from dpc_interp.evaluation.tables import accuracy_table, markdown
@@ -45,12 +44,6 @@ def write_tables(studies: list[Study], folder: Path) -> str:
             save_figure(figure, folder / name)
         save_table(frame, folder / name)
         text += [f"## {name}: {title}", markdown(accuracy_table(frame)), ""]
-    by_prompt = pd.concat(
-        [verdicts([study.results], model=study.model).assign(prompt=study.prompt) for study in studies],
-        ignore_index=True,
-    )
-    save_table(by_prompt, folder / "verdicts_by_prompt")
-    text += ["## The paper's claims, by task and prompt", _verdicts_table(by_prompt)]
     return "\n\n".join(text)
 
 
@@ -63,12 +56,3 @@ def _pool_prompts(studies: list[Study], task: str) -> pd.DataFrame:
     pooled.insert(0, "task", task)
     # McNemar's test takes independent pairs; pooled over prompts, the pairs of one problem are not independent
     return pooled.assign(p_by_prompt=pooled["method"].map(p_by_prompt)).drop(columns="p_mcnemar")
-
-
-def _verdicts_table(frame: pd.DataFrame) -> str:
-    """One row per task and prompt, one column per claim."""
-    cells = [f"{row.effect:.2f} [{row.low:.2f}, {row.high:.2f}] **{row.verdict}**" for row in frame.itertuples()]
-    table = frame.assign(cell=cells).pivot_table(
-        index=["task", "prompt"], columns="claim", values="cell", aggfunc="first", sort=False
-    )
-    return markdown(table.reset_index())

@@ -105,7 +105,8 @@ def fig11_sensitivity(sweeps: Frames, folder: Path) -> str:
         sweeps: the frames sensitivity of `option_sensitivity` and tokens of `single_tokens`.
         folder: folder of both figures.
     """
-    panels = plots.plot_sensitivity(sweeps["sensitivity"])
+    measured = sweeps["sensitivity"].query("reason == ''")  # without a trigger there is nothing to draw
+    panels = plots.plot_sensitivity(measured)
     figure = panels[0].get_figure(root=True)
     assert figure is not None
     save_figure(figure, folder / "fig11_sensitivity", sweeps["sensitivity"])

@@ -100,6 +100,7 @@ def fig2_saliency_maps(study: Study, folder: Path) -> str:
             ax = axes[row, column]
             if instance is None:
                 ax.set_axis_off()
+                ax.text(0, 0.5, f"no {outcome} answer\nhas two steps", transform=ax.transAxes)
                 continue
             map_ = saliency_map(model, runs[instance], prompt)
             values = map_.values[list(layers)].mean(0)
@@ -109,7 +110,7 @@ def fig2_saliency_maps(study: Study, folder: Path) -> str:
             edges = {"destination": destinations.numpy(), "source": sources.numpy()}
             flow = pd.DataFrame({**edges, "value": values[destinations, sources].numpy()})
             frames.append(flow.assign(instance=instance, outcome=outcome, layers=depth))
-    save_figure(figure, folder / "fig2_saliency_maps", pd.concat(frames))
+    save_figure(figure, folder / "fig2_saliency_maps", pd.concat(frames) if frames else pd.DataFrame())
     return "fig2_saliency_maps: destination x source; of each outcome the two-step instance of median deep flow."
 
 

@@ -183,6 +183,11 @@ def main() -> None:
     peaks = pd.concat([frames["peaks"] for frames in tables], ignore_index=True)
     results = [control.study.results for control in chain(*by_task.values())]
     save_table(verdicts(results, model=args.model, controls=peaks), args.out / "verdicts")
+    by_prompt = [
+        verdicts([result], model=args.model, controls=peaks).assign(prompt=result.instances["prompt"].iloc[0])
+        for result in results
+    ]
+    save_table(pd.concat(by_prompt, ignore_index=True), args.out / "verdicts_by_prompt")
     regimes = regime(results)
     save_table(regimes, args.out / "regime")
     with plots.style_context():

@@ -86,6 +86,7 @@ def test_names_and_defaults_are_those_of_the_paper() -> None:
         "criterion": "youden",
         "alpha_offset": 0.0,
         "beta": None,
+        "beta_statistic": "mean",
         "deep": None,
         "shallow": None,
         "exclude_sink": True,

@@ -101,6 +101,20 @@ def test_the_late_share_of_one_token_is_undefined_unless_beta_is_given(analysis:
     assert trigger_statistics(short, beta=1.5)["late_share"].tolist() == pytest.approx([1 / 2, 1])
 
 
+@pytest.mark.parametrize(
+    ("statistic", "shares"),
+    [("mean", [1 / 3, 2 / 3]), ("median", [2 / 3, 1 / 3]), ("geometric", [2 / 3, 2 / 3])],
+)
+def test_beta_is_a_mean_median_or_geometric_mean(analysis: Analysis, statistic: str, shares: list[float]) -> None:
+    """Early halves 1 1 25 and 4 4 0.6: means 9 and 2.87, medians 1 and 4, geometric means 2.92 and 2.13."""
+    flow = {"b": [1, 1, 25, 1, 5, 10], "a": [4, 4, 0.6, 2, 3, 9]}
+    rows = [(name, k, k >= 3, float(value)) for name, values in flow.items() for k, value in enumerate(values)]
+    tokens = pd.DataFrame(rows, columns=["instance", "position", "late", "value"])
+    tokens = pd.concat([tokens.assign(layer=layer, row_share=0.5, nll=0.1) for layer in (4, 5)])
+    stats = trigger_statistics(replace(analysis, tokens=tokens), beta_statistic=statistic)
+    assert stats["late_share"].tolist() == pytest.approx(shares)
+
+
 def test_an_analysis_without_the_nll_of_the_answer_raises(analysis: Analysis) -> None:
     incomplete = replace(analysis, instances=analysis.instances.drop(columns="answer_nll"))
     with pytest.raises(DPCInterpError, match="lacks the column 'answer_nll'"):

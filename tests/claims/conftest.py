@@ -60,11 +60,12 @@ def _evaluated_prompt(
     ):
         draws = rng.random(n)
         answers[method] = np.where(wrong, draws < fixes, draws >= breaks)
+    answers["cut_off"] = ~wrong
     instances = pd.concat(
         [
             pd.DataFrame(
                 {"task": "story", "prompt": name, "method": method, "instance": ids, "correct": correct}
-            ).assign(fired=method not in ("pt", "instruct"))
+            ).assign(fired=method not in ("pt", "instruct", "cut_off"), changed=method == "cut_off")
             for method, correct in answers.items()
         ],
         ignore_index=True,

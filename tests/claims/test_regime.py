@@ -53,7 +53,7 @@ def test_methods_that_were_not_evaluated_are_not_measured(results: list[Results]
     frame = regime(alone)
     row = frame.iloc[0]
     assert np.isnan(row[["bare", "instruct", "harmed", "late_texts"]].to_numpy(float)).all()
-    assert obstacles(row) == {"late": "", "harmed": "instruct was not evaluated"}
+    assert obstacles(row) == {"late": "cut_off was not evaluated", "harmed": "instruct was not evaluated"}
     assert regime_table(frame).count("not measured") == 6
 
 

@@ -75,6 +75,13 @@ def test_numbers_are_rounded_and_missing_ones_are_dashes() -> None:
     assert "| above 0 | smaller than the paper's |" in row
 
 
+def test_a_ranking_below_chance_is_called_reversed() -> None:
+    frame = VERDICTS.assign(claim=VERDICTS["claim"].replace("C1", "C4"))
+    lines = verdicts_markdown(frame).splitlines()
+    (row,) = [line for line in lines if line.startswith("| rule | C4 | fails |")]
+    assert "| reversed |" in row
+
+
 def test_models_have_sections_in_the_order_of_the_frame() -> None:
     both = pd.concat([VERDICTS.assign(model="second"), VERDICTS.assign(model="first")])
     text = verdicts_markdown(both)

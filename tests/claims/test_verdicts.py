@@ -88,7 +88,7 @@ def test_shuffled_outcomes_destroy_true_claims(world: World) -> None:
         shuffled = []
         for result in world(seed, true=True):
             correct = result.instances.query("method == 'pt'")["correct"].to_numpy()
-            instances = result.instances.assign(correct=np.tile(rng.permutation(correct), 5))
+            instances = result.instances.assign(correct=np.tile(rng.permutation(correct), 6))
             shuffled.append(replace(result, instances=instances))
         frames.append(verdicts(shuffled, model="synthetic"))
     counts = count_verdicts(frames)
@@ -154,7 +154,7 @@ def test_a_method_that_changes_no_answer_is_undecided_however_often_it_fires(res
     for result in results:
         right = result.instances.query("method == 'pt'")["correct"].to_numpy()
         instances = result.instances.assign(
-            correct=lambda frame, right=right: frame["correct"].where(frame["method"] == "instruct", np.tile(right, 5))
+            correct=lambda frame, right=right: frame["correct"].where(frame["method"] == "instruct", np.tile(right, 6))
         )
         same.append(replace(result, instances=instances))
     frame = verdicts(same, model="synthetic").set_index("claim")
@@ -166,7 +166,7 @@ def test_a_method_that_changes_no_answer_is_undecided_however_often_it_fires(res
 
 def test_a_trigger_that_fires_on_few_answers_is_not_testable(results: list[Results]) -> None:
     rare = [
-        replace(r, instances=r.instances.assign(fired=(r.instances["method"] != "pt") & (np.arange(600) % 120 < 9)))
+        replace(r, instances=r.instances.assign(fired=(r.instances["method"] != "pt") & (np.arange(720) % 120 < 9)))
         for r in results
     ]
     frame = verdicts(rare, model="synthetic").set_index("claim")
@@ -198,9 +198,9 @@ def test_outside_the_regime_claims_are_not_testable(results: list[Results]) -> N
         instances = result.instances
         pt = instances.query("method == 'pt'")
         same = instances["method"] == "instruct"
-        instances = instances.assign(correct=instances["correct"].mask(same, np.tile(pt["correct"], 5)))
-        cut_off = pt.assign(method="cut_off", changed=np.arange(len(pt)) % 10 == 0)
-        few.append(replace(result, instances=pd.concat([instances, cut_off], ignore_index=True)))
+        instances = instances.assign(correct=instances["correct"].mask(same, np.tile(pt["correct"], 6)))
+        changed = (instances["method"] == "cut_off") & (np.arange(720) % 120 % 10 == 0)
+        few.append(replace(result, instances=instances.assign(changed=changed)))
     frame = verdicts(few, model="synthetic").set_index("claim")
     late = "cutting the text off from the prompt changes 10.0% of texts"
     assert frame["reason"]["C2"] == late
@@ -216,7 +216,7 @@ def test_no_verdict_contradicts_the_exact_test_of_one_prompt(results: list[Resul
     dpc = pt.copy()
     dpc[:broken], dpc[60 : 60 + fixed] = False, True
     instruct = np.arange(120) % 2 == 0  # 30 of the 60 wrong answers are harmed
-    instances = results[0].instances.assign(correct=np.concatenate([pt, instruct, dpc, pt, pt]))
+    instances = results[0].instances.assign(correct=np.concatenate([pt, instruct, dpc, pt, pt, pt]))
     frame = verdicts([replace(results[0], instances=instances)], model="synthetic").set_index("claim")
     p = exact_mcnemar(pt, dpc)
     expected = "undecided" if p >= 0.05 else "holds" if fixed > broken else "fails"
@@ -230,8 +230,9 @@ def test_too_few_problems_methods_or_outcomes_are_not_testable(results: list[Res
     no_dpc = [replace(r, instances=r.instances.query("method == 'pt'")) for r in results]
     frame = verdicts(no_dpc, model="synthetic").set_index("claim")
     assert frame["verdict"][["C5", "C5 random", "C5 always"]].tolist() == ["not testable"] * 3
+    assert frame["reason"]["C2"] == "cut_off was not evaluated"
     assert frame["verdict"]["C1"] == "holds"
-    few_wrong = results[0].instances.assign(correct=np.arange(600) % 120 > 5)
+    few_wrong = results[0].instances.assign(correct=np.arange(720) % 120 > 5)
     frame = verdicts([replace(results[0], instances=few_wrong), *results[1:]], model="synthetic").set_index("claim")
     assert frame["n_prompts"][["C1", "C2", "C4 wrong"]].tolist() == [3, 2, 2], "a prompt has too few wrong answers"
 

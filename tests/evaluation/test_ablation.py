@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,19 @@ def test_a_grid_is_its_cells_evaluated_one_by_one(
         pd.testing.assert_frame_equal(cell[expected.columns], expected)
         assert cell["threshold"].tolist() == [single.rule.threshold] * 2
     assert rows["difference"].abs().sum() > 0, "corruption must change some answers"
+
+
+def test_validation_answers_that_are_all_alike_leave_the_other_methods_measured(
+    grid_arguments: dict[str, Any], validation: list[Problem]
+) -> None:
+    grid_arguments["validation"] = {"story": [replace(problem, answer="neither") for problem in validation]}
+    rows = ablate(**grid_arguments, methods=["always", "dpc"], grid={"gamma": [0, 25]})
+    assert rows["method"].tolist() == ["always", "dpc"] * 2
+    by_method = rows.groupby("method")
+    assert by_method.get_group("always")["accuracy"].notna().all()
+    assert (by_method.get_group("always")["reason"] == "").all()
+    assert by_method.get_group("dpc")[["accuracy", "threshold"]].isna().all(axis=None)
+    assert by_method.get_group("dpc")["reason"].str.startswith("every validation answer has the same outcome").all()
 
 
 def test_contexts_are_methods_that_fire_everywhere(

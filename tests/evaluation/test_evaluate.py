@@ -34,6 +34,7 @@ from dpc_interp import (
     trigger_statistics,
 )
 from dpc_interp.analysis.schema import TRIGGER_STATISTICS
+from dpc_interp.evaluation.evaluate import N_VALIDATION
 from dpc_interp.evaluation.methods import METHODS, TRIGGERED
 from dpc_interp.interventions.knockout import KnockoutPlan
 from dpc_interp.interventions.random_prompt import plan_random_prompts
@@ -138,6 +139,21 @@ def test_the_rule_is_calibrated_on_validation_problems_only(
     assert (results.rule.statistic, results.rule.split, results.rule.n) == ("late_share", "validation", len(stats))
     assert results.rule.threshold == pytest.approx(expected.threshold)
     pd.testing.assert_frame_equal(results.validation, stats, rtol=1e-4)
+
+
+def test_the_validation_problems_do_not_depend_on_the_seed(
+    model: HookedTransformer,
+    reported: list[Problem],
+    validation: list[Problem],
+    prompt: SoftPrompt,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[tuple[object, ...]] = []
+    patched = "dpc_interp.evaluation.evaluate.validation_problems"
+    monkeypatch.setattr(patched, lambda *given: drawn.append(given) or validation)
+    for seed in (0, 1):
+        evaluate(model, reported[:2], prompt, ["pt"], **OPTIONS | {"seed": seed})
+    assert drawn == [("story", N_VALIDATION)] * 2
 
 
 def test_answers_of_methods_that_never_fire(

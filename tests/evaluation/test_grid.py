@@ -60,7 +60,7 @@ def test_columns_are_labels_setting_options_and_summary(grid_arguments: dict[str
     rows = ablate(**grid_arguments, methods=["always"], **options)
     setting = ["model", "task", "prompt", "split", "n_validation"]
     names = [field.name for field in fields(Options) if field.name not in TEXT_OPTIONS]
-    assert rows.columns.tolist() == [*setting, *names, "threshold", *SUMMARY]
+    assert rows.columns.tolist() == [*setting, *names, "threshold", *SUMMARY, "reason"]
     given = ablate(**grid_arguments, methods=["always"], extraction="flexible", prepend_bos=False)
     assert given[["extraction", "prepend_bos"]].to_numpy().tolist() == [["flexible", False]]
     (row,) = rows.to_dict("records")

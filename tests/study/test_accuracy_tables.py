@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from dpc_interp import Results
-from dpc_interp.claims.verdicts import verdicts
 from dpc_interp.evaluation.methods import MAIN_METHODS
 from dpc_interp.study.accuracy_tables import ABLATION, write_tables
 from dpc_interp.study.study import Study
@@ -59,17 +58,6 @@ def test_p_values_are_stated_by_prompt(studies: list[Study], written: tuple[Path
     assert p_values[1] == pytest.approx(2 * 0.5**12), "12 problems are fixed and none is broken"
 
 
-def test_verdicts_are_those_of_each_prompt_alone(studies: list[Study], written: tuple[Path, str]) -> None:
-    stored = pd.read_csv(written[0] / "verdicts_by_prompt.csv")
-    for study in studies:
-        expected = verdicts([study.results], model="reasoner").set_index("claim")
-        rows = stored[stored["prompt"] == study.prompt].set_index("claim")
-        assert rows["verdict"].to_dict() == expected["verdict"].to_dict()
-        assert rows["effect"].to_numpy(float) == pytest.approx(
-            expected["effect"].to_numpy(float), rel=1e-5, nan_ok=True
-        )
-
-
 def test_text_holds_every_table(written: tuple[Path, str]) -> None:
     text = written[1]
     table = pd.read_csv(written[0] / "tab1_accuracy.csv").set_index("method")
@@ -77,4 +65,4 @@ def test_text_holds_every_table(written: tuple[Path, str]) -> None:
     assert f"{100 * table.loc['dpc', 'accuracy']:.1f} [" in row
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert [heading.split(":")[0] for heading in headings[:2]] == ["## tab1_accuracy", "## tab2_ablation"]
-    assert len(headings) == 3
+    assert len(headings) == 2

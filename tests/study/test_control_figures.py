@@ -139,7 +139,9 @@ def test_fig11_states_the_problems_of_both_splits(tmp_path: Path) -> None:
     ]
     columns = ["option", "value", "split", "default", "selected", "difference", "n", "n_validation"]
     frame = pd.DataFrame(rows, columns=columns)
-    sensitivity = frame.assign(difference_low=frame["difference"] - 0.1, difference_high=frame["difference"] + 0.1)
+    sensitivity = frame.assign(
+        difference_low=frame["difference"] - 0.1, difference_high=frame["difference"] + 0.1, reason=""
+    )
     tokens = pd.DataFrame({"virtual_token": range(4), "accumulation": 0.25, "difference": [0.0, 0.1, 0.2, 0.3]})
     tokens = tokens.assign(difference_low=tokens["difference"] - 0.1, difference_high=tokens["difference"] + 0.1)
     caption = fig11_sensitivity({"sensitivity": sensitivity, "tokens": tokens}, tmp_path)

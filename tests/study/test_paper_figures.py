@@ -11,7 +11,7 @@ import pytest
 
 from dpc_interp import load_model, load_prompt, plots, saliency_map
 from dpc_interp.analysis.schema import round_significant
-from dpc_interp.study.paper_figures import FIGURES, draw_figures, fig1_case
+from dpc_interp.study.paper_figures import FIGURES, draw_figures, fig1_case, fig2_saliency_maps
 from dpc_interp.study.study import Study
 
 
@@ -60,6 +60,14 @@ def test_no_case_is_drawn_where_the_prompt_changes_no_answer(study: Study, tmp_p
     assert "right when instructed, wrong with the prompt: 0 of 24" in caption
     assert "wrong when instructed, right with the prompt: 0 of 24" in caption
     assert pd.read_parquet(tmp_path / "fig1_case.parquet").empty
+
+
+def test_no_map_is_drawn_where_no_answer_has_two_steps(study: Study, tmp_path: Path) -> None:
+    others = [run.problem.id for run in study.results.runs if run.problem.n_steps != 2]
+    statistics = study.results.statistics.loc[lambda frame: frame["instance"].isin(others)]
+    with plots.style_context():
+        fig2_saliency_maps(replace(study, results=replace(study.results, statistics=statistics)), tmp_path)
+    assert pd.read_parquet(tmp_path / "fig2_saliency_maps.parquet").empty
 
 
 def test_saliency_maps_are_means_over_the_layers(study: Study, folder: Path) -> None:

@@ -20,7 +20,7 @@ from dpc_interp.tasks.problem import SPLITS
 from dpc_interp.tasks.registry import SYNTHETIC
 
 FIGURES = ("fig8_sink_control", "fig9_triggers", "fig10_causal", "fig11_sensitivity", "fig11_single_tokens", "regime")
-TABLES = ("tab3_triggers", "tab4_regression", "tab5_corruptions", "verdicts", "regime")
+TABLES = ("tab3_triggers", "tab4_regression", "tab5_corruptions", "verdicts", "verdicts_by_prompt", "regime")
 COMMITTED = sorted((Path(__file__).parents[2] / "figures").glob("*/provenance.json"))
 
 
@@ -86,6 +86,22 @@ def test_verdicts_state_effect_interval_counts_and_figure(written: Path) -> None
     assert measured["n"].between(1, 30).all()
     figures = {claim.name: claim.figure for claim in CLAIMS}
     assert (verdicts["figure"] == verdicts["claim"].map(figures)).all()
+
+
+def test_verdicts_by_prompt_follow_from_their_intervals(written: Path) -> None:
+    claims = pd.read_csv(written / "reasoner" / "verdicts_by_prompt.csv")
+    assert (claims.groupby("claim").size() == 2).all(), "one row for each prompt"
+    assert claims["prompt"].nunique() == 2
+    measured = claims[claims["n_prompts"] > 0]
+    sign = measured["side"].map({"above": 1, "below": -1})
+    ends = pd.concat([sign * (measured[end] - measured["null"]) for end in ("low", "high")], axis=1)
+    assert (ends.min(axis=1)[measured["verdict"] == "holds"] > 0).all()
+    assert (ends.max(axis=1)[measured["verdict"] == "fails"] < 0).all()
+    undecided = measured["verdict"] == "undecided"
+    assert (ends.min(axis=1)[undecided] <= 0).all()
+    assert (ends.max(axis=1)[undecided] >= 0).all()
+    assert ((claims["verdict"] == "not testable") == claims["reason"].notna()).all()
+    assert (claims.loc[claims["n_prompts"] == 0, "verdict"] == "not testable").all()
 
 
 def test_the_regime_is_measured_with_every_prompt(written: Path) -> None:
