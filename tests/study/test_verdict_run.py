@@ -26,10 +26,10 @@ COMMITTED = sorted((Path(__file__).parents[2] / "figures").glob("*/provenance.js
 
 FEW = {
     "corruption_variants": {
-        "variants": {name: VARIANTS[name] for name in ("accumulation token", "mask 0.5", "noise", "knock-out, deep")}
+        "variants": {name: VARIANTS[name] for name in ("accumulation token", "noise", "knock-out, deep")}
     },
     "option_sensitivity": {
-        "values": {option: SWEPT_VALUES[option][:2] for option in ("alpha_offset", "gamma", "head_reduction", "target")}
+        "values": {option: SWEPT_VALUES[option][:2] for option in ("alpha_offset", "gamma", "target")}
     },
 }
 """Options of the sweeps that make them short."""
@@ -38,7 +38,7 @@ FEW = {
 def run_here(folder: Path) -> None:
     """Run the command in this process: one task, two prompts, few problems, variants and values."""
     options = ["--tasks", "algebra", "--seeds", "2", "--n", "30", "--n-validation", "30"]
-    options += ["--n-causal", "3", "--n-sweep", "8", "--n-heads", "2"]
+    options += ["--n-causal", "3", "--n-sweep", "6", "--n-heads", "2"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verdict_run, "map_processes", lambda jobs, desc: [job() for job in jobs])
         for name, values in FEW.items():
