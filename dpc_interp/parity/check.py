@@ -94,7 +94,7 @@ def check_model(
     Example:
         >>> import dpc_interp as dpc
         >>> dpc.check_model(dpc.load_model("reasoner")).verdict
-        'reasoner passed 7 checks'
+        'reasoner passed 8 checks'
     """
     if prompt is not None:
         check_prompt(model, prompt.vectors)
@@ -105,8 +105,8 @@ def check_model(
         tolerance = _default_tolerance(model, reference.hf_model)
     probe = Probe(model, reference, prompt, tolerance)
     with torch.no_grad():
-        rows = [probe.logits(), probe.pattern_edits(), probe.pattern_gradients(), probe.right_padded()]
-        rows += [probe.left_padded(), probe.cached(), probe.inputs_embeds()]
+        rows = [probe.logits(), probe.pattern_edits(), probe.pattern_gradients(), probe.fused_saliency()]
+        rows += [probe.right_padded(), probe.left_padded(), probe.cached(), probe.inputs_embeds()]
     return ModelCheck(str(model.cfg.model_name), pd.DataFrame(rows, columns=list(CheckRow._fields)))
 
 

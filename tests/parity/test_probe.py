@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from dpc_interp import SoftPrompt
+from dpc_interp import SoftPrompt, saliency
 from dpc_interp.errors import ContextLengthError
 from dpc_interp.parity.comparison import CheckRow
 from dpc_interp.parity.probe import LENGTHS, Probe
@@ -48,12 +48,39 @@ def test_every_check_of_a_correct_model(hugging_face: Callable, bridge: Callable
     with unchanged(model):
         probe = Probe(model, Reference(hugging_face("gpt2"), "hf_model"), None, 1e-4)
         compared = [probe.logits(), probe.inputs_embeds(), probe.right_padded(), probe.left_padded(), probe.cached()]
+        fused = probe.fused_saliency()
         on_the_loss_path = [probe.pattern_edits(), probe.pattern_gradients()]
     for row in compared:
         assert row.verdict == "pass"
         assert 0 <= row.error < row.tolerance == 1e-4
+    assert fused.verdict == "pass"
+    assert 0 <= fused.error < 2e-5
+    assert fused.tolerance == 4e-4
     for row in on_the_loss_path:
         assert (row.verdict, row.reason) == ("pass", "in every layer")
+
+
+@torch.no_grad()
+def test_fused_saliency_is_compared_with_that_of_patterns(
+    hugging_face: Callable, bridge: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fused pass that is wrong by a tenth fails; with a hook on a pattern there is no fused pass."""
+    from dpc_interp.parity import probe as module
+
+    probe = Probe(bridge(hugging_face("llama")), NO_REFERENCE, None, 1e-4)
+    computed: list[torch.Tensor] = []
+
+    def wrong_at_first(*given: object) -> torch.Tensor:
+        computed.append(saliency(*given))
+        return computed[-1] * (1.1 if len(computed) == 1 else 1.0)
+
+    monkeypatch.setattr(module, "saliency", wrong_at_first)
+    row = probe.fused_saliency()
+    assert (row.verdict, row.error) == ("fail", pytest.approx(0.1, rel=1e-3))
+    with probe.model.hooks(fwd_hooks=[("blocks.1.attn.hook_pattern", lambda pattern, hook: None)]):
+        row = probe.fused_saliency()
+    assert row.verdict == "not checked"
+    assert row.reason == "patterns in 2 of 2 layers: a hook is on the pattern"
 
 
 def test_without_a_reference(build: Callable) -> None:
