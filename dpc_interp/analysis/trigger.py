@@ -2,9 +2,8 @@
 
 Over the deep layers f(t) = mean over j in P of I(t, j), for each rationale token t. A token of the late half is
 affected where f(t) > beta; beta is the mean of f over the early half of the same instance, or by `beta_statistic` its
-median or geometric mean, which a few large values move less. R, here `late_share`, is
-the affected share of the late half, and the trigger fires where R > alpha. alpha is calibrated on a validation split by
-a stated criterion.
+median or geometric mean, which a few large values move less. R, here `late_share`, is the affected share of the late
+half, and the trigger fires where R > alpha. alpha is calibrated on a validation split by a stated criterion.
 
 To add a statistic, describe its column in `schema.TRIGGER_STATISTICS` and compute it in `trigger_statistics`.
 """
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import gmean
 from sklearn.metrics import roc_curve
 
 from dpc_interp.analysis.accumulation import accumulation_peaks
@@ -26,6 +26,9 @@ from dpc_interp.analysis.options import BetaStatistic, Criterion, Options, check
 from dpc_interp.analysis.schema import conform
 from dpc_interp.errors import DPCInterpError, OneOutcomeError
 from dpc_interp.stats.youden import youden, youden_p
+
+BETA_STATISTICS: dict[BetaStatistic, Any] = {"mean": "mean", "median": "median", "geometric": gmean}
+"""Option -> how pandas aggregates the flow into the early half."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,6 @@ class TriggerRule:
     def fires(self, stats: pd.DataFrame) -> pd.Series:
         """One boolean per instance, in the order of the frame."""
         return stats[self.statistic] > self.threshold
-
-
-def _geometric_mean(values: pd.Series) -> float:
-    """The geometric mean of flow, in which 0 counts as the smallest float32."""
-    return float(np.exp(np.log(values.to_numpy(float).clip(min=float(np.finfo(np.float32).tiny))).mean()))
-
-
-CENTRES: dict[BetaStatistic, Any] = {"mean": "mean", "median": "median", "geometric": _geometric_mean}
 
 
 def trigger_statistics(
@@ -119,7 +114,7 @@ def trigger_statistics(
         .agg(value=("value", "mean"), row_share=("row_share", "mean"), late=("late", "first"))
         .reset_index()
     )
-    early = by_token[~by_token["late"]].groupby("instance")["value"].agg(CENTRES[beta_statistic])
+    early = by_token[~by_token["late"]].groupby("instance")["value"].agg(BETA_STATISTICS[beta_statistic])
     late = by_token[by_token["late"]]
     threshold = late["instance"].map(early) if beta is None else pd.Series(beta, index=late.index)
     affected = (late["value"] > threshold).astype(float).where(threshold.notna())

@@ -403,7 +403,7 @@ def test_the_folder_of_a_run_with_other_problems_prompts_or_models_raises(
 
 @pytest.mark.parametrize(
     ("stage", "stop_at"),
-    [("generate", 2), ("analyse", 1), ("generate", 5), ("generate", 7)],
+    [("generate", 2), ("analyse", 1), ("generate", 4), ("generate", 5), ("generate", 7), ("analyse", 2)],
 )
 def test_an_interrupted_run_resumes(
     model: HookedTransformer,

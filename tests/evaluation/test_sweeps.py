@@ -160,8 +160,14 @@ def test_selection_never_reads_test_rows(sensitivity: pd.DataFrame) -> None:
     assert (per_option == 1).all()
 
 
+def sweep_rows(rows: list[tuple[str, str, str, bool, float]]) -> pd.DataFrame:
+    """Rows of `option_sensitivity` of one prompt and method."""
+    columns = ["option", "value", "split", "default", "accuracy"]
+    return pd.DataFrame(rows, columns=columns).assign(model="m", task="t", prompt="p", method="dpc")
+
+
 def test_the_best_on_validation_is_selected_and_the_default_on_a_tie() -> None:
-    rows = pd.DataFrame(
+    rows = sweep_rows(
         [
             ("gamma", "0", "validation", False, 0.5),
             ("gamma", "10", "validation", True, 0.6),
@@ -173,9 +179,8 @@ def test_the_best_on_validation_is_selected_and_the_default_on_a_tie() -> None:
             ("gamma", "20", "test", False, 0.2),
             ("mask", "0", "test", True, 0.9),
             ("mask", "0.5", "test", False, 0.1),
-        ],
-        columns=["option", "value", "split", "default", "accuracy"],
-    ).assign(model="m", task="t", prompt="p", method="dpc")
+        ]
+    )
     chosen = rows[select_on_validation(rows)]
     assert list(zip(chosen["option"], chosen["value"], chosen["split"], strict=True)) == [
         ("gamma", "10", "validation"),
@@ -186,15 +191,14 @@ def test_the_best_on_validation_is_selected_and_the_default_on_a_tie() -> None:
 
 
 def test_a_target_that_needs_the_written_solution_is_never_selected() -> None:
-    rows = pd.DataFrame(
+    rows = sweep_rows(
         [
             ("target", "generated", "validation", True, 0.5),
             ("target", "gold", "validation", False, 0.9),
             ("target", "generated", "test", True, 0.5),
             ("target", "gold", "test", False, 0.9),
-        ],
-        columns=["option", "value", "split", "default", "accuracy"],
-    ).assign(model="m", task="t", prompt="p", method="dpc")
+        ]
+    )
     assert select_on_validation(rows).tolist() == [True, False, True, False]
 
 

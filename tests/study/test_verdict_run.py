@@ -92,6 +92,9 @@ def test_verdicts_by_prompt_follow_from_their_intervals(written: Path) -> None:
     claims = pd.read_csv(written / "reasoner" / "verdicts_by_prompt.csv")
     assert (claims.groupby("claim").size() == 2).all(), "one row for each prompt"
     assert claims["prompt"].nunique() == 2
+    pooled = pd.read_csv(written / "reasoner" / "verdicts.csv").query("n_prompts == 2").set_index("claim")["effect"]
+    means = claims.groupby("claim")["effect"].mean()
+    assert means[pooled.index].to_numpy() == pytest.approx(pooled.to_numpy(), rel=1e-4, abs=1e-6), "of the two prompts"
     measured = claims[claims["n_prompts"] > 0]
     sign = measured["side"].map({"above": 1, "below": -1})
     ends = pd.concat([sign * (measured[end] - measured["null"]) for end in ("low", "high")], axis=1)
