@@ -48,6 +48,9 @@ figures: $(STAMP) ## draw every figure and table of MODEL into figures/MODEL
 verdicts: $(STAMP) ## test the paper's claims: controls in figures/MODEL, and figures/VERDICTS.md
 	$(BIN)/python -m dpc_interp.study.verdict_run --model $(MODEL) --out figures/$(MODEL) $(VERDICTS_ARGS)
 
+# Some environments forbid byte code; here each of some 40 Python processes would compile the package anew
+test test-ray: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(SMOLLM2) ## lint and types next to the run on Ray, then all tests with examples and notebooks
 	$(MAKE) --jobs=2 lint types test-ray
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

@@ -43,7 +43,7 @@ matplotlib.use("Agg")  # not by MPLBACKEND, which a notebook's kernel would take
 torch.set_num_threads(1)  # pytest-xdist fills the cores; sums do not depend on their number
 
 
-SLOW_FILES = ("test_notebooks.py", "test_verdict_run.py", "test_smollm2.py", "test_figures.py", "test_packaging.py")
+SLOW_FILES = ("test_notebooks.py", "test_commands.py", "test_smollm2.py", "test_packaging.py")
 """Files of minutes. They run first, or one worker would be left with them at the end."""
 
 
@@ -355,13 +355,16 @@ def written(tokenizer: PreTrainedTokenizerBase) -> Callable[..., Transcript]:
 @pytest.fixture
 def cut_off() -> Callable[[Path], list[str]]:
     """The pictures of a folder in which something lies at an edge."""
-    from matplotlib.image import imread
+    from PIL import Image
+
+    def edges(file: Path) -> np.ndarray:
+        picture = np.asarray(Image.open(file).convert("RGB"))
+        return np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
 
     def find(folder: Path) -> list[str]:
-        pictures = {str(file.relative_to(folder)): imread(file)[..., :3] for file in folder.rglob("*.png")}
-        edges = {name: (p[0], p[-1], p[:, 0], p[:, -1]) for name, p in pictures.items()}
+        pictures = sorted(folder.rglob("*.png"))
         assert pictures
-        return sorted(name for name in edges if any((edge < 1).any() for edge in edges[name]))
+        return [str(file.relative_to(folder)) for file in pictures if (edges(file) < 255).any()]
 
     return find
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dpc_interp.analysis.layers import deep_layers, layer_range
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.stats.bootstrap import mean_interval
 
 LABELS: Mapping[str, str] = {
     "late_share": "late share $R$",
@@ -82,6 +83,20 @@ def check_finite(frame: pd.DataFrame, name: str, columns: Sequence[str]) -> None
             raise DPCInterpError(f"the {name} frame's column {column!r} holds {n_bad} values that are not finite")
 
 
+def check_flow(frame: pd.DataFrame) -> None:
+    """Check that the column `value` of a flow frame holds finite numbers of at least 0.
+
+    Args:
+        frame: the frame that is plotted.
+
+    Raises:
+        DPCInterpError: it is missing, there are no rows, or a value is not finite or below 0.
+    """
+    check_finite(frame, "flow", ["value"])
+    if n_negative := int((frame["value"] < 0).sum()):
+        raise DPCInterpError(f"the flow frame's column 'value' holds {n_negative} values below 0; flow has no sign")
+
+
 def select_layers(frame: pd.DataFrame, name: str, layers: Sequence[int] | None) -> tuple[pd.DataFrame, list[int]]:
     """Select the rows of some layers.
 
@@ -122,6 +137,37 @@ def by_instance(frame: pd.DataFrame, columns: str) -> pd.DataFrame:
 def matrix(table: pd.DataFrame) -> NDArray[np.float64]:
     """The numbers of a table as float64."""
     return table.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def log_flow(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The natural logarithm of flow; a column that holds a 0 has no geometric mean and becomes NaN.
+
+    The flow into the question is exactly 0 at the last layer, where the loss no longer depends on the question.
+
+    Args:
+        values: [n, k], at least 0; NaN stays NaN.
+    """
+    holds_zero = (values == 0).any(axis=0)
+    return np.where(holds_zero, np.nan, np.log(np.where(holds_zero, 1.0, values)))
+
+
+def central_interval(
+    values: NDArray[np.float64], *, log: bool, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The mean of each column with its 95% interval, or the geometric mean with that of the mean logarithm.
+
+    Args:
+        values: [n, k]; NaN entries are left out of their column.
+        log: take the geometric mean, see `log_flow`.
+        seed: seed of the bootstrap.
+
+    Returns:
+        Mean, lower and upper bound, each [k].
+    """
+    if not log:
+        return mean_interval(values, seed=seed)
+    mean, low, high = (np.exp(bound) for bound in mean_interval(log_flow(values), seed=seed))
+    return mean, low, high
 
 
 def label(column: str) -> str:

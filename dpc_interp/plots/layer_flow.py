@@ -1,6 +1,7 @@
 """Flow between two whole segments by layer, right against wrong instances (docs/method.md, section 2).
 
-Lines are means over instances with 95% bands; the numbers are effect sizes: Hedges' g of wrong over right.
+Lines are geometric means over instances with 95% bands, because a few instances hold most of the flow; the numbers are
+effect sizes: Hedges' g of the logarithm, wrong over right. With `log=False` both are of the flow itself.
 """
 
 from __future__ import annotations
@@ -13,9 +14,16 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.plots.frames import by_instance, check_finite, check_frame, check_outcome, matrix
+from dpc_interp.plots.frames import (
+    by_instance,
+    central_interval,
+    check_flow,
+    check_frame,
+    check_outcome,
+    log_flow,
+    matrix,
+)
 from dpc_interp.plots.style import OUTCOMES, drawing_axes, note_size
-from dpc_interp.stats.bootstrap import mean_interval
 from dpc_interp.stats.contrast import outcome_effects
 
 COLUMNS = ["instance", "layer", "source", "source_step", "destination", "step", "value", "correct"]
@@ -26,9 +34,16 @@ MAX_NOTES = 20
 
 
 def plot_layer_flow(
-    frame: pd.DataFrame, *, source: str, destination: str, ax: Axes | None = None, seed: int = 0, **style: Any
+    frame: pd.DataFrame,
+    *,
+    source: str,
+    destination: str,
+    log: bool = True,
+    ax: Axes | None = None,
+    seed: int = 0,
+    **style: Any,
 ) -> Axes:
-    """Mean flow from `source` to `destination` by layer: right solid, wrong dashed, with 95% bands over instances.
+    """Flow from `source` to `destination` by layer: right solid, wrong dashed, with 95% bands over instances.
 
     Hedges' g of wrong over right is written above each layer, in bold where its 95% interval excludes zero.
 
@@ -36,6 +51,9 @@ def plot_layer_flow(
         frame: `flow` frame joined with the column `correct` of the instances.
         source: segment that the flow comes from; only rows of whole segments (both steps NA) are used.
         destination: segment that the flow goes to.
+        log: draw geometric means on a logarithmic axis and compare logarithms; False: means on a linear axis. A layer
+            at which the flow of an instance is 0 has no geometric mean and is left out, such as the last layer for the
+            flow into the question.
         ax: where to draw; None: a new figure.
         seed: seed of the bootstrap.
         style: keywords of `Axes.plot` for both lines.
@@ -44,21 +62,31 @@ def plot_layer_flow(
         The axes.
 
     Raises:
-        DPCInterpError: a column is missing, there are no rows of these segments, a value is not finite, or `correct`
-            is not boolean.
+        DPCInterpError: a column is missing, there are no rows of these segments, a value is not finite or negative,
+            `correct` is not boolean, or no layer has a geometric mean.
     """
     tables = _flow_by_outcome(frame, source, destination)
-    effects = layer_effect_sizes(frame, source=source, destination=destination, seed=seed)
+    effects = layer_effect_sizes(frame, source=source, destination=destination, log=log, seed=seed)
+    if log and effects[["right", "wrong"]].isna().all(axis=None):
+        raise DPCInterpError(
+            f"the flow from {source!r} to {destination!r} is 0 at every layer, which a logarithmic axis cannot show; "
+            "pass log=False"
+        )
     with drawing_axes(ax) as axes:
         for correct, table in tables.items():
             outcome = OUTCOMES[correct]
             layers = table.columns.to_numpy()
-            mean, low, high = mean_interval(matrix(table), seed=seed)
+            mean, low, high = central_interval(matrix(table), log=log, seed=seed)
             axes.fill_between(layers, low, high, color=outcome.color, alpha=0.2, linewidth=0)
             axes.plot(layers, mean, label=f"{outcome.label} ($n$ = {len(table)})", **{**outcome.line(), **style})
         axes.margins(x=0.08)  # keeps the outermost effect sizes clear of the y axis
-        top = axes.get_ylim()[1]
-        axes.set_ylim(0, top * (1.35 if _is_vertical(effects) else 1.15))  # room for the effect sizes
+        room = 0.35 if _is_vertical(effects) else 0.15  # for the effect sizes, of the height
+        if log:
+            axes.set_yscale("log")
+            bottom, top = axes.get_ylim()
+            axes.set_ylim(top=top * (top / bottom) ** room)
+        else:
+            axes.set_ylim(0, axes.get_ylim()[1] * (1 + room))
         _annotate(axes, effects)
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         axes.set_xlabel("layer")
@@ -67,22 +95,24 @@ def plot_layer_flow(
             loc="lower right",
             bbox_to_anchor=(1.0, 1.0),
             ncols=2,
-            title="on top: Hedges' $g$, wrong over right",
+            title=f"on top: Hedges' $g${' of log flow' if log else ''}, wrong over right",
             title_fontsize=note_size(),
         )
     return axes
 
 
-def layer_effect_sizes(frame: pd.DataFrame, *, source: str, destination: str, seed: int = 0) -> pd.DataFrame:
+def layer_effect_sizes(
+    frame: pd.DataFrame, *, source: str, destination: str, log: bool = True, seed: int = 0
+) -> pd.DataFrame:
     """Hedges' g of wrong over right instances by layer, positive where wrong instances have more flow.
 
     Args:
-        frame, source, destination, seed: see `plot_layer_flow`.
+        frame, source, destination, log, seed: see `plot_layer_flow`.
 
     Returns:
-        One row per layer: layer, n_right, n_wrong, right, wrong (means), effect with its 95% interval low and high
-        (seeded bootstrap), p (Welch's t test), p_holm (Holm over the layers). NaN where an outcome has fewer than two
-        instances.
+        One row per layer: layer, n_right, n_wrong, right, wrong (geometric means; means without `log`), effect with its
+        95% interval low and high (seeded bootstrap), p (Welch's t test), p_holm (Holm over the layers); with `log` the
+        last five are of the logarithm. NaN where an outcome has fewer than two instances or no geometric mean.
 
     Raises:
         DPCInterpError: as `plot_layer_flow`.
@@ -93,7 +123,12 @@ def layer_effect_sizes(frame: pd.DataFrame, *, source: str, destination: str, se
         matrix(tables[correct].reindex(columns=layers)) if correct in tables else np.empty((0, len(layers)))
         for correct in (True, False)
     )
-    effects = outcome_effects(wrong, right, seed)
+    if not log:
+        effects = outcome_effects(wrong, right, seed)
+    else:
+        both = log_flow(np.concatenate([wrong, right]))  # a zero in one outcome leaves the layer out of both
+        effects = outcome_effects(both[: len(wrong)], both[len(wrong) :], seed)
+        effects[["right", "wrong"]] = np.exp(effects[["right", "wrong"]])
     effects.insert(0, "layer", layers)
     return effects
 
@@ -108,7 +143,7 @@ def _flow_by_outcome(frame: pd.DataFrame, source: str, destination: str) -> dict
         raise DPCInterpError(
             f"the flow frame has no whole segments with 'source' {source!r} and 'destination' {destination!r}"
         )
-    check_finite(rows, "flow", ["value"])
+    check_flow(rows)
     return {
         correct: by_instance(rows[rows["correct"] == correct], "layer")
         for correct in OUTCOMES

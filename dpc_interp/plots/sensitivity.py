@@ -51,6 +51,7 @@ OPTION_LABELS: Mapping[str, str] = MappingProxyType(
 PANEL_HEIGHT = 1.45
 """Height of a panel in inches."""
 PANELS_PER_ROW = 4
+"""The most panels of a row."""
 TICK_LABEL_WIDTH = 7
 """Characters of a tick label before it is broken."""
 
@@ -77,8 +78,8 @@ def plot_sensitivity(frame: pd.DataFrame, *, axes: Sequence[Axes] | None = None,
         return [plot_sensitivity_panel(frame, option=o, ax=ax, **style) for o, ax in zip(options, axes, strict=True)]
     _check(frame)
     with style_context():
-        n_columns = min(PANELS_PER_ROW, len(options))
-        n_rows = -(-len(options) // n_columns)
+        n_rows = -(-len(options) // PANELS_PER_ROW)
+        n_columns = -(-len(options) // n_rows)  # rows of nearly the same length
         size = (2 * COLUMN_WIDTH, 0.3 + PANEL_HEIGHT * n_rows)
         figure, grid = plt.subplots(n_rows, n_columns, figsize=size, sharey=True, squeeze=False)
         panels = list(grid.flat)

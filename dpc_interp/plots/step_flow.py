@@ -1,6 +1,6 @@
 """Flow into each step of the rationale from prompt, question and earlier steps (docs/method.md, section 2).
 
-Lines are means over right (solid) and over wrong (dashed) instances with 95% bands.
+Lines are geometric means over right (solid) and over wrong (dashed) instances with 95% bands; with `log=False`, means.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from matplotlib.ticker import MaxNLocator
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.plots.frames import (
     by_instance,
-    check_finite,
+    central_interval,
+    check_flow,
     check_frame,
     check_outcome,
     layer_span,
@@ -26,7 +27,6 @@ from dpc_interp.plots.frames import (
     select_layers,
 )
 from dpc_interp.plots.style import GREEN, GREY, ORANGE, OUTCOMES, PURPLE, SeriesStyle, drawing_axes
-from dpc_interp.stats.bootstrap import mean_interval
 
 COLUMNS = ["instance", "layer", "source", "source_step", "destination", "step", "value", "correct"]
 SOURCE_STYLES: Mapping[str, SeriesStyle] = MappingProxyType(
@@ -50,7 +50,7 @@ def plot_step_flow(
     seed: int = 0,
     **style: Any,
 ) -> Axes:
-    """Mean flow into each step from each source: right solid, wrong dashed, with 95% bands over instances.
+    """Flow into each step from each source: right solid, wrong dashed, with 95% bands over instances.
 
     The flow from earlier steps into step k is the mean over steps m < k; flow within a step is left out. Steps are
     counted from 1 on the axis.
@@ -61,7 +61,8 @@ def plot_step_flow(
         layers: the layers to average over; None: the last third.
         sources: any of `prompt`, `question` and `rationale` (earlier steps).
         min_instances: smallest number of instances of an outcome whose mean is drawn at a step.
-        log: use a logarithmic axis, since the sources differ in scale.
+        log: draw geometric means on a logarithmic axis, since the sources differ in scale and a few instances hold
+            most of the flow; False: means on a linear axis. A step that an instance has no flow into is left out.
         seed: seed of the bootstrap.
         style: keywords of `Axes.plot` for all lines.
 
@@ -70,8 +71,8 @@ def plot_step_flow(
 
     Raises:
         UnknownNameError: an unknown source.
-        DPCInterpError: a column is missing, too few instances reach any step, a value is not finite, or the frame
-            lacks one of the layers.
+        DPCInterpError: a column is missing, too few instances reach any step, a value is not finite or
+            negative, or the frame lacks one of the layers.
     """
     check_frame(frame, "flow", COLUMNS)
     check_outcome(frame, "flow")
@@ -94,7 +95,7 @@ def plot_step_flow(
                 continue
             outcome, series = OUTCOMES[correct], SOURCE_STYLES[source]
             steps = table.columns.to_numpy(dtype=np.int64) + 1
-            mean, low, high = mean_interval(matrix(table), seed=seed)
+            mean, low, high = central_interval(matrix(table), log=log, seed=seed)
             axes.fill_between(steps, low, high, color=series.color, alpha=0.2, linewidth=0)
             line = {**series.line(), "linestyle": outcome.dash, **style}
             axes.plot(steps, mean, label=f"{source}, {outcome.label}", **line)
@@ -114,7 +115,7 @@ def _rows_into_steps(frame: pd.DataFrame) -> pd.DataFrame:
     rows = rows[(rows["source"] != "rationale") | is_earlier_step]
     if rows.empty:
         raise DPCInterpError("the flow frame has no rows of single steps; 'step' is missing in all of them")
-    check_finite(rows, "flow", ["value"])
+    check_flow(rows)
     return rows
 
 

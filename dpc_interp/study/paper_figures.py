@@ -128,21 +128,28 @@ def fig3_accumulation(study: Study, folder: Path) -> str:
 
 
 def fig4_layer_flow(study: Study, folder: Path) -> str:
-    """Draw S_pq and S_pr by layer, right against wrong."""
+    """Draw S_pq and S_pr by layer, right against wrong: geometric means on the left, means on the right."""
     analysis = study.results.analysis
     flow = analysis.flow[(analysis.flow["source"] == "prompt") & analysis.flow["step"].isna()]
     frame = flow.merge(analysis.instances[["instance", "correct"]], on="instance")
-    figure, axes = plt.subplots(2, 1, figsize=(plots.COLUMN_WIDTH, 4.9), layout="constrained", sharex=True)
+    figure, axes = plt.subplots(2, 2, figsize=(2 * plots.COLUMN_WIDTH, 4.9), layout="constrained", sharex=True)
     effects = []
-    for ax, destination in zip(axes, ("question", "rationale"), strict=True):
-        plots.plot_layer_flow(frame, source="prompt", destination=destination, ax=ax)
-        ax.label_outer()
-        effects.append(
-            plots.layer_effect_sizes(frame, source="prompt", destination=destination).assign(destination=destination)
-        )
+    for row, destination in zip(axes, ("question", "rationale"), strict=True):
+        for ax, scale in zip(row, ("log", "linear"), strict=True):
+            options = {"source": "prompt", "destination": destination, "log": scale == "log"}
+            plots.plot_layer_flow(frame, **options, ax=ax)
+            table = plots.layer_effect_sizes(frame, **options)
+            table.insert(0, "scale", scale)
+            table.insert(0, "destination", destination)
+            effects.append(table)
+    for ax in axes[0]:
+        ax.set_xlabel("")
     save_figure(figure, folder / "fig4_layer_flow", frame)
     save_table(pd.concat(effects, ignore_index=True), folder / "fig4_layer_flow_effects")
-    return "fig4_layer_flow: 95% bootstrap bands; Hedges' g of wrong over right, bold where its interval leaves 0 out."
+    return (
+        "fig4_layer_flow: geometric means (left) and means (right) with 95% bootstrap bands; Hedges' g of wrong over "
+        "right, bold where its interval leaves 0 out."
+    )
 
 
 def fig5_step_flow(study: Study, folder: Path) -> str:
@@ -150,10 +157,14 @@ def fig5_step_flow(study: Study, folder: Path) -> str:
     analysis = study.results.analysis
     flow = analysis.flow[analysis.flow["step"].notna() & analysis.flow["layer"].isin(study.deep)]
     frame = flow.merge(analysis.instances[["instance", "correct"]], on="instance")
-    figure, ax = plt.subplots(figsize=(plots.COLUMN_WIDTH, 2.8), layout="constrained")
-    plots.plot_step_flow(frame, layers=study.deep, ax=ax)
+    figure, axes = plt.subplots(1, 2, figsize=(2 * plots.COLUMN_WIDTH, 2.8), layout="constrained")
+    for ax, log in zip(axes, (True, False), strict=True):
+        plots.plot_step_flow(frame, layers=study.deep, log=log, ax=ax)
     save_figure(figure, folder / "fig5_step_flow", frame)
-    return "fig5_step_flow: deep layers, 95% bootstrap bands, log scale; longer problems have more steps."
+    return (
+        "fig5_step_flow: deep layers, geometric means on a log scale (left) and means (right), 95% bootstrap bands; "
+        "longer problems have more steps."
+    )
 
 
 def fig6_trigger(study: Study, folder: Path) -> str:

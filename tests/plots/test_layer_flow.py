@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import gmean
 
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.plots import layer_effect_sizes, plot_layer_flow
@@ -23,12 +25,15 @@ def _rows(flow: pd.DataFrame, correct: bool) -> pd.DataFrame:
     return flow[is_edge & flow["step"].isna() & (flow["correct"] == correct)]
 
 
-def test_lines_are_the_means_of_whole_segments(flow: pd.DataFrame) -> None:
-    lines = plot_layer_flow(flow, **PR).lines
+@pytest.mark.parametrize(("log", "mean"), [(True, gmean), (False, np.mean)])
+def test_lines_are_the_means_of_whole_segments(flow: pd.DataFrame, log: bool, mean: Callable[..., float]) -> None:
+    axes = plot_layer_flow(flow, **PR, log=log)
+    assert axes.get_yscale() == ("log" if log else "linear")
+    lines = axes.lines
     for line, correct, outcome in zip(lines, (True, False), (RIGHT, WRONG), strict=True):
         rows = _rows(flow, correct)
         np.testing.assert_array_equal(line.get_xdata(), np.arange(6))
-        np.testing.assert_allclose(line.get_ydata(), rows.groupby("layer")["value"].mean())
+        np.testing.assert_allclose(line.get_ydata(), rows.groupby("layer")["value"].agg(mean))
         assert (line.get_color(), line.get_linestyle(), line.get_marker()) == (
             outcome.color,
             outcome.dash,
@@ -40,10 +45,12 @@ def test_lines_are_the_means_of_whole_segments(flow: pd.DataFrame) -> None:
 def test_bands_are_the_intervals_of_the_means(
     flow: pd.DataFrame, band_ends: Callable[..., tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    ax = plot_layer_flow(flow, **PR, seed=3)
-    for band, correct in zip(ax.collections, (True, False), strict=True):
-        _, low, high = mean_interval(_rows(flow, correct).pivot_table("value", "instance", "layer").to_numpy(), seed=3)
-        np.testing.assert_allclose(band_ends(band), (low, high))
+    for log in (True, False):
+        ax = plot_layer_flow(flow, **PR, log=log, seed=3)
+        for band, correct in zip(ax.collections, (True, False), strict=True):
+            table = _rows(flow, correct).pivot_table("value", "instance", "layer").to_numpy()
+            _, low, high = mean_interval(np.log(table) if log else table, seed=3)
+            np.testing.assert_allclose(band_ends(band), (np.exp([low, high]) if log else (low, high)))
 
 
 def test_flow_into_single_steps_does_not_count(flow: pd.DataFrame) -> None:
@@ -70,7 +77,7 @@ def test_notes_have_a_sign_and_no_negative_zero() -> None:
         for layer, of_layer in values.items()
         for k, value in enumerate(of_layer)
     ]
-    notes = plot_layer_flow(pd.DataFrame(rows, columns=COLUMNS), **PR).texts
+    notes = plot_layer_flow(pd.DataFrame(rows, columns=COLUMNS), **PR, log=False).texts
     assert [note.get_text() for note in notes] == ["+1.6", "−1.6", "+0.0"]
 
 
@@ -82,11 +89,32 @@ def test_with_many_layers_notes_are_vertical_and_every_second_is_written(flow: p
 
 
 def test_effect_sizes_by_hand() -> None:
-    """Right 1, 2, 3 against wrong 3, 4, 5: difference 2, pooled deviation 1, correction 1 - 3 / 15."""
-    rows = [(f"i{k}", 0, "prompt", pd.NA, "rationale", pd.NA, v, k < 3) for k, v in enumerate((1.0, 2, 3, 3, 4, 5))]
-    (row,) = layer_effect_sizes(pd.DataFrame(rows, columns=COLUMNS), **PR).to_dict("records")
-    assert row["effect"] == pytest.approx(2 * (1 - 3 / 15))
-    assert (row["n_right"], row["n_wrong"], row["right"], row["wrong"]) == (3, 3, 2, 4)
+    """Right 1, 2, 3 against wrong 3, 4, 5, or their logarithms: difference 2, deviation 1, correction 1 - 3 / 15."""
+    for log in (False, True):
+        values = [math.exp(v) if log else v for v in (1.0, 2, 3, 3, 4, 5)]
+        rows = [(f"i{k}", 0, "prompt", pd.NA, "rationale", pd.NA, v, k < 3) for k, v in enumerate(values)]
+        (row,) = layer_effect_sizes(pd.DataFrame(rows, columns=COLUMNS), **PR, log=log).to_dict("records")
+        assert row["effect"] == pytest.approx(2 * (1 - 3 / 15))
+        assert (row["n_right"], row["n_wrong"]) == (3, 3)
+        assert (row["right"], row["wrong"]) == pytest.approx((math.exp(2), math.exp(4)) if log else (2, 4))
+
+
+def test_a_layer_with_a_flow_of_0_has_no_geometric_mean(flow: pd.DataFrame) -> None:
+    is_last = flow["layer"] == 5
+    rows = flow.assign(value=flow["value"].mask(is_last & (flow["instance"] == flow["instance"].iloc[0]), 0.0))
+    effects = layer_effect_sizes(rows, **PR).set_index("layer")
+    assert effects.loc[5, ["right", "wrong", "effect", "low", "high", "p"]].isna().all()
+    assert effects.loc[:4, ["right", "wrong", "effect"]].notna().all(axis=None)
+    is_drawn = [np.isfinite(line.get_ydata()).tolist() for line in plot_layer_flow(rows, **PR).lines]
+    assert sorted(is_drawn) == [[*[True] * 5, False], [True] * 6], "the other outcome has a mean"
+    assert layer_effect_sizes(rows, **PR, log=False)["effect"].notna().all()
+    with pytest.raises(DPCInterpError, match=r"0 at every layer.*pass log=False"):
+        plot_layer_flow(flow.assign(value=0.0), **PR)
+
+
+def test_flow_below_0_raises(flow: pd.DataFrame) -> None:
+    with pytest.raises(DPCInterpError, match=r"'value' holds .* below 0"):
+        plot_layer_flow(flow.assign(value=-flow["value"]), **PR)
 
 
 def test_a_single_outcome_has_a_line_and_no_effect_size(flow: pd.DataFrame) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.lines import Line2D
+from scipy.stats import gmean
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.plots import plot_step_flow
@@ -20,8 +21,11 @@ def _lines(flow: pd.DataFrame, **options: object) -> dict[str, Line2D]:
 
 @pytest.mark.parametrize("source", ["prompt", "question", "rationale"])
 @pytest.mark.parametrize("correct", [True, False])
-def test_a_line_is_the_mean_over_instances_of_its_rows(flow: pd.DataFrame, source: str, correct: bool) -> None:
-    line = _lines(flow, layers=[2, 3], min_instances=1)[f"{source}, {'right' if correct else 'wrong'}"]
+@pytest.mark.parametrize(("log", "mean"), [(True, gmean), (False, np.mean)])
+def test_a_line_is_the_mean_over_instances_of_its_rows(
+    flow: pd.DataFrame, source: str, correct: bool, log: bool, mean: Callable[..., float]
+) -> None:
+    line = _lines(flow, layers=[2, 3], min_instances=1, log=log)[f"{source}, {'right' if correct else 'wrong'}"]
     for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True):
         step = x - 1
         rows = flow[
@@ -32,14 +36,14 @@ def test_a_line_is_the_mean_over_instances_of_its_rows(flow: pd.DataFrame, sourc
             & flow["layer"].isin([2, 3])
             & (flow["correct"] == correct)
         ]
-        assert y == pytest.approx(rows.groupby("instance")["value"].mean().mean())
+        assert y == pytest.approx(mean(rows.groupby("instance")["value"].mean()))
     assert list(line.get_xdata()) == ([2, 3, 4] if source == "rationale" else [1, 2, 3, 4])
 
 
 def test_bands_are_the_intervals_of_the_means(
     flow: pd.DataFrame, band_ends: Callable[..., tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    ax = plot_step_flow(flow, layers=[2, 3], sources=["prompt"], min_instances=1, seed=6)
+    ax = plot_step_flow(flow, layers=[2, 3], sources=["prompt"], min_instances=1, seed=6, log=False)
     rows = flow[(flow["source"] == "prompt") & flow["step"].notna() & flow["layer"].isin([2, 3])]
     for band, correct in zip(ax.collections, (True, False), strict=True):
         table = rows[rows["correct"] == correct].pivot_table("value", "instance", "step")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -13,6 +15,8 @@ from dpc_interp import Results, evaluate, load_model, load_problems, load_prompt
 from dpc_interp.evaluation.methods import METHODS, TRIGGERED
 from dpc_interp.evaluation.summary import summarise
 from dpc_interp.study.study import Study
+from dpc_interp.tasks.problem import SPLITS
+from dpc_interp.tasks.registry import SYNTHETIC
 
 PROMPT = "reasoner/algebra/seed0"
 
@@ -63,3 +67,27 @@ def study(with_answers: Callable[..., Results]) -> Study:
     answers["pt"] = results.statistics["correct"].tolist()
     assert 0 < sum(answers["pt"]) < len(answers["pt"])
     return Study("reasoner", "algebra", PROMPT, with_answers(results, answers, prompt.name))
+
+
+@pytest.fixture(scope="session")
+def check_provenance() -> Callable[[Path], None]:
+    """Check that no reported problem calibrated or selected anything, and that each is of the split of its hash."""
+
+    def bucket(name: str) -> int:
+        return int(name.rpartition("-")[2], 16) % 100  # the hash in the id of a synthetic problem decides its split
+
+    def check(file: Path) -> None:
+        for task, record in json.loads(file.read_text()).items():
+            calibrated, reported = set(record["calibrated_on"]), set(record["reported_on"])
+            assert calibrated
+            assert reported
+            assert not calibrated & reported
+            assert record["alpha"]
+            assert record["selected"]
+            if task in SYNTHETIC:
+                assert all(
+                    SPLITS["train"] <= bucket(name) < SPLITS["train"] + SPLITS["validation"] for name in calibrated
+                )
+                assert all(SPLITS["train"] + SPLITS["validation"] <= bucket(name) < 100 for name in reported)
+
+    return check
