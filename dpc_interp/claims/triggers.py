@@ -66,7 +66,9 @@ def compare_triggers(
     Args:
         results: results of one task, one per prompt, on the same problems; evaluated with `always` and calibrated on
             validation problems.
-        rates: shares of the validation instances that fire; None: for each prompt, the share on which its rule fires.
+        rates: shares of the validation instances that fire; None: for each prompt, the share of them that PT answers
+            wrongly, so that a perfect trigger fires on the wrong ones. (A calibrated rule often fires on next to none,
+            where nothing can be compared.)
         triggers: columns of `trigger_statistics`; `random` and `oracle` are always added.
         seed: seed of the bootstrap, which resamples problems with all their prompts.
 
@@ -103,8 +105,8 @@ def compare_triggers(
     _check_results(by_prompt, rates, triggers)
     outcomes = _collect_outcomes(by_prompt, triggers)
     validation = [_with_references(result.validation, triggers) for result in by_prompt]
-    rule_rates = [float(result.rule.fires(result.validation).mean()) for result in by_prompt]
-    targets = [rule_rates] if rates is None else [[float(rate)] * len(by_prompt) for rate in rates]
+    error_rates = [float(frame["oracle"].mean()) for frame in validation]
+    targets = [error_rates] if rates is None else [[float(rate)] * len(by_prompt) for rate in rates]
     rankings = _rank(outcomes, seed)
     rows = []
     for target in targets:

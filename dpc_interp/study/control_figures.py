@@ -51,7 +51,7 @@ def fig9_triggers(compared: pd.DataFrame, by_rate: pd.DataFrame, folder: Path) -
     """Draw the AUROC of each trigger against both outcomes, and the gain of corruption by firing rate.
 
     Args:
-        compared: `compare_triggers` at the firing rate of the rule; it is saved as tab3_triggers, not here.
+        compared: `compare_triggers` at the error rate of PT; it is saved as tab3_triggers, not here.
         by_rate: `compare_triggers` at the rates `RATES`.
         folder: folder of the figure.
     """
@@ -62,7 +62,7 @@ def fig9_triggers(compared: pd.DataFrame, by_rate: pd.DataFrame, folder: Path) -
     save_frame(by_rate, folder / "fig9_triggers_by_rate")
     rate, n = compared["rate"].iloc[0], compared["n_calibration"].iloc[0]
     return (
-        f"fig9_triggers: thresholds from {n} validation rows at the firing rate of the paper's rule there, "
+        f"fig9_triggers: thresholds from {n} validation rows, where each trigger fires as often as PT is wrong, "
         f"{rate:.1%}; 95% intervals over problems, the prompts of a problem kept together."
     )
 

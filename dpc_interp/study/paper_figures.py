@@ -136,9 +136,9 @@ def fig4_layer_flow(study: Study, folder: Path) -> str:
     effects = []
     for row, destination in zip(axes, ("question", "rationale"), strict=True):
         for ax, scale in zip(row, ("log", "linear"), strict=True):
-            options = {"source": "prompt", "destination": destination, "log": scale == "log"}
-            plots.plot_layer_flow(frame, **options, ax=ax)
-            table = plots.layer_effect_sizes(frame, **options)
+            log = scale == "log"
+            plots.plot_layer_flow(frame, source="prompt", destination=destination, log=log, ax=ax)
+            table = plots.layer_effect_sizes(frame, source="prompt", destination=destination, log=log)
             table.insert(0, "scale", scale)
             table.insert(0, "destination", destination)
             effects.append(table)
