@@ -16,7 +16,8 @@ from dpc_interp.analysis.sanity import saliency_sanity
 from dpc_interp.analysis.segments import Segments
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger, trigger_statistics
 from dpc_interp.claims.causal import CausalEffects, causal_edges
-from dpc_interp.claims.causal_scores import curve_areas, rank_correlation
+from dpc_interp.claims.causal_scores import curve_areas, rank_correlation, redundancy_ratio
+from dpc_interp.claims.mixed_models import mixed_models
 from dpc_interp.claims.regime import regime
 from dpc_interp.claims.trigger_tables import triggers_table
 from dpc_interp.claims.triggers import compare_triggers
@@ -91,6 +92,7 @@ __all__ = [
     "load_problems",
     "load_prompt",
     "load_transcripts",
+    "mixed_models",
     "option_sensitivity",
     "plan_corruption",
     "plan_knockout",
@@ -100,6 +102,7 @@ __all__ = [
     "prompted",
     "rank_correlation",
     "read_transcripts",
+    "redundancy_ratio",
     "regime",
     "saliency",
     "saliency_map",

@@ -8,6 +8,8 @@ are ranked by I_l and removed with `knocked_out`, and the same text is read agai
 - `knockouts`: the top, the bottom and, as placebo, random edges, a fraction of them, at each layer and at all deep
   layers at once, where the edges of all deep layers are ranked together.
 - `groups`: all late edges of a group of virtual tokens in the deep layers, for the rank correlation of flow and effect.
+- `redundancy`: all late edges of the virtual tokens of largest flow at a layer, one token at a time and all of them
+  together. Where tokens carry the same, each alone is missed little and all together much.
 - `curves`: deletion (loss against the share of edges removed) and insertion (loss against the share of edges put back
   after all were removed), in the order of saliency, its reverse and random orders. Insertion in the order of saliency
   is deletion in reverse order, read backwards.
@@ -26,7 +28,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Int
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from dpc_interp.analysis.layers import check_layers, deep_layers
@@ -57,6 +61,8 @@ class CausalEffects:
         knockouts: the frame `knockouts` of `schema.py`.
         groups: one row per group of virtual tokens: instance, correct, group (the tokens, as text), n_edges, flow
             (mean I of the edges), loss_change (nats).
+        redundancy: one row per instance and layer: instance, correct, layer, tokens (those of largest flow, as text),
+            joint (loss_change without all of them, nats), single (sum of the loss_changes without each one, nats).
         curves: one row per point of a curve: instance, correct, kind (`deletion` or `insertion`), order (`saliency`,
             `reverse` or `random`), draw, fraction (of the edges removed or put back), loss_change (nats).
         options: that the frames were computed with.
@@ -64,6 +70,7 @@ class CausalEffects:
 
     knockouts: pd.DataFrame
     groups: pd.DataFrame
+    redundancy: pd.DataFrame
     curves: pd.DataFrame
     options: dict[str, object]
 
@@ -78,6 +85,7 @@ def causal_edges(
     fractions: Sequence[float] = FRACTIONS,
     n_draws: int = 3,
     n_groups: int = 20,
+    n_top: int = 4,
     batch_size: int = 16,
     progress: bool = True,
     options: Options | None = None,
@@ -85,7 +93,8 @@ def causal_edges(
 ) -> CausalEffects:
     """Knock out the edges that saliency ranks high and low.
 
-    It costs about (n_layers + 1) * (2 + n_draws) + n_groups + len(fractions) * (2 + n_draws) forward passes a run.
+    It costs about (n_layers + 1) * (2 + n_draws) + n_layers * (n_top + 1) + n_groups + len(fractions) * (2 + n_draws)
+    forward passes a run.
 
     Args:
         model: a `HookedTransformer` or `TransformerBridge`.
@@ -95,6 +104,7 @@ def causal_edges(
         fractions: shares between 0 and 1 for `curves`; both ends are added.
         n_draws: random orders for each comparison.
         n_groups: the largest number of groups of virtual tokens; tokens of similar flow form a group.
+        n_top: virtual tokens of largest flow whose edges are removed singly and together in `redundancy`.
         batch_size: sequences in one pass.
         progress: show a progress bar.
         options: only `deep`, `exclude_sink`, `head_reduction` and `seed` (of the random edges, which depend on it and
@@ -120,9 +130,9 @@ def causal_edges(
     if unused:
         raise UnknownNameError("option", unused[0], OPTIONS)
     (options,) = read_keywords(fields, options or Options())
-    if not 0 < fraction <= 1 or not all(0 < share < 1 for share in fractions) or n_draws < 1 or n_groups < 2:
+    if not 0 < fraction <= 1 or not all(0 < share < 1 for share in fractions) or min(n_draws, n_groups - 1, n_top) < 1:
         raise DPCInterpError(
-            "causal_edges needs fraction from 0 to 1, fractions within it, n_draws of at least 1, n_groups of 2"
+            "causal_edges needs fraction from 0 to 1, fractions within it, n_draws and n_top from 1, n_groups from 2"
         )
     segments = _check_runs(model, runs, prompt, options)
     deep = check_layers(options.deep or deep_layers(model.cfg.n_layers), model.cfg.n_layers)
@@ -143,15 +153,16 @@ def causal_edges(
                 (
                     _knockouts(batch, deep, fraction, n_draws, options.seed),
                     _groups(batch, deep, n_groups),
+                    _redundancy(batch, n_top),
                     _curves(batch, deep, sorted(fractions), n_draws, options.seed),
                 )
             )
             bar.update(len(chosen))
     ids = [run.problem.id for run in runs]
-    knockouts, groups, curves = (in_order_of(pd.concat(frames), ids) for frames in zip(*parts, strict=True))
+    knockouts, groups, redundancy, curves = (in_order_of(pd.concat(frames), ids) for frames in zip(*parts, strict=True))
     used: dict[str, object] = {"fraction": fraction, "deep": deep, "n_draws": n_draws, "n_groups": n_groups}
-    used |= {name: getattr(options, name) for name in ("exclude_sink", "head_reduction", "seed")}
-    return CausalEffects(conform(knockouts, "knockouts"), groups, curves, used | {"prompt": prompt.name})
+    used |= {"n_top": n_top} | {name: getattr(options, name) for name in ("exclude_sink", "head_reduction", "seed")}
+    return CausalEffects(conform(knockouts, "knockouts"), groups, redundancy, curves, used | {"prompt": prompt.name})
 
 
 def _check_runs(model: HookedModel, runs: Sequence[Transcript], prompt: SoftPrompt, options: Options) -> list[Segments]:
@@ -195,10 +206,8 @@ def _knockouts(batch: EdgeBatch, deep: tuple[int, ...], fraction: float, n_draws
 def _groups(batch: EdgeBatch, deep: tuple[int, ...], n_groups: int) -> pd.DataFrame:
     """Remove all edges of one group of virtual tokens at a time."""
     edges = [batch.edges(row, deep) for row in range(len(batch.runs))]
-    members: list[list[NDArray[np.intp]]] = []
-    for index, flow in edges:
-        by_token = pd.Series(flow).groupby(index[:, 2].numpy()).sum().sort_values(ascending=False)
-        members.append(np.array_split(by_token.index.to_numpy(), min(n_groups, len(by_token))))
+    by_flow = [_tokens_by_flow(*of_row) for of_row in edges]
+    members = [np.array_split(tokens, min(n_groups, len(tokens))) for tokens in by_flow]
     rows = []
     for group in range(len(members[0])):
         in_group = [
@@ -214,6 +223,38 @@ def _groups(batch: EdgeBatch, deep: tuple[int, ...], n_groups: int) -> pd.DataFr
             }
             rows.append(batch.instance_columns(row) | columns)
     return pd.DataFrame(rows)
+
+
+def _redundancy(batch: EdgeBatch, n_top: int) -> pd.DataFrame:
+    """Remove all edges of each of the top virtual tokens of a layer, one token at a time and all of them together."""
+    rows = []
+    for layer in range(batch.flow.shape[1]):
+        edges = [batch.edges(row, (layer,)) for row in range(len(batch.runs))]
+        top = [_tokens_by_flow(*of_row)[:n_top] for of_row in edges]
+        sources = [index[:, 2].numpy() for index, _ in edges]
+        joint, *singles = (
+            batch.changes_without(
+                [
+                    index[torch.from_numpy(np.isin(source, some[removed]))]
+                    for (index, _), source, some in zip(edges, sources, top, strict=True)
+                ]
+            )
+            for removed in (slice(None), *(slice(k, k + 1) for k in range(len(top[0]))))
+        )
+        for row, tokens in enumerate(top):
+            columns = {
+                "layer": layer,
+                "tokens": " ".join(map(str, sorted(tokens.tolist()))),
+                "joint": joint[row]["loss_change"],
+                "single": sum(single[row]["loss_change"] for single in singles),
+            }
+            rows.append(batch.instance_columns(row) | columns)
+    return pd.DataFrame(rows)
+
+
+def _tokens_by_flow(index: Int[Tensor, "edge 3"], flow: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The virtual tokens of some edges, those of the largest summed flow first."""
+    return pd.Series(flow).groupby(index[:, 2].numpy()).sum().sort_values(ascending=False).index.to_numpy()
 
 
 def _curves(

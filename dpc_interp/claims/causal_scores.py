@@ -10,6 +10,9 @@ import pandas as pd
 from scipy.integrate import trapezoid
 from scipy.stats import spearmanr
 
+from dpc_interp.stats.bootstrap import percentile_interval, resamples
+from dpc_interp.stats.weighted import weighted_mean
+
 
 def rank_correlation(groups: pd.DataFrame) -> pd.DataFrame:
     """Spearman's correlation of the flow of a group with the effect of its removal.
@@ -39,6 +42,40 @@ def rank_correlation(groups: pd.DataFrame) -> pd.DataFrame:
             for name, effect in effects.items()
         }
         rows.append({"instance": instance, "correct": correct, **values})
+    return pd.DataFrame(rows)
+
+
+def redundancy_ratio(redundancy: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """The effect of removing some virtual tokens together over the sum of their single effects, by layer.
+
+    1: they act independently; above 1: they carry the same, and a first-order saliency overvalues each of them
+    (docs/method.md, section 8.5).
+
+    Args:
+        redundancy: of `causal_edges`.
+        seed: seed of the bootstrap over instances.
+
+    Returns:
+        One row per layer: layer, n (instances), joint and single (means, nats), ratio (joint over single) with its 95%
+        interval low and high. The ratio is NaN where the mean of `single` is 0.
+
+    Example:
+        >>> import pandas as pd
+        >>> import dpc_interp as dpc
+        >>> rows = {"instance": ["a", "b"], "layer": 0, "joint": [0.3, 0.5], "single": [0.1, 0.1]}
+        >>> dpc.redundancy_ratio(pd.DataFrame(rows))["ratio"].round(6).tolist()
+        [4.0]
+    """
+    rows = []
+    for layer, effects in redundancy.groupby("layer"):
+        pairs = effects[["joint", "single"]].to_numpy(float)
+        weights = np.concatenate([np.ones((1, len(pairs))), resamples(len(pairs), seed=seed)])
+        joint, single = weighted_mean(pairs, weights).T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios = np.where(single == 0, np.nan, joint / single)
+        low, high = percentile_interval(ratios[1:])
+        row = {"layer": layer, "n": len(pairs), "joint": joint[0], "single": single[0]}
+        rows.append({**row, "ratio": ratios[0], "low": float(low), "high": float(high)})
     return pd.DataFrame(rows)
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dpc_interp.plots.accumulation import plot_accumulation, plot_accumulation_profile
 from dpc_interp.plots.accuracy import plot_accuracy
 from dpc_interp.plots.case import case_height, plot_case
-from dpc_interp.plots.causal import plot_deletion_curves, plot_knockout_by_layer, plot_sanity
+from dpc_interp.plots.causal import plot_deletion_curves, plot_knockout_by_layer, plot_redundancy, plot_sanity
 from dpc_interp.plots.colorbar import add_colorbar
 from dpc_interp.plots.cooccurrence import cooccurrence_table, plot_cooccurrence
 from dpc_interp.plots.layer_flow import layer_effect_sizes, plot_layer_flow
@@ -48,6 +48,7 @@ __all__ = [
     "plot_knockout_by_layer",
     "plot_layer_flow",
     "plot_precision_recall",
+    "plot_redundancy",
     "plot_regime",
     "plot_roc",
     "plot_saliency_map",

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dpc_interp import plots
-from dpc_interp.claims.causal_scores import curve_areas, rank_correlation
+from dpc_interp.claims.causal_scores import curve_areas, rank_correlation, redundancy_ratio
 from dpc_interp.execution.engine import Frames
 from dpc_interp.stats.bootstrap import mean_interval
 from dpc_interp.study.output import save_figure, save_frame, save_table
@@ -71,16 +71,18 @@ def fig10_causal(effects: Frames, folder: Path) -> str:
     """Draw the effect of knocking out edges, by layer and by share, and the sanity checks of the saliency.
 
     Args:
-        effects: the frames knockouts, groups and curves of `causal_edges`, and sanity of `saliency_sanity`.
+        effects: the frames knockouts, groups, redundancy and curves of `causal_edges`, and sanity of `saliency_sanity`.
         folder: folder of the figure.
     """
-    figure, axes = plt.subplots(3, 1, figsize=(plots.COLUMN_WIDTH, 7.6), layout="constrained")
-    plots.plot_knockout_by_layer(effects["knockouts"], ax=axes[0])
-    plots.plot_deletion_curves(effects["curves"], ax=axes[1])
-    plots.plot_sanity(effects["sanity"], ax=axes[2])
+    figure, axes = plt.subplots(2, 2, figsize=(2 * plots.COLUMN_WIDTH, 5.1), layout="constrained")
+    plots.plot_knockout_by_layer(effects["knockouts"], ax=axes[0, 0])
+    plots.plot_redundancy(effects["redundancy"], ax=axes[0, 1])
+    plots.plot_deletion_curves(effects["curves"], ax=axes[1, 0])
+    plots.plot_sanity(effects["sanity"], ax=axes[1, 1])
     save_figure(figure, folder / "fig10_causal", effects["knockouts"])
-    for name in ("groups", "curves", "sanity"):
+    for name in ("groups", "redundancy", "curves", "sanity"):
         save_frame(effects[name], folder / f"fig10_causal_{name}")
+    save_table(redundancy_ratio(effects["redundancy"]), folder / "fig10_causal_redundancy_ratio")
     ranks = rank_correlation(effects["groups"])
     areas = [
         curve_areas(effects["curves"], absolute=absolute)

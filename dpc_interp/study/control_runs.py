@@ -54,7 +54,7 @@ class ControlResults:
     Attributes:
         study: of the prompt, without the method `base`.
         sinks: the frame of `sink_controls`.
-        effects: the frames knockouts, groups, curves and sanity; None unless this is the task's first prompt.
+        effects: the frames of `causal_edges` and `saliency_sanity`; None unless this is the task's first prompt.
         sweeps: the frames variants, tokens and sensitivity; None unless this is the task's first prompt.
     """
 
@@ -94,9 +94,10 @@ class RunControls:
         def effects() -> Frames:
             causal = causal_edges(model, runs[: self.sizes.causal], prompt, progress=False)
             sanity = saliency_sanity(model, runs[: self.sizes.causal], prompt, progress=False)
-            return {"knockouts": causal.knockouts, "groups": causal.groups, "curves": causal.curves, "sanity": sanity}
+            frames = {name: getattr(causal, name) for name in ("knockouts", "groups", "redundancy", "curves")}
+            return frames | {"sanity": sanity}
 
-        names = ["knockouts", "groups", "curves", "sanity"]
+        names = ["knockouts", "groups", "redundancy", "curves", "sanity"]
         return ControlResults(
             study,
             self._stored(sinks, ["sinks"], self.sizes.sinks)["sinks"],

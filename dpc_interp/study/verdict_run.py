@@ -1,6 +1,6 @@
 """Test the paper's claims: `python -m dpc_interp.study.verdict_run --model reasoner --out figures/reasoner`.
 
-Writes fig8 to fig11, tab3 to tab5, the regime and the verdicts. Every task is evaluated with each of its prompts;
+Writes fig8 to fig11, tab3 to tab6, the regime and the verdicts. Every task is evaluated with each of its prompts;
 stages that `figures.py` has stored are read, not computed again. Knock-outs and sweeps, which take longest, use the
 first prompt. Finished work is stored in `runs/`, so an interrupted run resumes.
 """
@@ -20,6 +20,7 @@ import pandas as pd
 
 from dpc_interp import plots
 from dpc_interp.analysis.controls import control_peaks, sink_summary
+from dpc_interp.claims.mixed_models import mixed_models, mixed_table
 from dpc_interp.claims.regime import regime
 from dpc_interp.claims.trigger_tables import regression_table, triggers_table
 from dpc_interp.claims.triggers import compare_triggers
@@ -83,6 +84,7 @@ def draw_task(controls: list[ControlResults], folder: Path) -> tuple[list[str], 
         "triggers": compared,
         "regression": trigger_regression(stats),
         "variants": first.sweeps["variants"],
+        "mixed": mixed_models(results),
         "peaks": peaks,
     }
 
@@ -109,7 +111,7 @@ def provenance(controls: list[ControlResults]) -> dict[str, object]:
 
 
 def write_control_tables(tables: list[Frames], folder: Path) -> list[str]:
-    """Write tab3 to tab5.
+    """Write tab3 to tab6.
 
     Args:
         tables: the frames of `draw_task`, one dict per task.
@@ -123,6 +125,7 @@ def write_control_tables(tables: list[Frames], folder: Path) -> list[str]:
         ("tab3_triggers", "triggers", triggers_table, "Triggers at one firing rate"),
         ("tab4_regression", "regression", regression_table, "Is the trigger more than length or confidence?"),
         ("tab5_corruptions", "variants", variants_table, "Corruptions compared, first prompt"),
+        ("tab6_mixed_models", "mixed", mixed_table, "C5 and C2 with prompts and problems as random effects"),
     ):
         frame = pd.concat([frames[key] for frames in tables], ignore_index=True)
         save_table(frame, folder / name)
@@ -168,7 +171,7 @@ def main() -> None:
     text = [
         f"# Controls of {args.model}",
         f"Written by `make verdicts`: {args.n} test problems a task (seed 0), {args.n_validation} validation problems "
-        "that calibrate and select, every prompt for fig8, fig9, tab3, tab4 and the verdicts, the first one for "
+        "that calibrate and select, every prompt for fig8, fig9, tab3, tab4, tab6 and the verdicts, the first one for "
         "fig10, fig11 and tab5; intervals are 95%. Verdicts on the claims: [VERDICTS.md](../VERDICTS.md).",
     ]
     tables: list[Frames] = []

@@ -85,6 +85,26 @@ def test_only_the_planted_edges_matter(planted: CausalEffects) -> None:
     assert set(planted.groups["group"]) == set("12345")
 
 
+def test_tokens_are_removed_singly_and_together(planted: CausalEffects) -> None:
+    """The four top tokens of the second layer; removing all five is the end of the deletion curve."""
+    groups = planted.groups.set_index(["instance", "group"])["loss_change"]
+    for row in planted.redundancy.query("layer == 1").to_dict("records"):
+        assert row["tokens"] == "1 2 3 4", "in the order of the strengths"
+        assert row["single"] == pytest.approx(sum(groups[row["instance"], token] for token in "1234"), rel=1e-5)
+        assert row["joint"] != pytest.approx(row["single"], rel=1e-2), "the loss is not linear"
+    assert (planted.redundancy.query("layer == 0")[["joint", "single"]].abs() < 1e-6).all(axis=None)
+
+
+def test_removing_every_token_together_is_the_end_of_the_deletion_curve(
+    needs_hooked: None, tokenizer: PreTrainedTokenizerBase, runs: list[Transcript]
+) -> None:
+    prompt = SoftPrompt(torch.tensor([[strength, 0.0] for strength in STRENGTHS]))
+    effects = causal_edges(wired(tokenizer), runs, prompt, n_top=9, deep=(1,), **OPTIONS)
+    joint = effects.redundancy.query("layer == 1").set_index("instance")["joint"]
+    bare = effects.curves.query("kind == 'deletion' and fraction == 1").groupby("instance")["loss_change"].first()
+    pd.testing.assert_series_equal(joint, bare, check_names=False)
+
+
 def test_random_edges_are_drawn_anew_at_each_layer(
     needs_hooked: None, tokenizer: PreTrainedTokenizerBase, runs: list[Transcript], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +207,7 @@ def test_neither_batch_nor_order_matters_and_the_seed_does(
     again = causal_edges(model, runs[::-1], prompt, batch_size=1, **OPTIONS)
     other = causal_edges(model, runs, prompt, seed=1, **OPTIONS)
     columns = ("instance", "layer", "kind", "edges", "order", "draw", "group", "fraction")
-    for name in ("knockouts", "groups", "curves"):
+    for name in ("knockouts", "groups", "redundancy", "curves"):
         frames = [getattr(effects, name) for effects in (once, again, other)]
         keys = [column for column in columns if column in frames[0]]
         one, two, three = (frame.sort_values(keys, ignore_index=True) for frame in frames)

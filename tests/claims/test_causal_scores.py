@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dpc_interp import curve_areas, rank_correlation
+from dpc_interp import curve_areas, rank_correlation, redundancy_ratio
 
 
 def curves(kind: str, changes: dict[tuple[str, int], tuple[float, ...]], instance: str = "i") -> pd.DataFrame:
@@ -66,3 +66,16 @@ def test_a_constant_has_no_rank_correlation() -> None:
     assert np.isnan(row["absolute"])
     assert row["signed"] == pytest.approx(-1.0)
     assert rank_correlation(groups.assign(flow=1.0))[["absolute", "signed"]].isna().all(axis=None)
+
+
+def test_redundancy_by_hand() -> None:
+    """At layer 0 tokens carry the same, so each alone is missed little; at layer 1 they add up; at 2 nothing counts."""
+    rows = [
+        (name, layer, joint * size, single * size)
+        for name, size in (("a", 1.0), ("b", 3.0))
+        for layer, joint, single in ((0, 0.4, 0.1), (1, 0.3, 0.3), (2, 0.0, 0.0))
+    ]
+    ratios = redundancy_ratio(pd.DataFrame(rows, columns=["instance", "layer", "joint", "single"]))
+    assert ratios[["layer", "n"]].to_numpy().tolist() == [[0, 2], [1, 2], [2, 2]]
+    np.testing.assert_allclose(ratios[["joint", "single"]], [[0.8, 0.2], [0.6, 0.6], [0, 0]])
+    np.testing.assert_allclose(ratios[["ratio", "low", "high"]], [[4] * 3, [1] * 3, [np.nan] * 3])

@@ -240,6 +240,14 @@ def knockouts() -> pd.DataFrame:
 
 
 @pytest.fixture
+def redundancy() -> pd.DataFrame:
+    """Removing the top virtual tokens together costs more than one by one, less so in later layers."""
+    rng = np.random.default_rng(2)
+    rows = [(name, layer, rng.normal(0.9 / 2**layer, 0.1), 0.1) for name in KNOCKOUT_INSTANCES for layer in range(4)]
+    return pd.DataFrame(rows, columns=["instance", "layer", "joint", "single"])
+
+
+@pytest.fixture
 def curves() -> pd.DataFrame:
     """Deletion and insertion in three orders; random orders are drawn twice."""
     rng = np.random.default_rng(1)

@@ -34,7 +34,15 @@ FIGURES = (
     "tab2_ablation",
 )
 CONTROLS = ("fig8_sink_control", "fig9_triggers", "fig10_causal", "fig11_sensitivity", "fig11_single_tokens", "regime")
-TABLES = ("tab3_triggers", "tab4_regression", "tab5_corruptions", "verdicts", "verdicts_by_prompt", "regime")
+TABLES = (
+    "tab3_triggers",
+    "tab4_regression",
+    "tab5_corruptions",
+    "tab6_mixed_models",
+    "verdicts",
+    "verdicts_by_prompt",
+    "regime",
+)
 OPTIONS = ("--tasks", "algebra", "--seeds", "2", "--n", "30", "--n-validation", "30")
 """Of both commands: one task, two prompts, few problems."""
 SIZES = ("--n-causal", "3", "--n-sweep", "6", "--n-heads", "2")
@@ -202,11 +210,11 @@ def test_interrupted_run_resumes_and_writes_the_same_bytes(judged: Path) -> None
 def test_tables_of_all_tasks_are_one_table(judged: Path, tmp_path: Path) -> None:
     stored = {
         key: pd.read_parquet(judged / "reasoner" / f"{name}.parquet")
-        for name, key in zip(TABLES, ("triggers", "regression", "variants"), strict=False)
+        for name, key in zip(TABLES, ("triggers", "regression", "variants", "mixed"), strict=False)
     }
     other = {key: frame.assign(task="rule") for key, frame in stored.items()}
     text = write_control_tables([stored, other], tmp_path)
-    assert len(text) == 6, "a heading and a table each"
+    assert len(text) == 8, "a heading and a table each"
     for name, key in zip(TABLES, stored, strict=False):
         table = pd.read_csv(tmp_path / f"{name}.csv")
         assert table["task"].value_counts().to_dict() == {"algebra": len(stored[key]), "rule": len(stored[key])}

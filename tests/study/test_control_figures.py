@@ -86,6 +86,10 @@ def effects() -> dict[str, pd.DataFrame]:
         [(name, group, 1.0 * group, 0.1 * group * (-1) ** group) for name in INSTANCES for group in range(1, 7)],
         columns=["instance", "group", "flow", "loss_change"],
     )
+    redundancy = pd.DataFrame(
+        [(name, layer, 0.4, 0.1) for name in INSTANCES for layer in range(2)],
+        columns=["instance", "layer", "joint", "single"],
+    )
     curves = pd.DataFrame(
         [
             (name, kind, order, 0, fraction, fraction**power)
@@ -106,7 +110,7 @@ def effects() -> dict[str, pd.DataFrame]:
         ],
         columns=["instance", "test", "n_randomised", "layer", "source", "value"],
     )
-    frames = {"knockouts": knockouts, "groups": groups, "curves": curves, "sanity": sanity}
+    frames = {"knockouts": knockouts, "groups": groups, "redundancy": redundancy, "curves": curves, "sanity": sanity}
     return {name: frame.assign(task="story", correct=frame["instance"] != "c") for name, frame in frames.items()}
 
 
@@ -120,8 +124,10 @@ def test_fig10_states_rank_correlations_and_areas(effects: dict[str, pd.DataFram
     }
     advantage = area["saliency"] - area["random"]
     assert f"by size {advantage:.2g} [{advantage:.2g}, {advantage:.2g}]" in caption
-    for name in ("fig10_causal_groups", "fig10_causal_curves", "fig10_causal_sanity"):
-        assert files(tmp_path, name) == {".parquet"}
+    for name in ("groups", "redundancy", "curves", "sanity"):
+        assert files(tmp_path, f"fig10_causal_{name}") == {".parquet"}
+    ratios = pd.read_csv(tmp_path / "fig10_causal_redundancy_ratio.csv")
+    assert ratios[["ratio", "low", "high"]].round(6).to_numpy().tolist() == [[4.0] * 3] * 2, "0.4 over 0.1"
     stored = pd.read_parquet(tmp_path / "fig10_causal.parquet")
     pd.testing.assert_frame_equal(stored, effects["knockouts"], check_dtype=False)
 
