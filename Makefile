@@ -6,8 +6,8 @@ MODEL ?= reasoner
 WORKERS ?= 2
 PYTEST_ARGS ?=
 ifeq ($(MODEL),smollm2-135m)
-FIGURES_ARGS ?= --tasks story --seeds 1 --n 300 --n-validation 100 --batch-size 128
-VERDICTS_ARGS ?= --tasks story --n 300 --n-validation 100 --batch-size 128 --n-sinks 30 --n-causal 10 --n-sweep 30 --n-heads 5
+FIGURES_ARGS ?= --tasks story --seeds 1 --n 300 --n-validation 100 --batch-size 64
+VERDICTS_ARGS ?= --tasks story --n 300 --n-validation 100 --batch-size 64 --n-sinks 30 --n-causal 10 --n-sweep 30 --n-heads 5
 endif
 UV_VERSION ?= 0.13.9
 TL4_PIN := transformer-lens>=4,<5
