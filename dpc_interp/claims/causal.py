@@ -9,7 +9,7 @@ are ranked by I_l and removed with `knocked_out`, and the same text is read agai
   layers at once, where the edges of all deep layers are ranked together.
 - `groups`: all late edges of a group of virtual tokens in the deep layers, for the rank correlation of flow and effect.
 - `redundancy`: all late edges of the virtual tokens of largest flow at a layer, one token at a time and all of them
-  together. Where tokens carry the same, each alone is missed little and all together much.
+  together. Where tokens carry the same information, each alone has little effect and all together have much.
 - `curves`: deletion (loss against the share of edges removed) and insertion (loss against the share of edges put back
   after all were removed), in the order of saliency, its reverse and random orders. Insertion in the order of saliency
   is deletion in reverse order, read backwards.
@@ -61,18 +61,19 @@ class CausalEffects:
         knockouts: the frame `knockouts` of `schema.py`.
         groups: one row per group of virtual tokens: instance, correct, group (the tokens, as text), n_edges, flow
             (mean I of the edges), loss_change (nats).
-        redundancy: one row per instance and layer: instance, correct, layer, tokens (those of largest flow, as text),
-            joint (loss_change without all of them, nats), single (sum of the loss_changes without each one, nats).
         curves: one row per point of a curve: instance, correct, kind (`deletion` or `insertion`), order (`saliency`,
             `reverse` or `random`), draw, fraction (of the edges removed or put back), loss_change (nats).
         options: that the frames were computed with.
+        redundancy: one row per instance and layer: instance, correct, layer, tokens (those of largest flow, the largest
+            first, as text), joint (loss_change without all of them), single (sum of the loss_changes without each one)
+            and single_size (sum of their sizes), all in nats.
     """
 
     knockouts: pd.DataFrame
     groups: pd.DataFrame
-    redundancy: pd.DataFrame
     curves: pd.DataFrame
     options: dict[str, object]
+    redundancy: pd.DataFrame
 
 
 @torch_defaults()
@@ -104,7 +105,7 @@ def causal_edges(
         fractions: shares between 0 and 1 for `curves`; both ends are added.
         n_draws: random orders for each comparison.
         n_groups: the largest number of groups of virtual tokens; tokens of similar flow form a group.
-        n_top: virtual tokens of largest flow whose edges are removed singly and together in `redundancy`.
+        n_top: the most virtual tokens, those of largest flow, whose edges are removed in `redundancy`.
         batch_size: sequences in one pass.
         progress: show a progress bar.
         options: only `deep`, `exclude_sink`, `head_reduction` and `seed` (of the random edges, which depend on it and
@@ -162,7 +163,7 @@ def causal_edges(
     knockouts, groups, redundancy, curves = (in_order_of(pd.concat(frames), ids) for frames in zip(*parts, strict=True))
     used: dict[str, object] = {"fraction": fraction, "deep": deep, "n_draws": n_draws, "n_groups": n_groups}
     used |= {"n_top": n_top} | {name: getattr(options, name) for name in ("exclude_sink", "head_reduction", "seed")}
-    return CausalEffects(conform(knockouts, "knockouts"), groups, redundancy, curves, used | {"prompt": prompt.name})
+    return CausalEffects(conform(knockouts, "knockouts"), groups, curves, used | {"prompt": prompt.name}, redundancy)
 
 
 def _check_runs(model: HookedModel, runs: Sequence[Transcript], prompt: SoftPrompt, options: Options) -> list[Segments]:
@@ -242,11 +243,13 @@ def _redundancy(batch: EdgeBatch, n_top: int) -> pd.DataFrame:
             for removed in (slice(None), *(slice(k, k + 1) for k in range(len(top[0]))))
         )
         for row, tokens in enumerate(top):
+            changes = np.array([single[row]["loss_change"] for single in singles])
             columns = {
                 "layer": layer,
-                "tokens": " ".join(map(str, sorted(tokens.tolist()))),
+                "tokens": " ".join(map(str, tokens)),
                 "joint": joint[row]["loss_change"],
-                "single": sum(single[row]["loss_change"] for single in singles),
+                "single": changes.sum(),
+                "single_size": np.abs(changes).sum(),
             }
             rows.append(batch.instance_columns(row) | columns)
     return pd.DataFrame(rows)

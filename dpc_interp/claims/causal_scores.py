@@ -48,34 +48,37 @@ def rank_correlation(groups: pd.DataFrame) -> pd.DataFrame:
 def redundancy_ratio(redundancy: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """The effect of removing some virtual tokens together over the sum of their single effects, by layer.
 
-    1: they act independently; above 1: they carry the same, and a first-order saliency overvalues each of them
-    (docs/method.md, section 8.5).
+    Near 1 their effects add up. Above 1 they do more together, as tokens do that carry the same information
+    (docs/method.md, section 8.5); so does any loss that is not linear in them.
 
     Args:
         redundancy: of `causal_edges`.
         seed: seed of the bootstrap over instances.
 
     Returns:
-        One row per layer: layer, n (instances), joint and single (means, nats), ratio (joint over single) with its 95%
-        interval low and high. The ratio is NaN where the mean of `single` is 0.
+        One row per layer: layer, n (instances); the means joint, single and single_size (nats); ratio (joint over
+        single) with its 95% interval low and high; size_ratio (the mean size of joint over single_size). Single effects
+        of opposite sign cancel in `single`: where its interval contains 0, ratio, low and high are NaN.
 
     Example:
         >>> import pandas as pd
         >>> import dpc_interp as dpc
-        >>> rows = {"instance": ["a", "b"], "layer": 0, "joint": [0.3, 0.5], "single": [0.1, 0.1]}
-        >>> dpc.redundancy_ratio(pd.DataFrame(rows))["ratio"].round(6).tolist()
-        [4.0]
+        >>> rows = {"instance": ["a", "b"], "layer": 0, "joint": [0.3, 0.5], "single": 0.1, "single_size": 0.2}
+        >>> dpc.redundancy_ratio(pd.DataFrame(rows))[["ratio", "size_ratio"]].round(6).to_numpy().tolist()
+        [[4.0, 2.0]]
     """
     rows = []
     for layer, effects in redundancy.groupby("layer"):
-        pairs = effects[["joint", "single"]].to_numpy(float)
-        weights = np.concatenate([np.ones((1, len(pairs))), resamples(len(pairs), seed=seed)])
-        joint, single = weighted_mean(pairs, weights).T
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratios = np.where(single == 0, np.nan, joint / single)
+        columns = effects[["joint", "single", "single_size"]].to_numpy(float)
+        weights = np.concatenate([np.ones((1, len(columns))), resamples(len(columns), seed=seed)])
+        joint, single, size = weighted_mean(columns, weights).T
+        lowest, highest = percentile_interval(single[1:])
+        is_known = lowest > 0 or highest < 0
+        ratios = joint / single if is_known else np.full(len(weights), np.nan)
         low, high = percentile_interval(ratios[1:])
-        row = {"layer": layer, "n": len(pairs), "joint": joint[0], "single": single[0]}
-        rows.append({**row, "ratio": ratios[0], "low": float(low), "high": float(high)})
+        row = {"layer": layer, "n": len(columns), "joint": joint[0], "single": single[0], "single_size": size[0]}
+        row |= {"ratio": ratios[0], "low": float(low), "high": float(high)}
+        rows.append(row | {"size_ratio": np.abs(columns[:, 0]).mean() / size[0] if size[0] else np.nan})
     return pd.DataFrame(rows)
 
 

@@ -1,4 +1,6 @@
-"""Where a trigger fires at a given rate (docs/method.md, sections 4 and 7.2).
+"""Where a trigger fires: at a given rate, or when it is calibrated again (docs/method.md, sections 4, 7.2 and 8.3).
+
+At a rate:
 
 c:   the threshold at which a share `rate` of the validation instances fires
 w_i: 1 where s_i > c,  p where s_i = c,  0 where s_i < c
@@ -10,7 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
+from dpc_interp.evaluation.evaluate import Results
+from dpc_interp.stats.bootstrap import resamples
+from dpc_interp.stats.recalibration import redrawn_thresholds
 from dpc_interp.stats.weighted import Array, Flags
 
 
@@ -68,6 +74,51 @@ def threshold_at_rate(values: Array, rate: float) -> tuple[float, float]:
     threshold = np.sort(values)[::-1][int(np.ceil(quota - 1e-9)) - 1]
     share = (quota - (values > threshold).sum()) / (values == threshold).sum()
     return float(threshold), float(np.clip(share, 0, 1))
+
+
+def redrawn_gains(results: Sequence[Results], *, seed: int = 0) -> Array:
+    """Gains of `dpc` on the same test answers with the trigger calibrated on redrawn validation problems.
+
+    All prompts see the same redrawn problems. The gain over `always` moves by the same amount, because no threshold
+    changes that of `always`.
+
+    Args:
+        results: results of one task, one per prompt; only those that were calibrated and evaluated with `always` and
+            `dpc` count.
+        seed: seed of the resamples.
+
+    Returns:
+        What the redrawn gain is above the gain, the mean over prompts, [n_resamples]; empty where no prompt counts.
+    """
+    calibrated = [
+        result
+        for result in results
+        if len(result.validation) and {"pt", "always", "dpc"} <= set(result.instances["method"])
+    ]
+    if not calibrated:
+        return np.empty(0)
+    problems = pd.Index(sorted(set().union(*(result.validation["instance"] for result in calibrated))))
+    weights = resamples(len(problems), seed=seed)
+    shifts = []
+    for result in calibrated:
+        stats, options = result.validation, result.options
+        correct = stats["correct"].to_numpy(float)
+        by_accuracy = "corrupted_correct" in stats
+        after = stats["corrupted_correct"].to_numpy(float) if by_accuracy else 1 - correct
+        thresholds = redrawn_thresholds(
+            stats[result.rule.statistic].to_numpy(float),
+            after * (1 - correct),
+            (1 - after) * correct,
+            weights[:, problems.get_indexer(stats["instance"])],
+            normed=not by_accuracy,
+        )
+        answers = result.instances.pivot(index="instance", columns="method", values="correct").astype(float)
+        change = (answers["always"] - answers["pt"])[result.statistics["instance"]].to_numpy()
+        values = result.statistics[result.rule.statistic].to_numpy(float)
+        fires = values > thresholds[:, None] + options.alpha_offset
+        gain = (answers["dpc"] - answers["pt"]).sum()
+        shifts.append((fires @ change - gain) / len(answers))
+    return np.mean(shifts, axis=0)
 
 
 def firing_scores(weights: Array, positive: Flags, usable: Flags) -> dict[str, float]:

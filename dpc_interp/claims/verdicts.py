@@ -7,7 +7,8 @@
     not testable  the experiment cannot speak of the claim: `reason` says why
 
 The effect is the mean over tuned prompts of one task, the interval is over problems and tuning seeds
-(`stats/pooling.py`; of answers that a method changes, `stats/changes.py`). Every claim was stated before the runs and
+(`stats/pooling.py`; of answers that a method changes, `stats/changes.py`), and for C5 over calibrations of the trigger
+(`firing.py`). Every claim was stated before the runs and
 is read by itself, so its verdict is not corrected for the number of claims: three seeds may leave 2 degrees of freedom,
 where a correction over the 52 rows of a model with four tasks would require |t| > 26 and decide nothing, true or false.
 `p_holm`, over all rows of a model, shows which verdicts remain after the correction.
@@ -26,13 +27,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dpc_interp.analysis.schema import conform
+from dpc_interp.claims.firing import redrawn_gains
 from dpc_interp.claims.measures import COLUMNS, METHODS, measures
 from dpc_interp.claims.regime import obstacles, regime
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.evaluate import Results
 from dpc_interp.stats.adjusted import weighted_adjusted_difference
 from dpc_interp.stats.bootstrap import resamples
-from dpc_interp.stats.changes import Gain, gain
+from dpc_interp.stats.changes import Gain, gain, widened
 from dpc_interp.stats.paired import holm
 from dpc_interp.stats.pooling import pool_over_prompts
 from dpc_interp.stats.weighted import (
@@ -223,7 +225,8 @@ def verdicts(
             for table in tables
         ]
         lacks = lacks_by_task[task]
-        rows += [{"model": model, "task": task, **_judge(claim, prompts, lacks, weights)} for claim in claims]
+        shifts = redrawn_gains([result for result in results if result.instances["task"].iloc[0] == task], seed=seed)
+        rows += [{"model": model, "task": task, **_judge(claim, prompts, lacks, weights, shifts)} for claim in claims]
     frame = pd.DataFrame(rows)
     return conform(frame.assign(p_holm=holm(frame["p"].to_numpy(float))), "verdicts")
 
@@ -249,12 +252,16 @@ def _measures_by_task(results: Sequence[Results], controls: pd.DataFrame | None)
     return {task: list(by_prompt.values()) for task, by_prompt in tables.items()}
 
 
-def _judge(claim: Claim, prompts: list[_Measured], lacks: Mapping[str, str], weights: Array) -> dict[str, object]:
+def _judge(
+    claim: Claim, prompts: list[_Measured], lacks: Mapping[str, str], weights: Array, shifts: Array
+) -> dict[str, object]:
     """One row of the frame: the effect over the prompts that have enough problems and outcomes."""
     usable = [known for prompt in prompts if (known := prompt.known(claim)).is_enough(claim)]
     estimate, n = UNKNOWN, 0
     if usable and claim.effect == "gain":
         estimate, n = _gain_over_prompts(claim.columns[0], usable, weights.shape[1])
+        if claim.columns[0] in ("dpc", "dpc_over_always"):
+            estimate = widened(estimate, shifts)
     elif usable:
         estimate, n = _estimate(claim, usable, weights)
     low, high = np.clip([estimate.low, estimate.high], *claim.bounds)

@@ -37,13 +37,13 @@ EDGE_STYLES: Mapping[str, SeriesStyle] = MappingProxyType(
     }
 )
 """Value of the column `edges` -> how its line is drawn."""
-REDUNDANCY_STYLES: Mapping[str, SeriesStyle] = MappingProxyType(
+REDUNDANCY_STYLES: Mapping[tuple[str, str], SeriesStyle] = MappingProxyType(
     {
-        "joint": SeriesStyle("together", VERMILLION, "-", "o"),
-        "single": SeriesStyle("one by one, summed", BLUE, "-.", "s"),
+        ("joint", "joint"): SeriesStyle("together", VERMILLION, "-", "o"),
+        ("single", "single_size"): SeriesStyle("one by one, summed", BLUE, "-.", "s"),
     }
 )
-"""Column of the `redundancy` frame -> how its line is drawn."""
+"""Columns of the `redundancy` frame with the effect and with its size -> how their line is drawn."""
 ORDERS: Mapping[str, str] = MappingProxyType({"saliency": "top", "random": "random", "reverse": "bottom"})
 """Order of a curve -> the edges that come first in it."""
 KINDS: Mapping[str, str] = MappingProxyType({"deletion": "removed", "insertion": "put back"})
@@ -107,11 +107,12 @@ def plot_knockout_by_layer(
 def plot_redundancy(
     frame: pd.DataFrame, *, absolute: bool = True, ax: Axes | None = None, seed: int = 0, **style: Any
 ) -> Axes:
-    """Effect of removing the top virtual tokens of a layer together, against the sum of their single effects.
+    """Effect of removing the top virtual tokens of a layer together, and the sum of their single effects.
 
     Args:
         frame: `redundancy` frame of `causal_edges`.
-        absolute: draw sizes of effects, on a logarithmic axis where any is above zero.
+        absolute: draw sizes of effects, and the sum of the sizes of single effects, on a logarithmic axis where any is
+            above zero.
         ax: where to draw; None: a new figure.
         seed: seed of the bootstrap.
         style: keywords of `Axes.plot` for both lines.
@@ -122,13 +123,13 @@ def plot_redundancy(
     Raises:
         DPCInterpError: a column is missing, there are no rows, or a value is not finite.
     """
-    check_frame(frame, "redundancy", ["instance", "layer", "joint", "single"])
-    check_finite(frame, "redundancy", ["joint", "single"])
+    check_frame(frame, "redundancy", ["instance", "layer", "joint", "single", "single_size"])
+    check_finite(frame, "redundancy", ["joint", "single", "single_size"])
     with drawing_axes(ax) as axes:
-        if absolute and (frame[["joint", "single"]] != 0).any(axis=None):
+        if absolute and (frame[["joint", "single_size"]] != 0).any(axis=None):
             axes.set_yscale("log")
-        for column, series in REDUNDANCY_STYLES.items():
-            values = frame[column].abs() if absolute else frame[column]
+        for (signed, size), series in REDUNDANCY_STYLES.items():
+            values = frame[size].abs() if absolute else frame[signed]
             _draw_line(axes, by_instance(frame.assign(value=values), "layer"), series, seed, style)
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         axes.set_xlabel("layer")

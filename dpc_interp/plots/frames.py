@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -97,6 +97,20 @@ def check_flow(frame: pd.DataFrame) -> None:
         raise DPCInterpError(f"the flow frame's column 'value' holds {n_negative} values below 0; flow has no sign")
 
 
+def check_positive(tables: Iterable[pd.DataFrame], flow: str) -> None:
+    """Check that a logarithmic axis can show some of the flow.
+
+    Args:
+        tables: tables of flow.
+        flow: what the error message calls it.
+
+    Raises:
+        DPCInterpError: every value is 0 or missing.
+    """
+    if not any((table > 0).any(axis=None) for table in tables):
+        raise DPCInterpError(f"all flow {flow} is 0, which a logarithmic axis cannot show; pass log=False")
+
+
 def select_layers(frame: pd.DataFrame, name: str, layers: Sequence[int] | None) -> tuple[pd.DataFrame, list[int]]:
     """Select the rows of some layers.
 
@@ -140,15 +154,17 @@ def matrix(table: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def log_flow(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The natural logarithm of flow; a column that holds a 0 has no geometric mean and becomes NaN.
+    """The natural logarithm of flow; NaN where the flow is exactly 0.
 
-    The flow into the question is exactly 0 at the last layer, where the loss no longer depends on the question.
+    The flow into the question is 0 at the last layer, where the loss no longer depends on the question.
 
     Args:
         values: [n, k], at least 0; NaN stays NaN.
+
+    Returns:
+        [n, k].
     """
-    holds_zero = (values == 0).any(axis=0)
-    return np.where(holds_zero, np.nan, np.log(np.where(holds_zero, 1.0, values)))
+    return np.log(np.where(values == 0, np.nan, values))
 
 
 def central_interval(

@@ -20,11 +20,13 @@ from dpc_interp.plots.frames import (
     check_flow,
     check_frame,
     check_outcome,
+    check_positive,
     log_flow,
     matrix,
 )
 from dpc_interp.plots.style import OUTCOMES, drawing_axes, note_size
 from dpc_interp.stats.contrast import outcome_effects
+from dpc_interp.stats.paired import holm
 
 COLUMNS = ["instance", "layer", "source", "source_step", "destination", "step", "value", "correct"]
 MAX_HORIZONTAL_NOTES = 10
@@ -51,9 +53,8 @@ def plot_layer_flow(
         frame: `flow` frame joined with the column `correct` of the instances.
         source: segment that the flow comes from; only rows of whole segments (both steps NA) are used.
         destination: segment that the flow goes to.
-        log: draw geometric means on a logarithmic axis and compare logarithms; False: means on a linear axis. A layer
-            at which the flow of an instance is 0 has no geometric mean and is left out, such as the last layer for the
-            flow into the question.
+        log: draw geometric means on a logarithmic axis and compare logarithms; False: means on a linear axis. A flow of
+            exactly 0 has no logarithm and is left out; at the last layer all flow into the question is 0.
         ax: where to draw; None: a new figure.
         seed: seed of the bootstrap.
         style: keywords of `Axes.plot` for both lines.
@@ -63,15 +64,12 @@ def plot_layer_flow(
 
     Raises:
         DPCInterpError: a column is missing, there are no rows of these segments, a value is not finite or negative,
-            `correct` is not boolean, or no layer has a geometric mean.
+            `correct` is not boolean, or every flow is 0 with `log`.
     """
     tables = _flow_by_outcome(frame, source, destination)
     effects = layer_effect_sizes(frame, source=source, destination=destination, log=log, seed=seed)
-    if log and effects[["right", "wrong"]].isna().all(axis=None):
-        raise DPCInterpError(
-            f"the flow from {source!r} to {destination!r} is 0 at every layer, which a logarithmic axis cannot show; "
-            "pass log=False"
-        )
+    if log:
+        check_positive(tables.values(), f"from {source!r} to {destination!r}")
     with drawing_axes(ax) as axes:
         for correct, table in tables.items():
             outcome = OUTCOMES[correct]
@@ -112,7 +110,7 @@ def layer_effect_sizes(
     Returns:
         One row per layer: layer, n_right, n_wrong, right, wrong (geometric means; means without `log`), effect with its
         95% interval low and high (seeded bootstrap), p (Welch's t test), p_holm (Holm over the layers); with `log` the
-        last five are of the logarithm. NaN where an outcome has fewer than two instances or no geometric mean.
+        last five are of the logarithm, and flows of 0 do not count. NaN where an outcome has fewer than two instances.
 
     Raises:
         DPCInterpError: as `plot_layer_flow`.
@@ -125,10 +123,12 @@ def layer_effect_sizes(
     )
     if not log:
         effects = outcome_effects(wrong, right, seed)
-    else:
-        both = log_flow(np.concatenate([wrong, right]))  # a zero in one outcome leaves the layer out of both
-        effects = outcome_effects(both[: len(wrong)], both[len(wrong) :], seed)
+    else:  # layer by layer, because each may have other flows of 0
+        known = [[column[~np.isnan(column)][:, None] for column in log_flow(group).T] for group in (wrong, right)]
+        by_layer = [outcome_effects(wrong, right, seed) for wrong, right in zip(*known, strict=True)]
+        effects = pd.concat(by_layer, ignore_index=True)
         effects[["right", "wrong"]] = np.exp(effects[["right", "wrong"]])
+        effects["p_holm"] = holm(effects["p"].to_numpy(float))
     effects.insert(0, "layer", layers)
     return effects
 

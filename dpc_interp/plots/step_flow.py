@@ -22,6 +22,7 @@ from dpc_interp.plots.frames import (
     check_flow,
     check_frame,
     check_outcome,
+    check_positive,
     layer_span,
     matrix,
     select_layers,
@@ -62,7 +63,7 @@ def plot_step_flow(
         sources: any of `prompt`, `question` and `rationale` (earlier steps).
         min_instances: smallest number of instances of an outcome whose mean is drawn at a step.
         log: draw geometric means on a logarithmic axis, since the sources differ in scale and a few instances hold
-            most of the flow; False: means on a linear axis. A step that an instance has no flow into is left out.
+            most of the flow; False: means on a linear axis. A flow of exactly 0 has no logarithm and is left out.
         seed: seed of the bootstrap.
         style: keywords of `Axes.plot` for all lines.
 
@@ -72,7 +73,7 @@ def plot_step_flow(
     Raises:
         UnknownNameError: an unknown source.
         DPCInterpError: a column is missing, too few instances reach any step, a value is not finite or
-            negative, or the frame lacks one of the layers.
+            negative, the frame lacks one of the layers, or every flow is 0 with `log`.
     """
     check_frame(frame, "flow", COLUMNS)
     check_outcome(frame, "flow")
@@ -88,6 +89,8 @@ def plot_step_flow(
     }
     if all(table.empty for table in tables.values()):
         raise DPCInterpError(f"no 'step' of the flow frame is reached by {min_instances} instances of one outcome")
+    if log:
+        check_positive(tables.values(), "into steps")
 
     with drawing_axes(ax) as axes:
         for (source, correct), table in tables.items():

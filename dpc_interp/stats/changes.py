@@ -18,14 +18,14 @@ exact test does (`tests/stats/test_changes.py`). How often verdicts that rest on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 from scipy.optimize import brentq
 
-from dpc_interp.stats.bootstrap import LEVEL
+from dpc_interp.stats.bootstrap import LEVEL, percentile_interval
 from dpc_interp.stats.pooling import pool_estimates
 from dpc_interp.stats.weighted import Array
 
@@ -78,6 +78,27 @@ def gain(changes: Array) -> Gain:
         high=max(high, exact_high / (n * n_prompts)),
         p=exact_p(net) if n_prompts == 1 else max(pooled.p(0.0), exact_p(net)),
         df=pooled.df,
+    )
+
+
+def widened(estimate: Gain, shifts: Array) -> Gain:
+    """Widen an interval by an independent source of chance.
+
+    Args:
+        estimate: the gain with its interval.
+        shifts: resamples of what the other source adds to the gain, such as another calibration; may be empty.
+
+    Returns:
+        The gain with the distances of both bounds added in quadrature to those of the shifts' 2.5% and 97.5% quantiles.
+        Its p is unchanged.
+    """
+    if not len(shifts):
+        return estimate
+    below, above = (float(bound) for bound in percentile_interval(shifts))
+    return replace(
+        estimate,
+        low=estimate.value - float(np.hypot(estimate.value - estimate.low, max(0.0, -below))),
+        high=estimate.value + float(np.hypot(estimate.high - estimate.value, max(0.0, above))),
     )
 
 

@@ -97,7 +97,11 @@ def fig10_causal(effects: Frames, folder: Path) -> str:
         "signed": areas[1],
     }
     text = "; ".join(f"{name} {_mean_text(values)}" for name, values in measures.items())
-    return f"fig10_causal: {effects['knockouts']['instance'].nunique()} test instances, teacher-forced. {text}."
+    n_top = len(effects["redundancy"]["tokens"].iloc[0].split())
+    return (
+        f"fig10_causal: {effects['knockouts']['instance'].nunique()} test instances, teacher-forced. {text}. Top "
+        f"right: the {n_top} virtual tokens of largest flow at a layer, their edges removed together and one by one."
+    )
 
 
 def fig11_sensitivity(sweeps: Frames, folder: Path) -> str:

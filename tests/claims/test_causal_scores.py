@@ -71,11 +71,21 @@ def test_a_constant_has_no_rank_correlation() -> None:
 def test_redundancy_by_hand() -> None:
     """At layer 0 tokens carry the same, so each alone is missed little; at layer 1 they add up; at 2 nothing counts."""
     rows = [
-        (name, layer, joint * size, single * size)
+        (name, layer, joint * size, single * size, 0.3 * size if layer < 2 else 0.0)
         for name, size in (("a", 1.0), ("b", 3.0))
         for layer, joint, single in ((0, 0.4, 0.1), (1, 0.3, 0.3), (2, 0.0, 0.0))
     ]
-    ratios = redundancy_ratio(pd.DataFrame(rows, columns=["instance", "layer", "joint", "single"]))
+    ratios = redundancy_ratio(pd.DataFrame(rows, columns=["instance", "layer", "joint", "single", "single_size"]))
     assert ratios[["layer", "n"]].to_numpy().tolist() == [[0, 2], [1, 2], [2, 2]]
     np.testing.assert_allclose(ratios[["joint", "single"]], [[0.8, 0.2], [0.6, 0.6], [0, 0]])
     np.testing.assert_allclose(ratios[["ratio", "low", "high"]], [[4] * 3, [1] * 3, [np.nan] * 3])
+    np.testing.assert_allclose(ratios["size_ratio"], [4 / 3, 1, np.nan])
+
+
+def test_single_effects_that_cancel_have_no_ratio() -> None:
+    rows = [(name, 0, 0.5, single, 0.4) for name, single in (("a", -0.1), ("b", 0.1), ("c", 0.02))]
+    (row,) = redundancy_ratio(
+        pd.DataFrame(rows, columns=["instance", "layer", "joint", "single", "single_size"])
+    ).to_dict("records")
+    assert np.isnan([row["ratio"], row["low"], row["high"]]).all()
+    assert row["size_ratio"] == pytest.approx(0.5 / 0.4)

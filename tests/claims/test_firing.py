@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from dpc_interp.claims.firing import fire_at_rates, firing_scores, threshold_at_rate
+from dpc_interp import Results
+from dpc_interp.claims.firing import fire_at_rates, firing_scores, redrawn_gains, threshold_at_rate
+from dpc_interp.stats.bootstrap import N_RESAMPLES
 
 VALUES = np.array([0.1, 0.4, 0.4, 0.4, 0.9])
 
@@ -72,3 +77,27 @@ def test_scores_by_hand() -> None:
     nothing = firing_scores(np.zeros((5, 1)), ~usable, usable)
     assert np.isnan(nothing["hit_rate"])
     assert np.isnan(nothing["precision"])
+
+
+def test_redrawn_gains_are_around_the_gain(planted: Callable[..., Results]) -> None:
+    results = [planted(seed, prompt=f"seed{seed}") for seed in range(2)]
+    shifts = redrawn_gains(results)
+    assert shifts.shape == (N_RESAMPLES,)
+    assert shifts.min() < 0 < shifts.max()
+    assert 0 < shifts.std() < 0.02
+    few = [replace(result, validation=result.validation.head(15)) for result in results]
+    assert redrawn_gains(few).min() < shifts.min(), "few problems move the threshold farther"
+
+    # a threshold that no resample moves: the statistic is the outcome itself
+    rule = replace(results[0].rule, statistic="perfect", threshold=0.5)
+    change = results[0].instances.pivot(index="instance", columns="method", values="correct").astype(float)
+    fires = results[0].statistics.set_index("instance")["perfect"].reindex(change.index).gt(0.5)
+    gain = ((change["always"] - change["pt"]) * fires).sum() - (change["dpc"] - change["pt"]).sum()
+    np.testing.assert_allclose(redrawn_gains([replace(results[0], rule=rule)]), gain / len(change))
+
+
+def test_a_given_rule_or_one_without_answers_is_not_redrawn(planted: Callable[..., Results]) -> None:
+    result = planted()
+    assert redrawn_gains([replace(result, validation=result.validation.head(0))]).size == 0
+    without = result.instances[result.instances["method"] != "always"]
+    assert redrawn_gains([replace(result, instances=without)]).size == 0

@@ -186,6 +186,18 @@ def test_a_rule_no_better_than_chance_is_no_trigger(results: list[Results]) -> N
     assert verdicts(one, model="synthetic").set_index("claim")["verdict"]["C5"] == "holds"
 
 
+def test_intervals_of_c5_include_the_calibration_of_the_trigger(results: list[Results]) -> None:
+    """Twelve validation problems: another draw of them would choose another threshold."""
+    calibrated = [replace(result, validation=result.statistics.head(12)) for result in results]
+    fixed, redrawn = (verdicts(given, model="synthetic").set_index("claim") for given in (results, calibrated))
+    for name in ("C5", "C5 always"):
+        assert redrawn.loc[name, ["effect", "p"]].tolist() == fixed.loc[name, ["effect", "p"]].tolist()
+        assert redrawn["low"][name] < fixed["low"][name] - 1e-3
+        assert redrawn["high"][name] >= fixed["high"][name]
+    others = fixed.index.drop(["C5", "C5 always"])
+    pd.testing.assert_frame_equal(redrawn.loc[others], fixed.loc[others])
+
+
 def test_an_experiment_without_variation_is_not_testable(results: list[Results]) -> None:
     constant = [replace(r, statistics=r.statistics.assign(row_share=0.5, deep_flow=1.0)) for r in results]
     frame = verdicts(constant, model="synthetic").set_index("claim")

@@ -243,8 +243,10 @@ def knockouts() -> pd.DataFrame:
 def redundancy() -> pd.DataFrame:
     """Removing the top virtual tokens together costs more than one by one, less so in later layers."""
     rng = np.random.default_rng(2)
-    rows = [(name, layer, rng.normal(0.9 / 2**layer, 0.1), 0.1) for name in KNOCKOUT_INSTANCES for layer in range(4)]
-    return pd.DataFrame(rows, columns=["instance", "layer", "joint", "single"])
+    rows = [
+        (name, layer, rng.normal(0.9 / 2**layer, 0.1), 0.1, 0.2) for name in KNOCKOUT_INSTANCES for layer in range(4)
+    ]
+    return pd.DataFrame(rows, columns=["instance", "layer", "joint", "single", "single_size"])
 
 
 @pytest.fixture

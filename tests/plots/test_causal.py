@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.plots import plot_deletion_curves, plot_knockout_by_layer, plot_sanity
+from dpc_interp.plots import plot_deletion_curves, plot_knockout_by_layer, plot_redundancy, plot_sanity
 from dpc_interp.stats.bootstrap import mean_interval
 
 EDGES = {"highest saliency": "top", "random": "random", "lowest saliency": "bottom"}
@@ -77,6 +77,16 @@ def test_edges_without_a_knockout_of_all_deep_layers_have_no_last_point(knockout
     ax = plot_knockout_by_layer(knockouts[knockouts["layer"].notna() | (knockouts["edges"] == "random")])
     assert [line.get_label() for line in ax.lines if line.get_label() in EDGES] == list(EDGES)
     assert len(ax.containers) == 1
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_redundancy_lines_are_means_of_effects_or_of_their_sizes(redundancy: pd.DataFrame, absolute: bool) -> None:
+    frame = redundancy.assign(joint=redundancy["joint"] * np.tile([1, -1], len(redundancy) // 2), single=0.1)
+    ax = plot_redundancy(frame, absolute=absolute)
+    assert ax.get_yscale() == ("log" if absolute else "linear")
+    columns = (frame["joint"].abs(), frame["single_size"]) if absolute else (frame["joint"], frame["single"])
+    for line, values in zip(ax.lines, columns, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), values.groupby(frame["layer"]).mean())
 
 
 @pytest.mark.parametrize("kind", ["deletion", "insertion"])

@@ -103,7 +103,7 @@ FRAME_PLOTS: dict[str, tuple[Plot, str, dict, list[str]]] = {
     "sink_ratios": (plot_sink_ratios, "sink_summary", {}, ["prompt", "condition", "peak_ratio", "low", "high"]),
     "knockouts": (plot_knockout_by_layer, "knockouts", {}, ["instance", "layer", "edges", "loss_change"]),
     "curves": (plot_deletion_curves, "curves", {}, ["instance", "kind", "order", "fraction", "loss_change"]),
-    "redundancy": (plot_redundancy, "redundancy", {}, ["instance", "layer", "joint", "single"]),
+    "redundancy": (plot_redundancy, "redundancy", {}, ["instance", "layer", "joint", "single", "single_size"]),
     "sanity": (plot_sanity, "sanity", {}, ["instance", "test", "n_randomised", "layer", "source", "value"]),
 }
 """Name -> the plot, the fixture of its frame, its options, the columns that it needs."""

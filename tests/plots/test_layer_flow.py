@@ -99,16 +99,27 @@ def test_effect_sizes_by_hand() -> None:
         assert (row["right"], row["wrong"]) == pytest.approx((math.exp(2), math.exp(4)) if log else (2, 4))
 
 
-def test_a_layer_with_a_flow_of_0_has_no_geometric_mean(flow: pd.DataFrame) -> None:
-    is_last = flow["layer"] == 5
-    rows = flow.assign(value=flow["value"].mask(is_last & (flow["instance"] == flow["instance"].iloc[0]), 0.0))
+def test_a_flow_of_0_is_left_out_on_a_logarithmic_scale(flow: pd.DataFrame) -> None:
+    is_last, is_first = flow["layer"] == 5, flow["instance"] == flow["instance"].iloc[0]
+    rows = flow.assign(value=flow["value"].mask(is_last & is_first, 0.0))
+    without = flow[~(is_last & is_first)]
+    for given in (rows, without):
+        effects = layer_effect_sizes(given, **PR).set_index("layer")
+        assert effects.loc[5, ["n_right", "n_wrong"]].sum() == 39
+        assert effects.loc[4, ["n_right", "n_wrong"]].sum() == 40
+    pd.testing.assert_frame_equal(layer_effect_sizes(rows, **PR), layer_effect_sizes(without, **PR))
+    for line, same in zip(plot_layer_flow(rows, **PR).lines, plot_layer_flow(without, **PR).lines, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), same.get_ydata())
+
+
+def test_a_layer_without_flow_has_no_point_and_no_effect(flow: pd.DataFrame) -> None:
+    rows = flow.assign(value=flow["value"].mask(flow["layer"] == 5, 0.0))
     effects = layer_effect_sizes(rows, **PR).set_index("layer")
-    assert effects.loc[5, ["right", "wrong", "effect", "low", "high", "p"]].isna().all()
-    assert effects.loc[:4, ["right", "wrong", "effect"]].notna().all(axis=None)
-    is_drawn = [np.isfinite(line.get_ydata()).tolist() for line in plot_layer_flow(rows, **PR).lines]
-    assert sorted(is_drawn) == [[*[True] * 5, False], [True] * 6], "the other outcome has a mean"
-    assert layer_effect_sizes(rows, **PR, log=False)["effect"].notna().all()
-    with pytest.raises(DPCInterpError, match=r"0 at every layer.*pass log=False"):
+    assert effects.loc[5, ["right", "wrong", "effect", "low", "high", "p", "p_holm"]].isna().all()
+    for line in plot_layer_flow(rows, **PR).lines:
+        assert np.isfinite(line.get_ydata()).tolist() == [*[True] * 5, False]
+    assert layer_effect_sizes(rows, **PR, log=False).loc[5, ["right", "wrong"]].tolist() == [0, 0]
+    with pytest.raises(DPCInterpError, match=r"from 'prompt' to 'rationale' is 0.*pass log=False"):
         plot_layer_flow(flow.assign(value=0.0), **PR)
 
 

@@ -93,3 +93,13 @@ def test_sources_can_be_chosen_and_unknown_ones_raise(flow: pd.DataFrame) -> Non
 def test_a_frame_of_whole_segments_raises(flow: pd.DataFrame) -> None:
     with pytest.raises(DPCInterpError, match="no rows of single steps"):
         plot_step_flow(flow[flow["step"].isna()])
+
+
+def test_flow_of_0_is_left_out_and_without_any_other_raises(flow: pd.DataFrame) -> None:
+    rows = flow.assign(value=flow["value"].mask(flow["source"] == "question", 0.0))
+    lines = _lines(rows, min_instances=1)
+    assert np.isnan(lines["question, right"].get_ydata()).all()
+    assert np.isfinite(lines["prompt, right"].get_ydata()).all()
+    assert (_lines(rows, min_instances=1, log=False)["question, right"].get_ydata() == 0).all()
+    with pytest.raises(DPCInterpError, match=r"into steps is 0.*pass log=False"):
+        plot_step_flow(flow.assign(value=0.0))

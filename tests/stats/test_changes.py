@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from dpc_interp.stats.changes import exact_p, gain
+from dpc_interp.stats.bootstrap import percentile_interval
+from dpc_interp.stats.changes import Gain, exact_p, gain, widened
 
 
 def table(fixed: int, broken: int, n: int) -> np.ndarray:
@@ -80,3 +81,16 @@ def test_problems_that_every_prompt_fixes_count_as_problems() -> None:
     result = gain(changes)
     assert result.p == pytest.approx(0.125)
     assert result.low < 0
+
+
+def test_widened_adds_distances_in_quadrature() -> None:
+    estimate = Gain(0.02, -0.01, 0.06, 0.3, 2.0)
+    assert widened(estimate, np.empty(0)) == estimate
+    unmoved = widened(estimate, np.zeros(100))
+    assert (unmoved.low, unmoved.high) == pytest.approx((-0.01, 0.06))
+    low, high = percentile_interval(shifts := np.linspace(-0.04, 0.03, 1000))
+    wide = widened(estimate, shifts)
+    assert (wide.value, wide.p, wide.df) == (0.02, 0.3, 2.0)
+    assert wide.low == pytest.approx(0.02 - np.hypot(0.03, -low))
+    assert wide.high == pytest.approx(0.02 + np.hypot(0.04, high))
+    assert widened(estimate, np.full(100, 0.01)).low == pytest.approx(estimate.low), "what only gains lowers no bound"

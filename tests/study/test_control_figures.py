@@ -87,8 +87,8 @@ def effects() -> dict[str, pd.DataFrame]:
         columns=["instance", "group", "flow", "loss_change"],
     )
     redundancy = pd.DataFrame(
-        [(name, layer, 0.4, 0.1) for name in INSTANCES for layer in range(2)],
-        columns=["instance", "layer", "joint", "single"],
+        [(name, layer, "3 1", 0.4, 0.1, 0.2) for name in INSTANCES for layer in range(2)],
+        columns=["instance", "layer", "tokens", "joint", "single", "single_size"],
     )
     curves = pd.DataFrame(
         [
@@ -128,6 +128,7 @@ def test_fig10_states_rank_correlations_and_areas(effects: dict[str, pd.DataFram
         assert files(tmp_path, f"fig10_causal_{name}") == {".parquet"}
     ratios = pd.read_csv(tmp_path / "fig10_causal_redundancy_ratio.csv")
     assert ratios[["ratio", "low", "high"]].round(6).to_numpy().tolist() == [[4.0] * 3] * 2, "0.4 over 0.1"
+    assert "the 2 virtual tokens of largest flow" in caption
     stored = pd.read_parquet(tmp_path / "fig10_causal.parquet")
     pd.testing.assert_frame_equal(stored, effects["knockouts"], check_dtype=False)
 

@@ -97,7 +97,12 @@ def test_layer_flow_is_that_of_whole_segments_from_the_prompt(study: Study, fold
     correct = study.results.statistics.set_index("instance")["correct"]
     assert (frame["correct"] == frame["instance"].map(correct)).all()
     effects = pd.read_csv(folder / "fig4_layer_flow_effects.csv")
-    assert set(effects["destination"]) == {"question", "rationale"}
+    layers = effects.groupby(["destination", "scale"])["layer"].agg(list)
+    assert layers.to_dict() == {
+        (destination, scale): list(range(study.results.analysis.n_layers))
+        for destination in ("question", "rationale")
+        for scale in ("log", "linear")
+    }
 
 
 def test_step_flow_is_that_of_the_deep_layers_into_steps(study: Study, folder: Path) -> None:
