@@ -67,8 +67,8 @@ def compare_triggers(
         results: results of one task, one per prompt, on the same problems; evaluated with `always` and calibrated on
             validation problems.
         rates: shares of the validation instances that fire; None: for each prompt, the share of them that PT answers
-            wrongly, so that a perfect trigger fires on the wrong ones. (A calibrated rule often fires on next to none,
-            where nothing can be compared.)
+            wrongly, so that a perfect trigger fires on the wrong ones; 0 or 1 where all are right or wrong. (A
+            calibrated rule often fires on next to none, where nothing can be compared.)
         triggers: columns of `trigger_statistics`; `random` and `oracle` are always added.
         seed: seed of the bootstrap, which resamples problems with all their prompts.
 

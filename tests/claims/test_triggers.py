@@ -182,6 +182,8 @@ def test_prompts_are_averaged_and_problems_resampled_with_all_prompts(
     )
     for column in ("accuracy", "difference", "rate", "threshold"):
         np.testing.assert_allclose(pooled[column], (first[column] + second[column]) / 2, err_msg=column)
+    assert first["rate"].iloc[0] != second["rate"].iloc[0]
+    assert pooled.loc["perfect", ["hit_rate", "precision"]].tolist() == [1, 1], "each prompt at its own error rate"
     wrong = [frame["n"] * frame["base_rate"] for frame in (first, second)]
     pairs = [count * (frame["n"] - count) for count, frame in zip(wrong, (first, second), strict=True)]
     for column, (one, two) in {"auroc": pairs, "average_precision": wrong}.items():

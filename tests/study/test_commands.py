@@ -143,6 +143,10 @@ def test_verdicts_compute_no_stage_of_the_figures_again(drawn: tuple[Path, Path]
     assert stages
     for stage in stages:  # a copied file keeps its time, one that is computed again does not
         assert (judged / "runs" / stage).stat().st_mtime_ns == (runs / stage).stat().st_mtime_ns
+        prompt, _, name = str(stage.parent.parent).rpartition("/")
+        keys = f"{name.rpartition('-')[0]}-*"
+        first, then = ({file.name for file in (folder / prompt).glob(keys)} for folder in (runs, judged / "runs"))
+        assert first == then, "nor under a new key"
 
 
 def test_verdicts_state_effect_interval_counts_and_figure(judged: Path) -> None:
