@@ -21,7 +21,7 @@ from transformer_lens.hook_points import HookPoint
 from dpc_interp.analysis.saliency import saliency
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.generation.padding import left_padded
-from dpc_interp.models.fused_attention import describe_attention
+from dpc_interp.models.fused_attention import describe_attention, pattern_layers
 from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length
 from dpc_interp.parity.comparison import CheckRow, Comparison, compare, without_error
 from dpc_interp.parity.reference import Reference
@@ -142,12 +142,11 @@ class Probe:
         The error is |a - b| / |b| over the edges of a layer (Euclidean norms), in the layer where it is largest.
         """
         name = "fused saliency = that of patterns"
-        attention = describe_attention(self.model)
-        if attention != "fused":
-            return without_error(name, "not checked", attention)
+        layers, patterns = range(self.model.cfg.n_layers), pattern_layers(self.model)
+        if len(patterns) == len(layers):
+            return without_error(name, "not checked", describe_attention(self.model))
         tokens = self.sequences[0].to(self.model.cfg.device)
         n_question = len(tokens) // 2
-        layers = range(self.model.cfg.n_layers)
         try:
             fused = saliency(self.model, tokens, self.prompt, n_question)
             with self.model.hooks(fwd_hooks=[(_pattern(layer), lambda pattern, hook: None) for layer in layers]):
@@ -157,7 +156,8 @@ class Probe:
         errors = (fused - expected).norm(dim=(1, 2)) / expected.norm(dim=(1, 2))
         layer, largest = int(errors.argmax()), float(errors.max())
         tolerance = SALIENCY_FACTOR * self.tolerance
-        return CheckRow(name, "pass" if largest <= tolerance else "fail", largest, tolerance, f"layer {layer}")
+        where = f"layer {layer}; {describe_attention(self.model)}" if patterns else f"layer {layer}"
+        return CheckRow(name, "pass" if largest <= tolerance else "fail", largest, tolerance, where)
 
     def right_padded(self) -> CheckRow:
         """The rows of a batch padded as in the analysis against each sequence by itself."""

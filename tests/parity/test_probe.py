@@ -83,6 +83,14 @@ def test_fused_saliency_is_compared_with_that_of_patterns(
     assert row.reason == "patterns in 2 of 2 layers: a hook is on the pattern"
 
 
+def test_fused_layers_are_compared_where_another_one_needs_its_pattern(needs_hooked: None, build: Callable) -> None:
+    model = build("gqa")
+    with model.hooks(fwd_hooks=[("blocks.1.attn.hook_pattern", lambda pattern, hook: None)]):
+        row = Probe(model, NO_REFERENCE, None, 1e-4).fused_saliency()
+    assert row.verdict == "pass"
+    assert "patterns in 1 of 3 layers: a hook is on the pattern" in row.reason
+
+
 def test_without_a_reference(build: Callable) -> None:
     probe = Probe(build("plain"), NO_REFERENCE, None, 1e-4)
     for row in (probe.logits(), probe.inputs_embeds()):
