@@ -135,4 +135,5 @@ def _draw_legend(axes: Axes, sources: Sequence[str]) -> None:
     handles += [
         Line2D([], [], color=GREY, linestyle=outcome.dash, label=outcome.label) for outcome in OUTCOMES.values()
     ]
-    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    bottom = 1.0 if axes.get_yscale() == "log" else 1.07  # above the power of ten of a linear axis
+    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, bottom), ncols=3)
