@@ -19,7 +19,7 @@ SMOLLM2 := $(VENV)/.smollm2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup figures verdicts test test-ray test-tl4 test-min test-gpu lint types format notebooks prompts reasoner card calibration bench smollm2 gsm-symbolic lock clean
+.PHONY: help setup figures verdicts test test-others test-ray test-tl4 test-min test-gpu lint types format notebooks prompts reasoner card calibration bench smollm2 gsm-symbolic lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,13 +49,17 @@ verdicts: $(STAMP) ## test the paper's claims: controls in figures/MODEL, and fi
 	$(BIN)/python -m dpc_interp.study.verdict_run --model $(MODEL) --out figures/$(MODEL) $(VERDICTS_ARGS)
 
 # Some environments forbid byte code; here each of some 40 Python processes would compile the package anew
-test test-ray: export PYTHONDONTWRITEBYTECODE :=
+test: export PYTHONDONTWRITEBYTECODE :=
 
-test: $(SMOLLM2) ## lint and types next to the run on Ray, then all tests with examples and notebooks
-	$(MAKE) --jobs=2 lint types test-ray
+# In this order: Ray starts next to the type checker, because it has to start within 30 seconds, and waits for its workers
+# while the other tests begin
+test: $(SMOLLM2) ## lint, types, the run on Ray, and all other tests with examples and notebooks
+	$(MAKE) --jobs=2 lint types test-ray test-others
+
+test-others: $(STAMP) ## all tests except the run on Ray, with examples and notebooks
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-test-ray: $(STAMP) ## the run on two Ray workers, one of which is killed; no other test runs meanwhile
+test-ray: $(STAMP) ## the run on two Ray workers, one of which is killed
 	DPC_INTERP_RAY=1 $(BIN)/python -m pytest tests/execution/test_engine.py -k killed_worker \
 		-o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
 

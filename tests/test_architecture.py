@@ -140,13 +140,13 @@ def test_no_function_has_more_than_twelve_parameters() -> None:
     "default", ["gamma.*= 10", "head_reduction.*abs_of_sum", "exclude_sink.*= True", r"mask: float = 0\.0"]
 )
 def test_a_default_stands_once(default: str) -> None:
-    found = [
+    places = [
         f"{name_of(file)}: {line.strip()}"
         for file in MODULES
         for line in file.read_text().splitlines()
         if re.search(default, line)
     ]
-    assert len(found) == 1, found
+    assert len(places) == 1, places
 
 
 def test_each_module_has_a_test_file() -> None:

@@ -47,9 +47,9 @@ def simulate_changes(
     """
     gains = np.clip(true_gain + spread * rng.normal(size=n_prompts), -changed, changed)
     # one draw decides whether an answer changes, another one its sign
-    own = rng.random((2, n_problems, n_prompts))
+    separate = rng.random((2, n_problems, n_prompts))
     common = rng.random((2, n_problems, 1))
-    changes, sign = np.where(rng.random((n_problems, n_prompts)) < shared, common, own)
+    changes, sign = np.where(rng.random((n_problems, n_prompts)) < shared, common, separate)
     return np.where(changes < changed, np.where(sign < (1 + gains / changed) / 2, 1.0, -1.0), 0.0)
 
 

@@ -120,6 +120,6 @@ def test_problems_without_a_rationale_have_answers_only(result: Results) -> None
 def test_own_ratio_is_the_log_of_trained_over_untrained(result: Results) -> None:
     rows = [("story-0", "trained", 3.0), ("story-0", "untrained", 1.5), ("story-0", "text", 9.0)]
     controls = pd.DataFrame(rows, columns=["instance", "condition", "peak_ratio"])
-    own = measures(result, controls)["own_ratio"]
-    assert own["story-0"] == pytest.approx(np.log(2))
-    assert own.drop("story-0").isna().all()
+    ratio = measures(result, controls)["own_ratio"]
+    assert ratio["story-0"] == pytest.approx(np.log(2))
+    assert ratio.drop("story-0").isna().all()

@@ -18,7 +18,7 @@ PT, INSTRUCT, BARE = "1100110011", "1111000011", "1000000000"
 @pytest.fixture(scope="module")
 def results(world: Callable[..., list[Results]]) -> list[Results]:
     """Two prompts on ten problems; the second one has every answer right. The cut-off changes three texts of each."""
-    made = []
+    results = []
     for name, pt in (("seed0", PT), ("seed1", "1" * 10)):
         outcomes = {"bare": BARE, "instruct": INSTRUCT, "cut_off": "0" + pt[1:], "pt": pt}
         rows = [
@@ -27,8 +27,8 @@ def results(world: Callable[..., list[Results]]) -> list[Results]:
             for k, outcome in enumerate(correct)
         ]
         columns = ["task", "prompt", "method", "instance", "correct", "changed"]
-        made.append(replace(world(0, true=True)[0], instances=pd.DataFrame(rows, columns=columns)))
-    return made
+        results.append(replace(world(0, true=True)[0], instances=pd.DataFrame(rows, columns=columns)))
+    return results
 
 
 def test_shares_and_counts_by_hand(results: list[Results]) -> None:

@@ -24,9 +24,9 @@ def test_without_an_effect_both_verdicts_are_rare() -> None:
 
 def test_ten_prompts_find_the_papers_effect() -> None:
     frame = simulate_verdicts([0.03, 0.1], [10], n=40)
-    found = frame[frame["truth"] == "paper's effect"]
-    assert found["holds"].min() >= 0.8
-    assert found["fails"].max() == 0
+    judged = frame[frame["truth"] == "paper's effect"]
+    assert judged["holds"].min() >= 0.8
+    assert judged["fails"].max() == 0
 
 
 def test_simulated_changes_have_the_shares_that_are_stated() -> None:

@@ -41,7 +41,7 @@ def cluster() -> Iterator[Any]:
     """Ray with two cores of this machine, already running as a user may have started it."""
     ray = pytest.importorskip("ray")
     if "DPC_INTERP_RAY" not in os.environ:
-        pytest.skip("Ray has to start within 30 seconds, so no other test may run at the same time: make test-ray")
+        pytest.skip("Ray has to start within 30 seconds, which it does before other tests begin: make test-ray")
     with ExitStack() as stack:
         for attempts_left in (2, 1, 0):
             try:

@@ -46,8 +46,8 @@ def test_same(answer: str, gold: str, expected: bool) -> None:
     ],
 )
 def test_value(text: str, digits: str | None) -> None:
-    found = value(text)
-    assert found is None if digits is None else found is not None and found.startswith(digits)
+    number = value(text)
+    assert number is None if digits is None else number is not None and number.startswith(digits)
 
 
 def test_text_that_cannot_be_read_is_not_the_same() -> None:

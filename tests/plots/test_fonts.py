@@ -35,8 +35,8 @@ def written(figure: plt.Figure) -> bytes:
 @pytest.fixture
 def without_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with matplotlib's own fonts only."""
-    own = [font for font in font_manager.fontManager.ttflist if "mpl-data" in font.fname]
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    bundled = [font for font in font_manager.fontManager.ttflist if "mpl-data" in font.fname]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", bundled)
 
 
 @pytest.mark.usefixtures("without_fonts")

@@ -14,12 +14,12 @@ from dpc_interp.plots.regime import SHARES
 
 def drawn(ax: Axes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Label -> the points [task, (x, y)] and the ends of their intervals [task, (low, high)]."""
-    found = {}
+    points_of = {}
     for container in ax.containers:
         points, _, (bars,) = container
         ends = np.array([segment[:, 1] for segment in bars.get_segments() if len(segment)])
-        found[container.get_label()] = points.get_xydata(), ends
-    return found
+        points_of[container.get_label()] = points.get_xydata(), ends
+    return points_of
 
 
 def test_points_and_intervals_are_those_of_the_frame_in_percent(regimes: pd.DataFrame) -> None:

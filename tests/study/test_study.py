@@ -58,8 +58,8 @@ def test_only_one_prompt_of_a_task_has_the_methods_that_do_not_read_it(
     monkeypatch.setattr("dpc_interp.study.study.evaluate", record)
     settings = StudySettings("reasoner", n=3, n_validation=2, batch_size=8, runs=tmp_path)
     assert settings.evaluate("algebra", study.prompt, with_shared=with_shared).results is study.results
-    own = ["cut_off", "pt", *TRIGGERED]
-    expected = ["bare", "instruct", "random_prompt", *own] if with_shared else own
+    unshared = ["cut_off", "pt", *TRIGGERED]
+    expected = ["bare", "instruct", "random_prompt", *unshared] if with_shared else unshared
     assert evaluated == [("algebra/seed0", 3, expected)]
 
 
