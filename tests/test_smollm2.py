@@ -72,7 +72,7 @@ def test_the_prompt_helps(smollm2: HookedModel) -> None:
         pytest.skip("the HookedTransformer is tested")
     problems = RECIPES["story"].load("test", 12, seed=3)
     without_prompt, with_prompt = (
-        sum(run.correct for run in generate(smollm2, problems, prompt, max_new_tokens=48, progress=False))
+        sum(run.correct for run in generate(smollm2, problems, prompt, max_new_tokens=40, progress=False))
         for prompt in (None, load_prompt(f"{NAME}/story"))
     )
     assert with_prompt >= 4
