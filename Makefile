@@ -61,7 +61,7 @@ test-others: $(STAMP) ## all tests except the run on Ray, with examples and note
 
 test-ray: $(STAMP) ## the run on two Ray workers, one of which is killed
 	DPC_INTERP_RAY=1 $(BIN)/python -m pytest tests/execution/test_engine.py -k killed_worker \
-		-o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
+		-o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 
 # On a machine without .venv, the Python that has torch
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
