@@ -154,9 +154,7 @@ def matrix(table: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def log_flow(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The natural logarithm of flow; NaN where the flow is exactly 0.
-
-    The flow into the question is 0 at the last layer, where the loss no longer depends on the question.
+    """The natural logarithm of flow; NaN where the flow is exactly 0, as where a gradient underflows.
 
     Args:
         values: [n, k], at least 0; NaN stays NaN.

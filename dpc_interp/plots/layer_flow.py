@@ -54,7 +54,7 @@ def plot_layer_flow(
         source: segment that the flow comes from; only rows of whole segments (both steps NA) are used.
         destination: segment that the flow goes to.
         log: draw geometric means on a logarithmic axis and compare logarithms; False: means on a linear axis. A flow of
-            exactly 0 has no logarithm and is left out; at the last layer all flow into the question is 0.
+            exactly 0 has no logarithm and is left out.
         ax: where to draw; None: a new figure.
         seed: seed of the bootstrap.
         style: keywords of `Axes.plot` for both lines.
