@@ -41,6 +41,7 @@ from dpc_interp.models.encoding import QuestionFormat
 from dpc_interp.models.loading import load_model
 from dpc_interp.parity.check import ModelCheck, check_model
 from dpc_interp.prompts.embed_hooks import prompted
+from dpc_interp.prompts.sinks import attention_sinks
 from dpc_interp.prompts.soft_prompt import SoftPrompt, load_prompt
 from dpc_interp.prompts.tuning import TuningConfig, tune_prompt
 from dpc_interp.stats.regression import trigger_regression
@@ -73,6 +74,7 @@ __all__ = [
     "accumulation_peaks",
     "analyse",
     "attention_calibration",
+    "attention_sinks",
     "calibrate_trigger",
     "causal_edges",
     "check_model",

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dpc_interp.analysis.accumulation import accumulation_frame
+from dpc_interp.analysis.accumulation import accumulation_frame, sinks_in
 from dpc_interp.analysis.flow import PositionGroups, instances_frame, tokens_frame
 from dpc_interp.analysis.options import HeadReduction, Options, Target
 from dpc_interp.analysis.saliency import saliency, saliency_pass
@@ -27,6 +27,7 @@ from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.fused_attention import describe_attention
 from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length, tokenizer_of
 from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
+from dpc_interp.prompts.sinks import attention_sinks
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.tasks.problem import check_distinct
 
@@ -83,6 +84,11 @@ class Analysis:
     def n_virtual(self) -> int:
         """Virtual tokens of the analysed prompt; 0 without one."""
         return 0 if self.accumulation.empty else int(self.accumulation["virtual_token"].max()) + 1
+
+    @property
+    def sinks(self) -> tuple[int, ...]:
+        """Virtual tokens that are attention sinks, see `attention_sinks`; none without a prompt."""
+        return sinks_in(self.accumulation)
 
 
 @renamed_keywords({"checkpoint": "gradient_checkpointing"})
@@ -169,7 +175,7 @@ def analyse(
         >>> model, prompt = dpc.load_model("reasoner"), dpc.load_prompt("reasoner/story")
         >>> runs = dpc.generate(model, dpc.load_problems("story", n=2), prompt=prompt, progress=False)
         >>> dpc.analyse(model, runs, prompt, progress=False).accumulation.columns.tolist()
-        ['instance', 'layer', 'virtual_token', 'value', 'into_question']
+        ['instance', 'layer', 'virtual_token', 'value', 'into_question', 'sink']
     """
     if target not in get_args(Target):
         raise UnknownNameError("target", target, get_args(Target))
@@ -249,6 +255,7 @@ def _analyse_in_batches(
     lengths = [s.length for s in segments]
     order = by_length(lengths)
     prompt_cache = None
+    sinks = () if prompt is None else attention_sinks(model, prompt.vectors)
     share_prompt = len(runs) > 1 and not plan.gradient_checkpointing and can_share_prompt_cache(model, max(lengths))
     if share_prompt and prompt is not None:
         with torch.no_grad():
@@ -263,6 +270,7 @@ def _analyse_in_batches(
             head_reduction,
             plan.gradient_checkpointing,
             prompt_cache,
+            sinks,
         )
 
     hint = "shorten it, or use a smaller dtype" if plan.gradient_checkpointing else "use gradient_checkpointing=True"
@@ -285,6 +293,7 @@ def _analyse_batch(
     head_reduction: HeadReduction,
     gradient_checkpointing: bool,
     prompt_cache: CachedDecoding | None,
+    sinks: Sequence[int],
 ) -> Mapping[str, pd.DataFrame]:
     width = max(s.length for s in segments)
     groups = PositionGroups.from_segments(segments, width, torch.device(model.cfg.device or "cpu"))
@@ -306,7 +315,7 @@ def _analyse_batch(
     ids = [run.problem.id for run in runs]
     return {
         "flow": groups.flow_frame(between, ids),
-        "accumulation": accumulation_frame(accumulation, into_question, ids),
+        "accumulation": accumulation_frame(accumulation, into_question, ids, sinks),
         "tokens": tokens_frame(tokenizer_of(model), runs, segments, from_prompt, row_share, nll),
         "instances": instances_frame(runs, segments, nll),
     }

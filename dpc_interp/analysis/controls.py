@@ -84,6 +84,7 @@ def sink_controls(
         frame = analyse(model, runs, control, batch_size=batch_size, progress=progress).accumulation
         n_text = len(vectors) - prompt.n_virtual
         frame = frame.assign(virtual_token=frame["virtual_token"] - n_text)
+        frame["sink"] |= frame["virtual_token"] == 0  # as in the other conditions, so that they can be compared
         frames.append(frame[frame["virtual_token"] >= 0].assign(condition=condition))
     joined = pd.concat(frames, ignore_index=True).assign(task=runs[0].problem.task, prompt=prompt.name)
     return conform(joined, "sink_controls")

@@ -44,7 +44,7 @@ class Options:
         beta_statistic: what beta is of the flow into the early half, `mean`, `median` or `geometric`.
         deep: layers of the trigger; None: the last third.
         shallow: layers of the accumulation token; None: the first third.
-        exclude_sink: leave virtual token 0, usually an attention sink, out of the argmax.
+        exclude_sink: leave attention sinks (see `attention_sinks`) out of the argmax and of the mean.
         target: the tokens that the loss is taken on, `generated` or `gold`.
         head_reduction: how heads are reduced to one value, see `HeadReduction`.
         token: what is corrupted: `peak`, the accumulation token of each instance; `random`; or one virtual token, by

@@ -36,6 +36,7 @@ ACCUMULATION: Columns = {
     "virtual_token": ("int64", "index of the virtual token"),
     "value": ("float32", "acc(j): mean flow from the token into question and rationale"),
     "into_question": ("float32", "mean flow from the token into the question alone"),
+    "sink": ("bool", "whether the token is an attention sink, see `prompts/sinks.py`"),
 }
 TOKENS: Columns = {
     "instance": ("string", "id of the problem"),

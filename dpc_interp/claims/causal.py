@@ -15,7 +15,7 @@ are ranked by I_l and removed with `knocked_out`, and the same text is read agai
   is deletion in reverse order, read backwards.
 
 The saliency is a first-order estimate without a sign, and removing an edge also gives its attention to other edges.
-Virtual token 0, usually an attention sink, is no candidate unless `exclude_sink` is False.
+Attention sinks (`prompts/sinks.py`) are no candidates unless `exclude_sink` is False.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from dpc_interp.execution.keywords import read_keywords
 from dpc_interp.generation.transcript import Transcript
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
+from dpc_interp.prompts.sinks import attention_sinks
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.tasks.problem import check_distinct
 
@@ -135,7 +136,9 @@ def causal_edges(
         raise DPCInterpError(
             "causal_edges needs fraction from 0 to 1, fractions within it, n_draws and n_top from 1, n_groups from 2"
         )
-    segments = _check_runs(model, runs, prompt, options)
+    check_prompt(model, prompt.vectors)
+    sinks = attention_sinks(model, prompt.vectors) if options.exclude_sink else ()
+    segments = _check_runs(model, runs, prompt, sinks)
     deep = check_layers(options.deep or deep_layers(model.cfg.n_layers), model.cfg.n_layers)
     parts: list[tuple[pd.DataFrame, ...]] = []
     order = by_length([run_segments.length for run_segments in segments])
@@ -147,7 +150,7 @@ def causal_edges(
                 [runs[i] for i in chosen],
                 [segments[i] for i in chosen],
                 prompt,
-                options.exclude_sink,
+                sinks,
                 options.head_reduction,
             )
             parts.append(
@@ -166,14 +169,15 @@ def causal_edges(
     return CausalEffects(conform(knockouts, "knockouts"), groups, curves, used | {"prompt": prompt.name}, redundancy)
 
 
-def _check_runs(model: HookedModel, runs: Sequence[Transcript], prompt: SoftPrompt, options: Options) -> list[Segments]:
+def _check_runs(
+    model: HookedModel, runs: Sequence[Transcript], prompt: SoftPrompt, sinks: Sequence[int]
+) -> list[Segments]:
     """Raise `DPCInterpError` unless edges can be removed in every run; return the segments of the runs."""
     if not runs:
         raise DPCInterpError("there are no runs to knock edges out of; generate some first")
     check_distinct([run.problem for run in runs])
-    check_prompt(model, prompt.vectors)
-    if options.exclude_sink and prompt.n_virtual < 2:
-        raise DPCInterpError("only the sink is left to knock out; use 2 virtual tokens or exclude_sink=False")
+    if len(sinks) == prompt.n_virtual:
+        raise DPCInterpError("only sinks are left to knock out; use more virtual tokens or exclude_sink=False")
     segments = [segment(run, tokenizer_of(model), prompt.n_virtual) for run in runs]
     if any(run_segments.n_rationale_tokens < 2 for run_segments in segments):
         raise DPCInterpError("a rationale has no late half; keep only dpc.drop_empty_rationales(model, runs)")

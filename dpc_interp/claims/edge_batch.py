@@ -7,6 +7,7 @@ removed minus the value with all edges (docs/method.md, section 7.3).
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ class EdgeBatch:
         runs: transcripts generated with `prompt`, one a row.
         segments: of the same transcripts.
         prompt: the soft prompt.
-        exclude_sink: virtual token 0 has no candidate edges.
+        sinks: virtual tokens without candidate edges.
         head_reduction: see `saliency`.
 
     Attributes:
@@ -51,7 +52,7 @@ class EdgeBatch:
         runs: list[Transcript],
         segments: list[Segments],
         prompt: SoftPrompt,
-        exclude_sink: bool,
+        sinks: Sequence[int],
         head_reduction: HeadReduction,
     ):
         self.model, self.runs, self.segments, self.prompt = model, runs, segments, prompt
@@ -65,9 +66,9 @@ class EdgeBatch:
         ).layers
         self.flow: Float[Tensor, "batch layer pos n_virtual"] = torch.stack(layers, dim=1)
         self.candidates: Bool[Tensor, "batch pos n_virtual"] = torch.zeros_like(self.flow[:, 0], dtype=torch.bool)
-        first_token = 1 if exclude_sink else 0
         for row, row_segments in enumerate(segments):
-            self.candidates[row, slice(*row_segments.late), first_token:] = True
+            self.candidates[row, slice(*row_segments.late)] = True
+        self.candidates[:, :, list(sinks)] = False
         self.intact = likelihood(model, runs, prompt)
 
     def edges(self, row: int, layers: tuple[int, ...]) -> tuple[Int[Tensor, "edge 3"], NDArray[np.float64]]:

@@ -79,14 +79,15 @@ def accumulation_measures(analysis: Analysis, peak_ratio: pd.Series, options: Op
     Args:
         analysis: result of `analyse`.
         peak_ratio: of the flow into question and rationale, by instance.
-        options: of the evaluation: shallow layers, and whether the sink can be the peak.
+        options: of the evaluation: shallow layers, and whether a sink can be the peak.
     """
     layers: Sequence[int] = options.shallow or shallow_layers(analysis.n_layers)
-    chance = chance_peak_ratio(by_virtual_token(analysis.accumulation, layers), exclude_sink=options.exclude_sink)
-    into_question = by_virtual_token(analysis.accumulation, layers, "into_question")
+    accumulation, exclude_sink = analysis.accumulation, options.exclude_sink
+    chance = chance_peak_ratio(by_virtual_token(accumulation, layers, exclude_sink=exclude_sink))
+    into_question = by_virtual_token(accumulation, layers, "into_question", exclude_sink=exclude_sink)
     return {
         "peak_over_chance": _log(peak_ratio) - np.log(chance),
-        "question_peak": _log(peaks_of(into_question, exclude_sink=options.exclude_sink)["peak_ratio"]),
+        "question_peak": _log(peaks_of(into_question)["peak_ratio"]),
         "question_evenness": evenness(into_question),
     }
 

@@ -22,6 +22,7 @@ from dpc_interp.interventions.plan import (
 )
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.embed_hooks import PromptEdit
+from dpc_interp.prompts.sinks import attention_sinks
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 from dpc_interp.tasks.problem import Problem
 
@@ -42,16 +43,17 @@ def check_options(
         placebo: whether random tokens are corrupted as well.
 
     Raises:
-        DPCInterpError: a layer, a token or a number of tokens that does not exist, a prompt of the sink alone or
+        DPCInterpError: a layer, a token or a number of tokens that does not exist, a prompt of sinks alone or
             too short for the placebo, or a problem without a written rationale where the target is `gold`.
     """
     for layers in (options.deep, options.shallow):
         check_layers(layers or (), model.cfg.n_layers)
-    if prompt.n_virtual == 1 and options.exclude_sink:
-        raise DPCInterpError("the prompt's one virtual token is left out as the sink; give exclude_sink=False")
-    check_top_k(options.top_k, prompt.n_virtual - options.exclude_sink)
+    n_candidates = prompt.n_virtual - len(attention_sinks(model, prompt.vectors) if options.exclude_sink else ())
+    if not n_candidates:
+        raise DPCInterpError("all virtual tokens of the prompt are left out as sinks; give exclude_sink=False")
+    check_top_k(options.top_k, n_candidates)
     if placebo:
-        check_placebo(options.top_k, prompt.n_virtual - options.exclude_sink - 1)
+        check_placebo(options.top_k, n_candidates - 1)
     if isinstance(options.token, int):
         check_tokens((options.token,), prompt.n_virtual)
     unsolved = [problem.id for problem in problems if not problem.rationale.strip()]
@@ -110,7 +112,7 @@ def _token_plans(
             gamma,
             options.mask,
             peaks=peaks["peak_token"][instances].tolist(),
-            exclude_sink=options.exclude_sink,
+            sinks=analysis.sinks if options.exclude_sink else (),
             top_k=options.top_k,
             replace=options.replace,
         )

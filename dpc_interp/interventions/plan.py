@@ -139,7 +139,7 @@ def plan_random(
     mask: float = Options.mask,
     *,
     peaks: Sequence[int] | None = None,
-    exclude_sink: bool = Options.exclude_sink,
+    sinks: Sequence[int] = (0,),
     top_k: int = Options.top_k,
     replace: Replace = Options.replace,
 ) -> list[CorruptionPlan]:
@@ -154,7 +154,7 @@ def plan_random(
         seed: seed of the tokens and of the noise.
         gamma, mask, replace: see `CorruptionPlan`.
         peaks: accumulation token of each instance, which is not drawn; None: any token is.
-        exclude_sink: never draw virtual token 0.
+        sinks: virtual tokens that are never drawn, see `attention_sinks`.
         top_k: number of tokens that are drawn.
 
     Returns:
@@ -169,8 +169,8 @@ def plan_random(
         >>> all(1 <= plan.tokens[0] < 20 for plan in plans)
         True
     """
-    first = 1 if exclude_sink and n_virtual > 1 else 0
-    check_placebo(top_k, n_virtual - first - (peaks is not None))
+    candidates = [token for token in range(n_virtual) if token not in sinks]
+    check_placebo(top_k, len(candidates) - (peaks is not None))
     excluded: Sequence[int | None] = [None] * len(instances) if peaks is None else peaks
     plans = []
     for instance, peak in zip(instances, excluded, strict=True):
@@ -178,7 +178,7 @@ def plan_random(
         drawn: list[int] = []
         # one draw at a time, not `rng.sample`: a larger top_k extends the tokens of a smaller one
         while len(drawn) < top_k:
-            token = rng.randrange(first, n_virtual)
+            token = rng.choice(candidates)
             if token != peak and token not in drawn:
                 drawn.append(token)
         plans.append(CorruptionPlan(tuple(drawn), mask, gamma, replace, noise_seed(replace, seed, instance)))
@@ -213,7 +213,7 @@ def check_placebo(top_k: int, n_candidates: int) -> None:
     """Raise `DPCInterpError` unless the placebo can draw `top_k` of `n_candidates` tokens."""
     if not 1 <= top_k <= n_candidates:
         raise DPCInterpError(
-            f"the placebo draws {top_k} virtual tokens, and besides the accumulation token and the sink the prompt has "
+            f"the placebo draws {top_k} virtual tokens, and besides the accumulation token and sinks the prompt has "
             f"{n_candidates}; use a smaller top_k or a longer prompt, or leave the placebo out"
         )
 
@@ -222,8 +222,8 @@ def _largest_accumulation(
     analysis: Analysis, top_k: int, layers: Sequence[int] | None, exclude_sink: bool
 ) -> list[tuple[int, ...]]:
     """The `top_k` tokens of largest accumulation of each instance, the largest first."""
-    # at least 1: a prompt of the sink only is reported by `accumulation_peaks`, whose message is clearer
-    check_top_k(top_k, max(1, analysis.n_virtual - exclude_sink))
+    # at least 1: a prompt of sinks only is reported by `accumulation_peaks`, whose message is clearer
+    check_top_k(top_k, max(1, analysis.n_virtual - exclude_sink * len(analysis.sinks)))
     candidates = analysis.accumulation
     ranks: list[pd.Series] = []
     for _ in range(top_k):

@@ -22,6 +22,13 @@ from dpc_interp.plots.virtual_tokens import draw_token_bars, set_token_axis
 from dpc_interp.stats.bootstrap import mean_interval
 
 COLUMNS = ["instance", "layer", "virtual_token", "value"]
+SINK_MARKS: dict[str, Any] = {
+    "color": GREY,
+    "marker": "o",
+    "linestyle": "none",
+    "markerfacecolor": "white",
+    "zorder": 3,
+}
 
 
 def plot_accumulation(
@@ -88,14 +95,15 @@ def plot_accumulation_profile(
 ) -> Axes:
     """Mean accumulation over the shallow layers by virtual token, with its 95% band over instances.
 
-    The dashed grey line is the mean over tokens. The bars, on the right-hand axis, are the share of instances whose
-    accumulation token it is: the token with the largest accumulation.
+    Hollow grey markers are left out as attention sinks; the dashed grey line is the mean over the other tokens. The
+    bars, on the right-hand axis, are the share of instances whose accumulation token it is: the token with the largest
+    accumulation.
 
     Args:
         frame: `accumulation` frame.
         shallow: the layers to average over.
         ax: where to draw; None: a new figure. The right-hand axis is its twin.
-        exclude: virtual tokens that cannot be the accumulation token (an attention sink); the line still shows them.
+        exclude: virtual tokens that cannot be the accumulation token, as `Analysis.sinks`; they are drawn all the same.
         seed: seed of the bootstrap.
         style: keywords of `Axes.plot` for the line.
 
@@ -111,18 +119,24 @@ def plot_accumulation_profile(
     rows, layers = select_layers(frame, "accumulation", shallow)
     table = by_instance(rows, "virtual_token")
     tokens, values = table.columns.to_numpy(), matrix(table)
-    percent = _percent_peaking(values, ~np.isin(tokens, list(exclude)))
+    is_candidate = ~np.isin(tokens, list(exclude))
+    percent = _percent_peaking(values, is_candidate)
     mean, low, high = mean_interval(values, seed=seed)
 
     with drawing_axes(ax) as axes:
         draw_token_bars(axes, tokens, percent, top=100, ylabel="instances peaking here (%)")
         axes.fill_between(tokens, low, high, color=BLUE, alpha=0.25, linewidth=0)
         (line,) = axes.plot(tokens, mean, **{"color": BLUE, "marker": "o", "label": "mean, 95% band", **style})
-        level = axes.axhline(float(mean.mean()), color=GREY, linestyle="--", linewidth=0.8, label="mean over tokens")
+        level = axes.axhline(
+            float(mean[is_candidate].mean()), color=GREY, linestyle="--", linewidth=0.8, label="mean over tokens"
+        )
+        handles = [line, level]
+        if not is_candidate.all():
+            handles += axes.plot(tokens[~is_candidate], mean[~is_candidate], **SINK_MARKS, label="sink")
         axes.set_ylim(0, 1.25 * float(np.nanmax(high)))  # room for the legend
         set_token_axis(axes)
         axes.set_ylabel(f"acc$(j)$, {layer_span(layers)}")
-        axes.legend(handles=[line, level], loc="upper center", ncols=2, handlelength=1.6)
+        axes.legend(handles=handles, loc="upper center", ncols=3, handlelength=1.6, columnspacing=1)
     return axes
 
 

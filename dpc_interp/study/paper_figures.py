@@ -116,15 +116,16 @@ def fig2_saliency_maps(study: Study, folder: Path) -> str:
 
 def fig3_accumulation(study: Study, folder: Path) -> str:
     """Draw accumulation by layer and virtual token, and its profile over the shallow layers."""
-    frame = study.results.analysis.accumulation
+    frame, sinks = study.results.analysis.accumulation, study.results.analysis.sinks
     figure = plt.figure(figsize=(plots.COLUMN_WIDTH, 4.2), layout="constrained")
     # subfigures, so that the colour bar of the upper panel does not narrow the lower one
     upper, lower = figure.subfigures(2, 1, squeeze=False).flat
     plots.plot_accumulation(frame, ax=upper.subplots())
-    plots.plot_accumulation_profile(frame, shallow=study.shallow, exclude=[0], ax=lower.subplots())
+    plots.plot_accumulation_profile(frame, shallow=study.shallow, exclude=sinks, ax=lower.subplots())
     save_figure(figure, folder / "fig3_accumulation", frame)
     ratio = study.results.statistics["peak_ratio"]
-    return f"fig3_accumulation: virtual token 0 is left out of the peak. Mean peak ratio {ratio.mean():.2f}."
+    left_out = ", ".join(map(str, sinks))
+    return f"fig3_accumulation: the peak leaves out the sinks ({left_out}). Mean peak ratio {ratio.mean():.2f}."
 
 
 def fig4_layer_flow(study: Study, folder: Path) -> str:

@@ -30,6 +30,7 @@ from dpc_interp.analysis.accumulation import (
     chance_peak_ratio,
     evenness,
     peaks_of,
+    sinks_in,
 )
 from dpc_interp.models.lens import HookedTransformer
 
@@ -52,13 +53,13 @@ def accumulation() -> pd.DataFrame:
 
 
 def test_peaks_by_hand(accumulation: pd.DataFrame) -> None:
-    """Shallow means: b (6, 2, 1), mean 3; a (1, 2, 3), mean 2. Without the sink, b peaks at 1 with a ratio of 2 / 3 and
-    a peaks at 2 with 3 / 2.
+    """Shallow means: b (6, 2, 1), mean 3; a (1, 2, 3), mean 2. Without the sink, b peaks at 1 with 2 / 1.5 and a at 2
+    with 3 / 2.5.
     """
     peaks = accumulation_peaks(accumulation)
     assert peaks.index.tolist() == ["b", "a"]
     assert peaks["peak_token"].tolist() == [1, 2]
-    assert peaks["peak_ratio"].tolist() == pytest.approx([2 / 3, 3 / 2])
+    assert peaks["peak_ratio"].tolist() == pytest.approx([2 / 1.5, 3 / 2.5])
     with_sink = accumulation_peaks(accumulation, exclude_sink=False)
     assert with_sink["peak_token"].tolist() == [0, 2]
     assert with_sink["peak_ratio"].tolist() == pytest.approx([2, 3 / 2])
@@ -67,24 +68,35 @@ def test_peaks_by_hand(accumulation: pd.DataFrame) -> None:
 
 
 def test_peaks_on_the_question_by_hand(accumulation: pd.DataFrame) -> None:
-    """Shallow means: b (3, 7, 8), mean 6; a (8, 7, 6), mean 7."""
+    """Shallow means: b (3, 7, 8), mean 6; a (8, 7, 6), mean 7. Without the sink the means are 7.5 and 6.5."""
     into_question = by_virtual_token(accumulation, (0, 1), "into_question")
     peaks = peaks_of(into_question)
     assert peaks["peak_token"].to_dict() == {"b": 2, "a": 1}
-    assert peaks["peak_ratio"].tolist() == pytest.approx([8 / 6, 1])
-    with_sink = peaks_of(into_question, exclude_sink=False)
+    assert peaks["peak_ratio"].tolist() == pytest.approx([8 / 7.5, 7 / 6.5])
+    with_sink = peaks_of(by_virtual_token(accumulation, (0, 1), "into_question", exclude_sink=False))
     assert with_sink["peak_token"].to_dict() == {"b": 2, "a": 0}
     assert with_sink["peak_ratio"].tolist() == pytest.approx([8 / 6, 8 / 7])
 
 
+def test_every_marked_sink_is_left_out(accumulation: pd.DataFrame) -> None:
+    """Of (6, 2, 1) and (1, 2, 3) the middle token is left."""
+    marked = accumulation.assign(sink=accumulation["virtual_token"].isin([0, 2]))
+    assert sinks_in(marked) == (0, 2)
+    assert sinks_in(accumulation) == (0,), "a frame without the column"
+    peaks = accumulation_peaks(marked)
+    assert peaks["peak_token"].tolist() == [1, 1]
+    assert peaks["peak_ratio"].tolist() == [1, 1]
+    assert accumulation_peaks(marked.assign(sink=False))["peak_token"].tolist() == [0, 2]
+
+
 def test_means_by_virtual_token(accumulation: pd.DataFrame) -> None:
     """Instances in the order of the frame, tokens in theirs, whatever the order of the rows of an instance."""
-    shallow = by_virtual_token(accumulation.iloc[::-1], (0, 1))
+    shallow = by_virtual_token(accumulation.iloc[::-1], (0, 1), exclude_sink=False)
     assert shallow.index.tolist() == ["a", "b"]
     assert shallow.columns.tolist() == [0, 1, 2]
     assert shallow.loc[["b", "a"]].to_numpy().tolist() == [[6, 2, 1], [1, 2, 3]]
-    assert by_virtual_token(accumulation, (1,)).to_numpy().tolist() == [[6, 3, 0], [1, 4, 3]]
-    assert by_virtual_token(accumulation, (0,), "into_question").to_numpy().tolist() == [[3, 8, 7], [8, 9, 6]]
+    assert by_virtual_token(accumulation, (1,), exclude_sink=False).to_numpy().tolist() == [[6, 3, 0], [1, 4, 3]]
+    assert by_virtual_token(accumulation, (0,), "into_question").to_numpy().tolist() == [[8, 7], [9, 6]]
 
 
 def test_evenness_by_hand() -> None:
@@ -106,30 +118,16 @@ def test_the_chance_level_is_the_mean_over_all_deals() -> None:
     cells = [sign * math.log(ratio) / math.sqrt(2) for ratio in (3, 7) for sign in (-1, 1)]
     deals = np.exp(list(permutations(cells))).reshape(-1, 2)
     exact = np.exp(np.log(deals.max(axis=1) / deals.mean(axis=1)).mean())
-    levels = [chance_peak_ratio(table, exclude_sink=False, seed=seed) for seed in range(20)]
+    levels = [chance_peak_ratio(table, seed=seed) for seed in range(20)]
     assert len(set(levels)) > 10, "the draws depend on the seed"
     assert np.mean(levels) == pytest.approx(exact, rel=0.01)
-    assert chance_peak_ratio(table, exclude_sink=False) == levels[0]
-    assert chance_peak_ratio(1e-9 * table, exclude_sink=False) == pytest.approx(levels[0])
+    assert chance_peak_ratio(table) == levels[0]
+    assert chance_peak_ratio(1e-9 * table) == pytest.approx(levels[0])
 
 
-def test_the_sink_is_not_dealt_and_counts_in_the_mean() -> None:
-    """Beside the geometric means of the others, sqrt(2) and 6, the sinks are 6 / sqrt(2) and 1."""
-    table = pd.DataFrame([[6.0, 1.0, 2.0], [6.0, 6.0, 6.0]])
-    cells = [-math.log(2) / math.sqrt(2), math.log(2) / math.sqrt(2), 0.0, 0.0]
-    ratios = [
-        max(pair) / ((sum(pair) + sink) / 3)
-        for deal in permutations(np.exp(cells).tolist())
-        for pair, sink in ((deal[:2], 6 / math.sqrt(2)), (deal[2:], 1.0))
-    ]
-    levels = [chance_peak_ratio(table, seed=seed) for seed in range(20)]
-    assert np.mean(levels) == pytest.approx(np.exp(np.log(ratios).mean()), rel=0.01)
-
-
-@pytest.mark.parametrize("exclude_sink", [True, False])
-def test_even_tokens_have_a_chance_level_of_1(exclude_sink: bool) -> None:
+def test_even_tokens_have_a_chance_level_of_1() -> None:
     even = pd.DataFrame(np.outer([1.0, 5.0, 0.1], np.ones(4)))
-    assert chance_peak_ratio(even, exclude_sink=exclude_sink) == pytest.approx(1)
+    assert chance_peak_ratio(even) == pytest.approx(1)
 
 
 def test_an_instance_that_draws_on_no_token_has_no_part_in_the_chance_level() -> None:
@@ -177,8 +175,10 @@ def test_unknown_layers_and_a_prompt_of_the_sink_alone_raise(accumulation: pd.Da
 def test_frame_by_hand() -> None:
     """Values [batch, layer, virtual token] in the order of their instances, layers and tokens."""
     values = torch.arange(8.0).view(2, 2, 2)
-    frame = accumulation_frame(values, 10 * values, ["b", "a"])
-    assert frame.columns.tolist() == ["instance", "layer", "virtual_token", "value", "into_question"]
+    frame = accumulation_frame(values, 10 * values, ["b", "a"], sinks=(0,))
+    assert frame.columns.tolist() == ["instance", "layer", "virtual_token", "value", "into_question", "sink"]
+    assert frame["sink"].tolist() == 4 * [True, False]
+    frame = frame.drop(columns="sink")
     assert frame.to_numpy().tolist()[:3] == [["b", 0, 0, 0.0, 0.0], ["b", 0, 1, 1.0, 10.0], ["b", 1, 0, 2.0, 20.0]]
     assert frame.to_numpy().tolist()[-1] == ["a", 1, 1, 7.0, 70.0]
 
@@ -232,5 +232,6 @@ def test_planted_first_token_counts_as_the_sink(attracting: HookedTransformer, r
     analysis = analyse(attracting, runs, planted(0), progress=False)
     assert (accumulation_peaks(analysis.accumulation, exclude_sink=False)["peak_token"] == 0).all()
     assert (accumulation_peaks(analysis.accumulation)["peak_token"] != 0).all()
-    assert (accumulation_peaks(analysis.accumulation)["peak_ratio"] < 1).all()
+    with_sink = accumulation_peaks(analysis.accumulation, exclude_sink=False)
+    assert (accumulation_peaks(analysis.accumulation)["peak_ratio"] < with_sink["peak_ratio"]).all()
     assert {plan.tokens for plan in plan_corruption(analysis, exclude_sink=False)} == {(0,)}

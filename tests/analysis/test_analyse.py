@@ -117,8 +117,8 @@ def test_accumulation_is_the_mean_over_question_and_rationale(analysis: Analysis
             value = sum(map_.values[layer, i, token].item() for i in destinations) / len(destinations)
             question = range(*map_.segments.question)
             into_question = sum(map_.values[layer, i, token].item() for i in question) / len(question)
-            rows.append((name, layer, token, value, into_question))
-    expected = pd.DataFrame(rows, columns=[*KEYS["accumulation"], "value", "into_question"])
+            rows.append((name, layer, token, value, into_question, token == 0))
+    expected = pd.DataFrame(rows, columns=[*KEYS["accumulation"], "value", "into_question", "sink"])
     assert (expected["into_question"] > 0).all()
     pd.testing.assert_frame_equal(
         analysis.accumulation.astype({"value": float, "into_question": float, "instance": object}),

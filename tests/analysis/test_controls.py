@@ -45,7 +45,7 @@ def controls(model: HookedTransformer, runs: list[Transcript], prompt: SoftPromp
 def rows(controls: pd.DataFrame, condition: str) -> pd.DataFrame:
     """The accumulation under one condition."""
     chosen = controls[controls["condition"] == condition].reset_index(drop=True)
-    return chosen[["instance", "layer", "virtual_token", "value", "into_question"]]
+    return chosen[["instance", "layer", "virtual_token", "value", "into_question", "sink"]]
 
 
 def test_each_condition_has_each_token_of_each_instance(controls: pd.DataFrame, runs: list[Transcript]) -> None:

@@ -93,7 +93,7 @@ def test_conform_names_the_missing_column() -> None:
 
 def test_conform_never_turns_a_missing_number_into_a_number() -> None:
     frame = pd.DataFrame({"instance": ["a"], "layer": [0], "virtual_token": [float("nan")], "value": [0.5]})
-    frame["into_question"] = 0.5
+    frame = frame.assign(into_question=0.5, sink=False)
     with pytest.raises(ValueError, match=r"NA|NaN|non-finite"):
         conform(frame, "accumulation")
 

@@ -247,7 +247,7 @@ def test_invalid_arguments_raise(
 ) -> None:
     with pytest.raises(DPCInterpError, match=message):
         causal_edges(model, [written(text) for text in texts], prompt, **options)
-    with pytest.raises(DPCInterpError, match="only the sink"):
+    with pytest.raises(DPCInterpError, match="only sinks"):
         causal_edges(model, [written(TEXTS[0])], SoftPrompt(prompt.vectors[:1]))
 
 

@@ -29,7 +29,7 @@ def segments(runs: list[Transcript], tokenizer, prompt: SoftPrompt) -> list[Segm
 
 @pytest.fixture(scope="module")
 def batch(model: HookedModel, runs: list[Transcript], segments: list[Segments], prompt: SoftPrompt) -> EdgeBatch:
-    return EdgeBatch(model, runs, segments, prompt, exclude_sink=True, head_reduction="abs_of_sum")
+    return EdgeBatch(model, runs, segments, prompt, sinks=(0,), head_reduction="abs_of_sum")
 
 
 def test_edges_go_from_virtual_tokens_to_the_late_half_with_their_flow(
@@ -51,7 +51,7 @@ def test_edges_go_from_virtual_tokens_to_the_late_half_with_their_flow(
 def test_the_sink_is_a_candidate_unless_it_is_excluded(
     model: HookedModel, batch: EdgeBatch, runs: list[Transcript], segments: list[Segments], prompt: SoftPrompt
 ) -> None:
-    with_sink = EdgeBatch(model, runs, segments, prompt, exclude_sink=False, head_reduction="abs_of_sum")
+    with_sink = EdgeBatch(model, runs, segments, prompt, sinks=(), head_reduction="abs_of_sum")
     assert not batch.candidates[..., 0].any()
     assert with_sink.candidates[..., 0].any()
     assert torch.equal(with_sink.candidates[..., 1:], batch.candidates[..., 1:])
@@ -93,7 +93,7 @@ def test_a_row_without_an_answer_has_no_change_of_it(
     model: HookedModel, written: Callable[..., Transcript], tokenizer, prompt: SoftPrompt
 ) -> None:
     run = written("9 + 8 = 17")
-    batch = EdgeBatch(model, [run], [segment(run, tokenizer, prompt.n_virtual)], prompt, True, "abs_of_sum")
+    batch = EdgeBatch(model, [run], [segment(run, tokenizer, prompt.n_virtual)], prompt, (0,), "abs_of_sum")
     (change,) = batch.changes_without([batch.edges(0, (0,))[0]])
     assert np.isnan(change["answer_probability_change"])
     assert np.isnan(change["answer_changed"])

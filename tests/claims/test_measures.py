@@ -100,14 +100,14 @@ def test_statistics_are_logarithms(result: Results) -> None:
 
 
 def test_accumulation_on_the_question_by_hand() -> None:
-    """Shallow layer 0 of three: shares 0.1, 0.3, 0.6 of the question; token 0, the sink, cannot be the peak."""
-    shares = [0.1, 0.3, 0.6]
+    """Shallow layer 0 of three: 0.1, 0.2, 0.6 of the question; token 0, the sink, does not count."""
+    shares = [0.1, 0.2, 0.6]
     rows = [("a", layer, j, 1.0, share if layer == 0 else 9.0) for layer in range(3) for j, share in enumerate(shares)]
     accumulation = pd.DataFrame(rows, columns=["instance", "layer", "virtual_token", "value", "into_question"])
     analysis = replace(analysis_of([("a", 2, "prompt", pd.NA, 1, 1.0)]), accumulation=accumulation)
     row = pd.DataFrame(accumulation_measures(analysis, pd.Series({"a": 2.0}), Options())).loc["a"]
-    assert row["question_peak"] == pytest.approx(np.log(0.6 * 3))
-    assert row["question_evenness"] == pytest.approx(-sum(share * np.log(share) for share in shares) / np.log(3))
+    assert row["question_peak"] == pytest.approx(np.log(0.6 / 0.4))
+    assert row["question_evenness"] == pytest.approx(-(np.log(1 / 4) / 4 + 3 * np.log(3 / 4) / 4) / np.log(2))
     assert row["peak_over_chance"] == pytest.approx(np.log(2)), "equal tokens have a chance level of 1"
 
 

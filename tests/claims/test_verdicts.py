@@ -111,9 +111,10 @@ def test_effects_are_means_over_prompts_of_values_by_other_packages(results: lis
         right = right.loc[stats.index]
         shallow = result.analysis.accumulation.query("layer == 0")
         tokens = shallow.pivot_table("into_question", "instance", "virtual_token").loc[stats.index].to_numpy()
+        tokens = tokens[:, 1:]  # without the sink
         table = by_virtual_token(result.analysis.accumulation, [0])
-        peak = np.log(tokens[:, 1:].max(axis=1) / tokens.mean(axis=1))
-        even = entropy(tokens, axis=1) / np.log(5)
+        peak = np.log(tokens.max(axis=1) / tokens.mean(axis=1))
+        even = entropy(tokens, axis=1) / np.log(4)
         share = logit(grounded_share(result.analysis)[stats.index].to_numpy())
         row_share = np.log(stats["row_share"].to_numpy())
         expected["C1"].append((np.log(stats["peak_ratio"]) - np.log(chance_peak_ratio(table))).mean())

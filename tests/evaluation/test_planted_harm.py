@@ -162,10 +162,8 @@ def test_the_experiment_is_in_the_regime_of_the_paper(harmed: list[Results]) -> 
 
 def test_the_claims_of_the_paper_hold(harmed: list[Results]) -> None:
     table = verdicts(harmed, model="wired").set_index("claim")
-    true_claims = ["C1", "C1 even", "C2", "C2 raw", "C2 steps", "C3", "C4", "C4 wrong", "C5"]
+    true_claims = ["C1", "C1 peak", "C1 even", "C2", "C2 raw", "C2 steps", "C3", "C4", "C4 wrong", "C5"]
     assert table["verdict"][true_claims].tolist() == ["holds"] * len(true_claims)
-    assert table["effect"]["C1 peak"] > 1  # true, but g is imprecise: values hardly vary within an outcome
-    assert table["verdict"]["C1 peak"] == "undecided"
     assert table["verdict"]["C5 random"] != "holds"
     assert table["effect"]["C5 always"] == 0
     assert table["verdict"]["C5 always"] == "undecided"

@@ -109,7 +109,9 @@ def test_the_sink_counts_as_a_candidate_only_where_it_is_included(model: HookedM
 
 def test_a_prompt_of_the_sink_alone_is_refused(model: HookedModel, prompt: SoftPrompt) -> None:
     one = replace(prompt, vectors=prompt.vectors[:1])
-    with pytest.raises(DPCInterpError, match="one virtual token is left out as the sink; give exclude_sink=False"):
+    with pytest.raises(
+        DPCInterpError, match="all virtual tokens of the prompt are left out as sinks; give exclude_sink=False"
+    ):
         check_options(Options(), model, one, [])
     check_options(Options(exclude_sink=False), model, one, [])
 

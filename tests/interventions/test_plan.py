@@ -68,7 +68,7 @@ def test_the_placebo_never_draws_the_accumulation_token() -> None:
 
 
 def test_placebo_can_draw_the_sink_where_it_is_included() -> None:
-    drawn = {plan.tokens for plan in plan_random([str(i) for i in range(100)], 3, seed=0, exclude_sink=False)}
+    drawn = {plan.tokens for plan in plan_random([str(i) for i in range(100)], 3, seed=0, sinks=())}
     assert drawn == {(0,), (1,), (2,)}
 
 
@@ -203,20 +203,20 @@ def test_any_plan_changes_only_the_entries_that_it_describes(case: tuple[torch.T
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(n_virtual=st.integers(2, 9), top_k=st.integers(1, 8), seed=st.integers(0, 99), exclude_sink=st.booleans())
+@given(n_virtual=st.integers(2, 9), top_k=st.integers(1, 8), seed=st.integers(0, 99), sinks=st.sets(st.integers(0, 1)))
 def test_any_placebo_draws_distinct_tokens_nested_by_top_k(
-    n_virtual: int, top_k: int, seed: int, exclude_sink: bool
+    n_virtual: int, top_k: int, seed: int, sinks: set[int]
 ) -> None:
-    names, first = ["a", "b", "c"], int(exclude_sink)
-    if top_k > n_virtual - first:
+    names, excluded = ["a", "b", "c"], sorted(sinks)
+    if top_k > n_virtual - len(sinks):
         with pytest.raises(DPCInterpError, match="placebo draws"):
-            plan_random(names, n_virtual, seed, exclude_sink=exclude_sink, top_k=top_k)
+            plan_random(names, n_virtual, seed, sinks=excluded, top_k=top_k)
         return
     for smaller, plan in zip(
-        plan_random(names, n_virtual, seed, exclude_sink=exclude_sink),
-        plan_random(names, n_virtual, seed, exclude_sink=exclude_sink, top_k=top_k),
+        plan_random(names, n_virtual, seed, sinks=excluded),
+        plan_random(names, n_virtual, seed, sinks=excluded, top_k=top_k),
         strict=True,
     ):
         assert len(set(plan.tokens)) == top_k
-        assert set(plan.tokens) <= set(range(first, n_virtual))
+        assert set(plan.tokens) <= set(range(n_virtual)) - sinks
         assert plan.tokens[:1] == smaller.tokens

@@ -60,7 +60,11 @@ def test_an_excluded_token_has_no_bar_but_remains_on_the_line(accumulation: pd.D
     bars = _bars(ax)
     assert bars[0] == 0
     assert sum(bars) == pytest.approx(100)
-    assert len(ax.lines[0].get_xdata()) == 20
+    line, level, sink = ax.lines
+    assert len(line.get_xdata()) == 20
+    assert sink.get_xdata().tolist() == [0]
+    assert sink.get_ydata()[0] == line.get_ydata()[0]
+    assert level.get_ydata()[0] == pytest.approx(np.mean(line.get_ydata()[1:])), "the mean leaves it out"
 
 
 def test_an_unknown_layer_and_excluding_all_tokens_raise(accumulation: pd.DataFrame) -> None:
