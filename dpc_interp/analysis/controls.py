@@ -25,8 +25,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dpc_interp.analysis.accumulation import accumulation_peaks
+from dpc_interp.analysis.accumulation import accumulation_peaks, by_virtual_token, chance_peak_ratio
 from dpc_interp.analysis.analyse import analyse
+from dpc_interp.analysis.layers import shallow_layers
 from dpc_interp.analysis.options import Options
 from dpc_interp.analysis.schema import conform
 from dpc_interp.errors import DPCInterpError, UnknownNameError
@@ -132,16 +133,20 @@ def control_peaks(
             where text precedes it, so that they can be compared.
 
     Returns:
-        One row per condition and instance: task, prompt, condition, instance, peak_token, peak_ratio, and
-        `first_is_peak`, whether virtual token 0 draws more than any other.
+        One row per condition and instance: task, prompt, condition, instance, peak_token, peak_ratio, `chance`, the
+        level of the peak ratio by chance under the condition, and `first_is_peak`, whether virtual token 0 draws more
+        than any other.
     """
     parts = []
     keys = ["task", "prompt", "condition"]
     for _, rows in frame.groupby(keys, sort=False):
         peaks = accumulation_peaks(rows, layers=layers, exclude_sink=exclude_sink)
         first_is_peak = accumulation_peaks(rows, layers=layers, exclude_sink=False)["peak_token"] == 0
+        averaged = layers or shallow_layers(int(rows["layer"].max()) + 1)
+        chance = chance_peak_ratio(by_virtual_token(rows, averaged, exclude_sink=exclude_sink))
         instances = rows[[*keys, "instance"]].drop_duplicates()
-        parts.append(instances.merge(peaks.assign(first_is_peak=first_is_peak), left_on="instance", right_index=True))
+        columns = peaks.assign(chance=chance, first_is_peak=first_is_peak)
+        parts.append(instances.merge(columns, left_on="instance", right_index=True))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -153,9 +158,10 @@ def sink_summary(peaks: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         seed: seed of the bootstrap.
 
     Returns:
-        One row per task, prompt and condition: n, peak_ratio (mean) with low and high, own_ratio (the trained prompt's
-        peak ratio minus this one's, paired by instance) with own_low and own_high, peak_token (the most frequent one),
-        peak_share (of instances that peak there), first_share (of instances where virtual token 0 draws most).
+        One row per task, prompt and condition: n, peak_ratio (geometric mean) with low and high, chance (its level by
+        chance), own_ratio (the trained prompt's peak ratio over this one's, the geometric mean over instances) with
+        own_low and own_high, peak_token (the most frequent one), peak_share (of instances that peak there), first_share
+        (of instances where virtual token 0 draws most).
     """
     rows = []
     for (task, prompt), prompt_rows in peaks.groupby(["task", "prompt"], sort=False):
@@ -163,7 +169,8 @@ def sink_summary(peaks: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         trained = by_condition.get("trained", pd.Series(np.nan, index=by_condition.index))
         for condition, frame in prompt_rows.groupby("condition", sort=False):
             ratio = by_condition[condition]
-            value, low, high = mean_interval(np.stack([ratio, trained - ratio], axis=1).astype(float), seed=seed)
+            logs = np.log(np.stack([ratio, trained / ratio], axis=1).astype(float))
+            value, low, high = (np.exp(bound) for bound in mean_interval(logs, seed=seed))
             counts = frame["peak_token"].value_counts()
             rows.append(
                 {
@@ -174,6 +181,7 @@ def sink_summary(peaks: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
                     "peak_ratio": value[0],
                     "low": low[0],
                     "high": high[0],
+                    "chance": frame["chance"].iloc[0],
                     "own_ratio": value[1],
                     "own_low": low[1],
                     "own_high": high[1],

@@ -173,7 +173,7 @@ VERDICTS: Columns = {
     "low": ("float64", "lower bound of the effect"),
     "high": ("float64", "upper bound of the effect"),
     "null": ("float64", "value under the null hypothesis"),
-    "side": ("string", "side of the null that is claimed: above or below"),
+    "side": ("string", "side of the null that is claimed: above, below, or within its distance of 0"),
     "excludes_paper": ("bool", "whether the interval excludes an effect as large as the paper reports"),
     "p": ("float64", "two-sided p of the null"),
     "p_holm": ("float64", "p after Holm's correction over all rows of the model"),

@@ -26,7 +26,7 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 from dpc_interp.claims.measures import measures
 from dpc_interp.claims.verdicts import COVARIATES, MIN_OUTCOMES, MIN_PROBLEMS
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.evaluation.evaluate import Results
+from dpc_interp.evaluation.evaluate import Results, check_distinct_prompts
 from dpc_interp.stats.bootstrap import LEVEL
 
 RANDOM = {"prompt": "0 + C(prompt)", "problem": "0 + C(problem)"}
@@ -56,22 +56,20 @@ def mixed_models(results: Sequence[Results]) -> pd.DataFrame:
         >>> dpc.mixed_models([results])["reason"].tolist()
         ['one prompt', 'one prompt']
     """
-    tasks = {str(task) for result in results for task in result.instances["task"]}
+    tasks = {result.task for result in results}
     if len(tasks) != 1:
         raise DPCInterpError(f"results of {len(tasks)} tasks; give those of exactly one task")
-    prompts = [str(result.instances["prompt"].iloc[0]) for result in results]
-    if len(set(prompts)) < len(prompts):
-        raise DPCInterpError(f"two results are of the same prompt ({', '.join(prompts)}); give each prompt once")
+    check_distinct_prompts(results)
     rows = []
     for claim, frame, formula in (
         ("C5", _changes(results), "change ~ 1"),
         ("C2", _flows(results), f"log_row_share ~ wrong + {' + '.join(COVARIATES)}"),
     ):
-        reason = _why_not(claim, frame, len(prompts))
+        reason = _why_not(claim, frame, len(results))
         estimate = dict.fromkeys(("effect", "low", "high", "p", "df"), np.nan)
         if not reason:
-            estimate, reason = _fit(frame, formula, len(prompts))
-        sizes = {"n": len(frame), "n_problems": frame["problem"].nunique(), "n_prompts": len(prompts)}
+            estimate, reason = _fit(frame, formula, len(results))
+        sizes = {"n": len(frame), "n_problems": frame["problem"].nunique(), "n_prompts": len(results)}
         rows.append({"task": min(tasks), "claim": claim, "model": formula, **estimate, **sizes, "reason": reason})
     return pd.DataFrame(rows)
 
@@ -108,7 +106,7 @@ def _changes(results: Sequence[Results]) -> pd.DataFrame:
     for result in results:
         change = measures(result)["dpc"].dropna()
         frames.append(pd.DataFrame({"problem": list(change.index), "change": change.to_numpy()}))
-        frames[-1]["prompt"] = str(result.instances["prompt"].iloc[0])
+        frames[-1]["prompt"] = result.prompt
     return pd.concat(frames, ignore_index=True)
 
 
@@ -120,7 +118,7 @@ def _flows(results: Sequence[Results]) -> pd.DataFrame:
         scaled = frame[["log_row_share", *COVARIATES]]
         spread = scaled.std(ddof=0).replace(0.0, 1.0)  # a constant covariate is 0 everywhere
         frame = frame.assign(**(scaled - scaled.mean()) / spread, problem=list(frame.index))
-        frames.append(frame.assign(prompt=str(result.instances["prompt"].iloc[0])))
+        frames.append(frame.assign(prompt=result.prompt))
     return pd.concat(frames, ignore_index=True)
 
 

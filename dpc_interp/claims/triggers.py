@@ -23,7 +23,7 @@ from dpc_interp.analysis.options import Options
 from dpc_interp.analysis.schema import TRIGGER_STATISTICS
 from dpc_interp.claims.firing import Firing, fire_at_rates, firing_scores
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.evaluation.evaluate import Results
+from dpc_interp.evaluation.evaluate import Results, check_distinct_prompts
 from dpc_interp.stats.bootstrap import mean_interval, resamples
 from dpc_interp.stats.ranking import rank_by_problem
 from dpc_interp.stats.weighted import Array, Flags
@@ -125,7 +125,7 @@ def compare_triggers(
             scores, ranking_reason = rankings[name, outcome]
             rows.append(
                 {
-                    "task": by_prompt[0].instances["task"].iloc[0],
+                    "task": by_prompt[0].task,
                     "trigger": name,
                     "outcome": outcome,
                     "n_prompts": len(by_prompt),
@@ -146,13 +146,12 @@ def compare_triggers(
 def _check_results(by_prompt: list[Results], rates: Sequence[float] | None, triggers: Sequence[str]) -> None:
     if not by_prompt:
         raise DPCInterpError("there are no results to compare triggers on; give at least one")
-    tasks = {str(task) for result in by_prompt for task in result.instances["task"]}
+    tasks = {result.task for result in by_prompt}
     if len(tasks) > 1:
         raise DPCInterpError(f"results of several tasks ({', '.join(sorted(tasks))}); compare one task at a time")
-    prompts = [str(result.instances["prompt"].iloc[0]) for result in by_prompt]
-    if len(set(prompts)) < len(prompts):
-        raise DPCInterpError(f"two results are of the same prompt ({', '.join(prompts)}); give each prompt once")
-    for result, prompt in zip(by_prompt, prompts, strict=True):
+    check_distinct_prompts(by_prompt)
+    for result in by_prompt:
+        prompt = result.prompt
         if "always" not in set(result.instances["method"]):
             raise DPCInterpError(f"{prompt} was evaluated without the method 'always'; add it to its methods")
         if result.validation.empty:
@@ -164,7 +163,8 @@ def _check_results(by_prompt: list[Results], rates: Sequence[float] | None, trig
                 )
         if set(result.instances["instance"]) != set(by_prompt[0].instances["instance"]):
             raise DPCInterpError(
-                f"{prompt} and {prompts[0]} answered different problems; evaluate all prompts on the same problems"
+                f"{prompt} and {by_prompt[0].prompt} answered different problems; "
+                "evaluate all prompts on the same problems"
             )
     for rate in rates or ():
         if not 0 <= rate <= 1:

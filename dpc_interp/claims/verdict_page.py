@@ -49,8 +49,9 @@ def verdicts_markdown(frame: pd.DataFrame, regimes: Mapping[str, pd.DataFrame] |
         "The rules are fixed in `claims/verdicts.py`. An effect is the mean over tuned prompts, its "
         f"{LEVEL:.0%} interval is over problems and tuning seeds (over "
         "problems only where there is one prompt). A claim **holds** where the whole interval lies on the claimed side "
-        "of the null, **fails** where it lies on the other, is **not testable** where the experiment cannot speak of "
-        'it (the table of numbers says why), and is **undecided** otherwise. "Smaller than the paper\'s" says of an '
+        "of the null, or within its distance of 0 where a small effect is claimed, **fails** where it lies on the "
+        "other side, or beyond it, is **not testable** where the experiment cannot speak of it (the table of numbers "
+        'says why), and is **undecided** otherwise. "Smaller than the paper\'s" says of an '
         "undecided claim that its interval excludes an effect as large as the paper reports. "
         f"{STAR} marks a verdict that remains after Holm's correction over all rows of the model.",
     ]

@@ -1,7 +1,8 @@
 """The paper's claims C1 to C5 (docs/method.md, section 1), each judged by a rule that was fixed before the runs.
 
-    holds         the whole 95% interval of the effect lies on the claimed side of the null
-    fails         the whole interval lies on the other side
+    holds         the whole 95% interval of the effect lies on the claimed side of the null, or, where no more than a
+                  small effect is claimed, within the null's distance of 0
+    fails         the whole interval lies on the other side, or beyond that distance
     undecided     the null lies inside the interval; `excludes_paper` says whether an effect as large as the paper's
                   lies outside
     not testable  the experiment cannot speak of the claim: `reason` says why
@@ -31,7 +32,7 @@ from dpc_interp.claims.firing import redrawn_gains
 from dpc_interp.claims.measures import COLUMNS, METHODS, measures
 from dpc_interp.claims.regime import obstacles, regime
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.evaluation.evaluate import Results
+from dpc_interp.evaluation.evaluate import Results, check_distinct_prompts
 from dpc_interp.stats.adjusted import weighted_adjusted_difference
 from dpc_interp.stats.bootstrap import resamples
 from dpc_interp.stats.changes import Gain, gain, widened
@@ -68,6 +69,8 @@ MAX_STRATUM = 6
 """Numbers of steps above it are one stratum."""
 MAX_P = 0.05
 """Largest p of a rule that counts as a trigger; above it chance calibrates one as good."""
+PAPER_GAIN = 0.021
+"""The paper's gain of DPC over prompt tuning (Llama-3-8B, GSM8K)."""
 REGIME_AND_TRIGGER = ("late", "harmed", "trigger")
 UNKNOWN = Gain(*[float("nan")] * 5)
 
@@ -102,15 +105,15 @@ class _Measured:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim and its rule: the claim holds where the effect lies on `side` of `null`.
+    """A claim and its rule: the claim holds where the effect lies on `side` of `null`, or within `null` of 0.
 
     Attributes:
         name: short name, such as `C1`.
         statement: the claim as a sentence.
         effect: how the effect is computed.
         columns: columns of `measures` that it is computed from.
-        null: value under the null hypothesis.
-        side: the claimed side of the null.
+        null: value under the null hypothesis; of an equivalence, the smallest effect that is not small.
+        side: the claimed side of the null; `within`: an equivalence, the effect is smaller than the null in size.
         measure_text: the effect in words, a part of `rule`.
         figure: name of the figure that shows the effect.
         bounds: smallest and largest possible value of the effect; the interval is clipped to them.
@@ -123,7 +126,7 @@ class Claim:
     effect: Effect
     columns: tuple[str, ...]
     null: float
-    side: Literal["above", "below"]
+    side: Literal["above", "below", "within"]
     measure_text: str
     figure: str
     bounds: tuple[float, float] = (-np.inf, np.inf)
@@ -133,7 +136,16 @@ class Claim:
     @property
     def rule(self) -> str:
         """The rule as a sentence without its subject."""
-        return f"holds where {self.measure_text} is {self.side} {self.null:g}"
+        null = f"{self.null:g} of 0" if self.side == "within" else f"{self.null:g}"
+        return f"holds where {self.measure_text} is {self.side} {null}"
+
+    def distances(self, low: float, high: float) -> tuple[float, float]:
+        """How far the end of an interval that is nearest to the null, and the farthest, lie on the claimed side."""
+        if self.side == "within":
+            return self.null - max(high, -low), self.null - max(low, -high, 0.0)
+        sign = 1 if self.side == "above" else -1
+        nearest, farthest = sorted((sign * (low - self.null), sign * (high - self.null)))
+        return nearest, farthest
 
 
 CLAIMS = (
@@ -173,9 +185,12 @@ CLAIMS = (
     Claim("C4 wrong", "The late share tells wrong answers apart.", "auroc", ("late_share", "wrong"), 0.5, "above",
           "the AUROC of the late share against 'PT was wrong'", "fig6_trigger", (0.0, 1.0), needs=("late",)),
     Claim("C5", "Corruption where triggered lifts accuracy over prompt tuning.", "gain", ("dpc",), 0.0, "above",
-          "the accuracy of dpc minus that of pt", "tab1_accuracy", (-1.0, 1.0), 0.021, REGIME_AND_TRIGGER),
+          "the accuracy of dpc minus that of pt", "tab1_accuracy", (-1.0, 1.0), PAPER_GAIN, REGIME_AND_TRIGGER),
     Claim("C5 random", "Random corruption hurts.", "gain", ("random",), 0.0, "below",
           "the accuracy of random minus that of pt", "tab1_accuracy", (-1.0, 1.0), -0.142, REGIME_AND_TRIGGER),
+    Claim("C5 little", "Corruption without the trigger gains little over prompt tuning.", "gain", ("always",),
+          PAPER_GAIN, "within", "the accuracy of always minus that of pt", "tab1_accuracy", (-1.0, 1.0),
+          needs=("late", "harmed")),
     Claim("C5 always", "Corruption without the trigger gains less than corruption where triggered.", "gain",
           ("dpc_over_always",), 0.0, "above", "the accuracy of dpc minus that of always", "tab1_accuracy", (-1.0, 1.0),
           0.018, REGIME_AND_TRIGGER),
@@ -211,6 +226,7 @@ def verdicts(
     """
     if not results:
         raise DPCInterpError("there are no results to judge; evaluate some first")
+    check_distinct_prompts(results)
     claims = [claim for claim in CLAIMS if claim.name != "C1 own" or controls is not None]
     rows, measured = [], _measures_by_task(results, controls)
     lacks_by_task = {
@@ -225,7 +241,7 @@ def verdicts(
             for table in tables
         ]
         lacks = lacks_by_task[task]
-        shifts = redrawn_gains([result for result in results if result.instances["task"].iloc[0] == task], seed=seed)
+        shifts = redrawn_gains([result for result in results if result.task == task], seed=seed)
         rows += [{"model": model, "task": task, **_judge(claim, prompts, lacks, weights, shifts)} for claim in claims]
     frame = pd.DataFrame(rows)
     return conform(frame.assign(p_holm=holm(frame["p"].to_numpy(float))), "verdicts")
@@ -233,7 +249,7 @@ def verdicts(
 
 def _no_trigger(results: Sequence[Results], task: str) -> str:
     """Why no prompt of a task has a trigger, or nothing; a rule without p, such as a given one, counts as one."""
-    rules = [result.rule for result in results if result.instances["task"].iloc[0] == task]
+    rules = [result.rule for result in results if result.task == task]
     if any(np.isnan(rule.p) or rule.p <= MAX_P for rule in rules):
         return ""
     best = min(rules, key=lambda rule: rule.p)
@@ -242,14 +258,13 @@ def _no_trigger(results: Sequence[Results], task: str) -> str:
 
 def _measures_by_task(results: Sequence[Results], controls: pd.DataFrame | None) -> dict[str, list[pd.DataFrame]]:
     """`measures` of each prompt, by task."""
-    tables: dict[str, dict[str, pd.DataFrame]] = {}
+    tables: dict[str, list[pd.DataFrame]] = {}
     for result in results:
-        task, prompt = result.instances[["task", "prompt"]].iloc[0]
-        if prompt in tables.setdefault(task, {}):
-            raise DPCInterpError(f"two results of {task!r} are of the prompt {prompt!r}; give each tuned prompt once")
-        rows = None if controls is None else controls[(controls["task"] == task) & (controls["prompt"] == prompt)]
-        tables[task][prompt] = measures(result, rows)
-    return {task: list(by_prompt.values()) for task, by_prompt in tables.items()}
+        rows = controls
+        if controls is not None:
+            rows = controls[(controls["task"] == result.task) & (controls["prompt"] == result.prompt)]
+        tables.setdefault(result.task, []).append(measures(result, rows))
+    return tables
 
 
 def _judge(
@@ -267,8 +282,7 @@ def _judge(
     low, high = np.clip([estimate.low, estimate.high], *claim.bounds)
     reasons = [*(lacks[need] for need in claim.needs), _why_not_testable(claim, usable, estimate)]
     reason = "; ".join(filter(None, reasons))
-    sign = 1 if claim.side == "above" else -1
-    nearest, farthest = sorted((sign * (low - claim.null), sign * (high - claim.null)))
+    nearest, farthest = claim.distances(low, high)
     verdict = "holds" if nearest > 0 else "fails" if farthest < 0 else "undecided"
     return {
         "claim": claim.name,
@@ -279,8 +293,8 @@ def _judge(
         "high": high,
         "null": claim.null,
         "side": claim.side,
-        "excludes_paper": bool(sign * (claim.paper - claim.null) > farthest),
-        "p": estimate.p,
+        "excludes_paper": bool(claim.distances(claim.paper, claim.paper)[0] > farthest),
+        "p": np.nan if claim.side == "within" else estimate.p,  # that of no effect, which is not the null there
         "df": estimate.df,
         "n": n,
         "n_prompts": len(usable),
@@ -323,7 +337,7 @@ def _why_not_testable(claim: Claim, prompts: list[_Measured], estimate: Gain) ->
     if not np.isfinite(estimate.value):
         return "nothing varies"
     if claim.effect == "gain":
-        method = "random" if claim.columns == ("random",) else "dpc"
+        method = claim.columns[0] if claim.columns[0] in METHODS else "dpc"
         fired = int(sum(prompt.columns[f"{method}_fired"].sum() for prompt in prompts))
         if fired < MIN_FIRED:
             return f"{method} fired on {fired} of {sum(len(prompt.problems) for prompt in prompts)} answers"

@@ -70,6 +70,16 @@ class Results:
     options: Options
 
     @property
+    def task(self) -> str:
+        """The task of the problems."""
+        return str(self.instances["task"].iloc[0])
+
+    @property
+    def prompt(self) -> str:
+        """The name of the prompt."""
+        return str(self.instances["prompt"].iloc[0])
+
+    @property
     def cost(self) -> pd.DataFrame:
         """Seconds and tokens of each method relative to prompt tuning; see `evaluation.cost.method_costs`."""
         return method_costs(self.timings, self.instances)
@@ -79,6 +89,24 @@ class Results:
         """Deprecated name of `cost`."""
         warn_renamed("Results.price", "Results.cost")
         return self.cost
+
+
+def check_distinct_prompts(results: Sequence[Results]) -> None:
+    """Check that no two results of a task are of the same prompt, which would count as two tuning seeds.
+
+    Args:
+        results: results of any tasks.
+
+    Raises:
+        DPCInterpError: two of one task name the same prompt.
+    """
+    seen: set[tuple[str, str]] = set()
+    for result in results:
+        if (result.task, result.prompt) in seen:
+            raise DPCInterpError(
+                f"two results of {result.task!r} are of the same prompt {result.prompt!r}; give each prompt once"
+            )
+        seen.add((result.task, result.prompt))
 
 
 @torch_defaults()

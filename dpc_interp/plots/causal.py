@@ -100,7 +100,8 @@ def plot_knockout_by_layer(
         _name_ticks(axes, [tick for tick in _integer_ticks(8, last) if tick in layers], last, "deep")
         axes.set_xlabel("layer")
         axes.set_ylabel(LABELS[value].replace("change in", "size of change in") if is_size else LABELS[value])
-        axes.legend(title="edges knocked out")
+        # above the axes: lines of several decades leave no free corner
+        axes.legend(title="edges knocked out", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handlelength=2.0)
     return axes
 
 
@@ -134,7 +135,9 @@ def plot_redundancy(
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         axes.set_xlabel("layer")
         axes.set_ylabel(f"{'size of ' if absolute else ''}{LABELS['loss_change']}")
-        axes.legend(title="top virtual tokens removed")
+        axes.legend(
+            title="top virtual tokens removed", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handlelength=2.0
+        )
     return axes
 
 

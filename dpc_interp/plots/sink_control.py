@@ -19,9 +19,7 @@ from dpc_interp.plots.style import COLUMN_WIDTH, GREY, drawing_axes, series_styl
 from dpc_interp.plots.virtual_tokens import set_token_axis
 from dpc_interp.stats.bootstrap import mean_interval
 
-COLUMNS = ["condition", "instance", "layer", "virtual_token", "value"]
-NULL_RATIO = 2.0
-"""Null hypothesis of claim C1: the peak draws twice the mean."""
+COLUMNS = ["condition", "instance", "layer", "virtual_token", "value", "sink"]
 ROW_SPREAD = 0.5
 """Height that the prompts of one condition are spread over; rows are 1 apart."""
 
@@ -31,8 +29,8 @@ def plot_sink_control(
 ) -> Axes:
     """Accumulation by virtual token, one line with its 95% band a condition, in multiples of each instance's mean.
 
-    Accumulation is not comparable between prompts in absolute terms. Divided by the mean over tokens of the instance it
-    is comparable, and a token that receives as much as the average has the value 1.
+    Accumulation is not comparable between prompts in absolute terms. Divided by the mean over the tokens of the
+    instance, sinks excluded, it is comparable, and a token that receives as much as the average has the value 1.
 
     Args:
         frame: `sink_controls` frame of one prompt.
@@ -57,7 +55,8 @@ def plot_sink_control(
         for i, (condition, rows) in enumerate(chosen.groupby("condition", sort=False)):
             table = by_instance(rows, "virtual_token")
             values = matrix(table)
-            mean, low, high = mean_interval(values / values.mean(axis=1, keepdims=True), seed=seed)
+            counts = ~table.columns.isin(rows.loc[rows["sink"], "virtual_token"])
+            mean, low, high = mean_interval(values / values[:, counts].mean(axis=1, keepdims=True), seed=seed)
             series = series_style(i, str(condition))
             axes.fill_between(table.columns, low, high, color=series.color, alpha=0.15, linewidth=0)
             axes.plot(table.columns, mean, label=series.label, **{**series.line(), "markersize": 2.5, **style})
@@ -70,9 +69,9 @@ def plot_sink_control(
 
 
 def plot_sink_ratios(summary: pd.DataFrame, *, ax: Axes | None = None, **style: Any) -> Axes:
-    """Mean peak ratio with its 95% interval, conditions as rows, prompts by colour and marker.
+    """Geometric mean of the peak ratio with its 95% interval, conditions as rows, prompts by colour and marker.
 
-    The dashed line is the null hypothesis of claim C1, a ratio of 2.
+    A grey stroke is the level by chance under each condition.
 
     Args:
         summary: `sink_summary` frame of one task.
@@ -87,8 +86,8 @@ def plot_sink_ratios(summary: pd.DataFrame, *, ax: Axes | None = None, **style: 
             of one prompt.
     """
     numbers = ["peak_ratio", "low", "high"]
-    check_frame(summary, "sink summary", ["prompt", "condition", *numbers])
-    check_finite(summary, "sink summary", numbers)
+    check_frame(summary, "sink summary", ["prompt", "condition", "chance", *numbers])
+    check_finite(summary, "sink summary", [*numbers, "chance"])
     if summary.duplicated(["prompt", "condition"]).any():
         raise DPCInterpError("the sink summary frame holds a prompt's condition twice; give the rows of one task")
     conditions = list(summary["condition"].drop_duplicates())
@@ -101,11 +100,11 @@ def plot_sink_ratios(summary: pd.DataFrame, *, ax: Axes | None = None, **style: 
             series = series_style(i, str(prompt))
             keywords = {"color": series.color, "fmt": series.marker, "label": series.label, **style}
             draw_intervals(axes, heights, *matrix(rows[numbers]).T, horizontal=True, **keywords)
-        axes.axvline(NULL_RATIO, color=GREY, linestyle="--", linewidth=0.8, zorder=0)
+            axes.plot(rows["chance"], heights, "|", color=GREY, label="chance" if not i else None)
         name_rows(axes, conditions)
         axes.set_xlim(left=0)
-        axes.set_xlabel("peak ratio, mean and 95% interval")
-        n_columns = min(3, len(prompts))
+        axes.set_xlabel("peak ratio, geometric mean and 95% interval")
+        n_columns = min(3, 1 + len(prompts))
         # Aligned to the right, so that a wide legend extends over the names of the conditions.
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=n_columns, handlelength=1.2)
     return axes

@@ -38,12 +38,12 @@ def fig8_sink_control(study: Study, sinks: pd.DataFrame, summary: pd.DataFrame, 
     save_figure(figure, folder / "fig8_sink_control", sinks)
     save_table(summary, folder / "fig8_sink_control_ratios")
     untrained = summary[summary["condition"] == "untrained"]
-    differences = "; ".join(
+    ratios = "; ".join(
         f"{row.prompt} {row.own_ratio:.2f} [{row.own_low:.2f}, {row.own_high:.2f}]" for row in untrained.itertuples()
     )
     return (
         "fig8_sink_control: the same transcripts after other prompts, teacher-forced. Peak ratio of the trained "
-        f"prompt minus that of the untrained one: {differences}."
+        f"prompt over that of the untrained one: {ratios}."
     )
 
 

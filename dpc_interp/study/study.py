@@ -135,7 +135,7 @@ def add_shared_answers(study: Study, first: Study) -> Study:
     if study is first:
         return study
     results, answers = study.results, first.results.instances
-    shared = answers[answers["method"].isin(SHARED_METHODS)].assign(prompt=results.instances["prompt"].iloc[0])
+    shared = answers[answers["method"].isin(SHARED_METHODS)].assign(prompt=results.prompt)
     instances = pd.concat([shared, results.instances], ignore_index=True)
     summary = summarise(instances)
     summary.insert(0, "task", study.task)

@@ -187,8 +187,7 @@ def main() -> None:
     results = [control.study.results for control in chain(*by_task.values())]
     save_table(verdicts(results, model=args.model, controls=peaks), args.out / "verdicts")
     by_prompt = [
-        verdicts([result], model=args.model, controls=peaks).assign(prompt=result.instances["prompt"].iloc[0])
-        for result in results
+        verdicts([result], model=args.model, controls=peaks).assign(prompt=result.prompt) for result in results
     ]
     save_table(pd.concat(by_prompt, ignore_index=True), args.out / "verdicts_by_prompt")
     regimes = regime(results)

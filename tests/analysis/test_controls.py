@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import gmean
 
 from dpc_interp import (
     DPCInterpError,
@@ -25,6 +26,7 @@ from dpc_interp import (
     sink_summary,
     tune_prompt,
 )
+from dpc_interp.analysis.accumulation import chance_peak_ratio
 from dpc_interp.analysis.controls import CONDITIONS, TEXT, control_prompts
 from dpc_interp.errors import ContextLengthError
 from dpc_interp.models.lens import HookedTransformer
@@ -124,8 +126,11 @@ def test_peaks_and_their_summary_are_those_of_each_condition(controls: pd.DataFr
         with_first = accumulation_peaks(rows(controls, condition), exclude_sink=False)["peak_token"]
         assert of_condition["first_is_peak"].to_dict() == (with_first == 0).to_dict()
         row = summary.loc[condition]
-        assert row["peak_ratio"] == pytest.approx(expected["peak_ratio"].mean())
-        assert row["own_ratio"] == pytest.approx((trained - expected["peak_ratio"]).astype(float).mean(), abs=1e-12)
+        assert row["peak_ratio"] == pytest.approx(gmean(expected["peak_ratio"]))
+        assert row["own_ratio"] == pytest.approx(gmean(trained / expected["peak_ratio"]))
+        by_token = rows(controls, condition).query("layer == 0 and virtual_token > 0")
+        table = by_token.pivot_table("value", "instance", "virtual_token")
+        assert row["chance"] == of_condition["chance"].iloc[0] == pytest.approx(chance_peak_ratio(table), rel=0.05)
         assert row["low"] <= row["peak_ratio"] <= row["high"]
         assert row["peak_share"] == pytest.approx((expected["peak_token"] == row["peak_token"]).mean())
         assert row["first_share"] == pytest.approx((with_first == 0).mean())

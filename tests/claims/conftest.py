@@ -54,7 +54,7 @@ def _evaluated_prompt(
     # harmed: most wrong answers, which the instructed model has right
     answers = {"pt": ~wrong, "instruct": np.where(wrong, rng.random(n) < 0.8, rng.random(n) < 0.9)}
     for method, fixes, breaks in (
-        (("dpc", 0.7, 0.01), ("random", 0.02, 0.4), ("always", 0.02, 0.4))
+        (("dpc", 0.7, 0.01), ("random", 0.02, 0.4), ("always", 0.0, 0.0))
         if true
         else (("dpc", 0.1, 0.1 * wrong.sum() / (~wrong).sum()), ("random", 0.3, 0.0), ("always", 0.5, 0.02))
     ):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from dpc_interp.claims.simulation import simulate_changes, simulate_verdicts
+from dpc_interp.claims.verdicts import CLAIMS, PAPER_GAIN
+from dpc_interp.stats.changes import gain
 
 N = 100
 ERROR = 3 * np.sqrt(0.025 * 0.975 / N)
@@ -27,6 +29,19 @@ def test_ten_prompts_find_the_papers_effect() -> None:
     judged = frame[frame["truth"] == "paper's effect"]
     assert judged["holds"].min() >= 0.8
     assert judged["fails"].max() == 0
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_gain_as_large_as_the_papers_is_rarely_called_little(sign: int) -> None:
+    """The equivalence at its bound, where it errs most."""
+    (claim,) = (claim for claim in CLAIMS if claim.name == "C5 little")
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(N):
+        estimate = gain(simulate_changes(rng, 0.03, 10, true_gain=sign * PAPER_GAIN, shared=0.2))
+        held += claim.distances(estimate.low, estimate.high)[0] > 0
+    assert held / N <= 0.025 + ERROR
+    certain = gain(simulate_changes(rng, 0.003, 10))
+    assert claim.distances(certain.low, certain.high)[0] > 0, "a method that changes next to nothing gains little"
 
 
 def test_simulated_changes_have_the_shares_that_are_stated() -> None:

@@ -216,7 +216,7 @@ def test_results_that_cannot_be_compared_raise(results: Results, planted: Callab
     without = replace(results, instances=results.instances.query("method != 'always'"))
     for given, options, message in (
         ([], {}, "no results"),
-        ([results, results], {}, "two results are of the same prompt"),
+        ([results, results], {}, "are of the same prompt"),
         ([results, other], {}, "answered different problems"),
         ([results, replace(other, instances=other.instances.assign(task="rule"))], {}, "several tasks"),
         (without, {}, "without the method 'always'"),

@@ -132,12 +132,13 @@ def test_effects_are_means_over_prompts_of_values_by_other_packages(results: lis
         expected["C4 wrong"].append(roc_auc_score(wrong, stats["late_share"]))
         expected["C5"].append((right["dpc"] - right["pt"]).mean())
         expected["C5 random"].append((right["random"] - right["pt"]).mean())
+        expected["C5 little"].append((right["always"] - right["pt"]).mean())
         expected["C5 always"].append((right["dpc"] - right["always"]).mean())
     assert frame["effect"].to_dict() == pytest.approx({name: np.mean(values) for name, values in expected.items()})
     assert frame[["n", "n_prompts"]].drop_duplicates().to_numpy().tolist() == [[120, 3]]
     assert (frame["low"] < frame["effect"]).all()
     assert (frame["effect"] < frame["high"]).all()
-    assert (frame["p_holm"] >= frame["p"]).all()
+    assert (frame["p_holm"] >= frame["p"]).drop("C5 little").all()
 
 
 def test_verdicts_follow_from_intervals(results: list[Results], world: World) -> None:
@@ -145,9 +146,28 @@ def test_verdicts_follow_from_intervals(results: list[Results], world: World) ->
     sign = np.where(frame["side"] == "above", 1, -1)
     ends = np.sort(np.stack([sign * (frame["low"] - frame["null"]), sign * (frame["high"] - frame["null"])]), axis=0)
     expected = np.where(ends[0] > 0, "holds", np.where(ends[1] < 0, "fails", "undecided"))
-    assert frame["verdict"].tolist() == expected.tolist()
+    one_sided = frame["side"] != "within"
+    assert frame["verdict"][one_sided].tolist() == expected[one_sided].tolist()
     assert set(frame["verdict"]) == {"holds", "fails", "undecided"}
-    assert ((frame["p"] < 0.05) == (frame["verdict"] != "undecided")).all()
+    assert ((frame["p"] < 0.05) == (frame["verdict"] != "undecided"))[one_sided].all()
+    assert frame["p"][~one_sided].isna().all(), "no effect is not the null of an equivalence"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-0.01, 0.02, "holds"),
+        (-0.02, -0.01, "holds"),
+        (0.01, 0.03, "undecided"),
+        (-0.03, 0.03, "undecided"),
+        (0.03, 0.04, "fails"),
+        (-0.04, -0.03, "fails"),
+    ],
+)
+def test_an_equivalence_holds_where_the_whole_interval_is_small(low: float, high: float, expected: str) -> None:
+    (claim,) = (claim for claim in CLAIMS if claim.name == "C5 little")
+    nearest, farthest = claim.distances(low, high)
+    assert ("holds" if nearest > 0 else "fails" if farthest < 0 else "undecided") == expected
 
 
 def test_a_method_that_changes_no_answer_is_undecided_however_often_it_fires(results: list[Results]) -> None:
@@ -267,7 +287,7 @@ def test_the_learned_part_of_the_accumulation(results: list[Results]) -> None:
 def test_no_results_or_a_prompt_twice_raise(results: list[Results]) -> None:
     with pytest.raises(DPCInterpError, match="no results to judge"):
         verdicts([], model="synthetic")
-    with pytest.raises(DPCInterpError, match="give each tuned prompt once"):
+    with pytest.raises(DPCInterpError, match="give each prompt once"):
         verdicts([results[0], results[0]], model="synthetic")
 
 
@@ -281,6 +301,7 @@ def test_every_claim_names_columns_and_a_figure_and_states_its_rule() -> None:
     rules = {claim.name: claim.rule for claim in CLAIMS}
     assert len(rules) == len(CLAIMS)
     assert rules["C4"].endswith("against 'right when instructed, wrong with the prompt' is above 0.5")
+    assert rules["C5 little"] == "holds where the accuracy of always minus that of pt is within 0.021 of 0"
     assert rules["C5 always"] == "holds where the accuracy of dpc minus that of always is above 0"
     read = {column for claim in CLAIMS for column in claim.columns}
     assert read | {"correct", "always", "dpc_fired", "random_fired", "always_fired"} == set(COLUMNS)

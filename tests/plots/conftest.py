@@ -210,18 +210,19 @@ def single_tokens() -> pd.DataFrame:
 def sink_controls(accumulation: pd.DataFrame) -> pd.DataFrame:
     """The peaks of `accumulation` after the trained prompt; flat and a thousand times stronger after the other."""
     flat = accumulation.assign(value=1e-2 * (1 + accumulation["layer"]))
-    return pd.concat([accumulation.assign(condition="trained"), flat.assign(condition="untrained")])
+    both = pd.concat([accumulation.assign(condition="trained"), flat.assign(condition="untrained")])
+    return both.assign(sink=both["virtual_token"] == 0)
 
 
 @pytest.fixture
 def sink_summary() -> pd.DataFrame:
     """Peak ratios of two prompts under three conditions."""
     rows = [
-        (prompt, condition, 2.0 + i + k, 1.5 + i + k, 2.2 + i + k)
+        (prompt, condition, 2.0 + i + k, 1.5 + i + k, 2.2 + i + k, 1.1 + i)
         for i, prompt in enumerate(("seed0", "seed1"))
         for k, condition in enumerate(("trained", "untrained", "text"))
     ]
-    return pd.DataFrame(rows, columns=["prompt", "condition", "peak_ratio", "low", "high"])
+    return pd.DataFrame(rows, columns=["prompt", "condition", "peak_ratio", "low", "high", "chance"])
 
 
 @pytest.fixture

@@ -13,11 +13,16 @@ from dpc_interp.plots import plot_sink_control, plot_sink_ratios
 from dpc_interp.stats.bootstrap import mean_interval
 
 
+def shares_of_the_mean(table: pd.DataFrame) -> pd.DataFrame:
+    """Accumulation over its mean without the sink, virtual token 0."""
+    return table.div(table.drop(columns=0).mean(axis=1), axis=0)
+
+
 def test_lines_are_multiples_of_the_mean_of_each_instance(sink_controls: pd.DataFrame) -> None:
     trained, flat, level = plot_sink_control(sink_controls, shallow=[0, 1]).lines
     shallow = sink_controls[(sink_controls["condition"] == "trained") & (sink_controls["layer"] < 2)]
     table = shallow.pivot_table("value", "instance", "virtual_token")
-    np.testing.assert_allclose(trained.get_ydata(), table.div(table.mean(axis=1), axis=0).mean(), rtol=1e-6)
+    np.testing.assert_allclose(trained.get_ydata(), shares_of_the_mean(table).mean(), rtol=1e-6)
     np.testing.assert_allclose(flat.get_ydata(), np.ones(20))
     assert list(level.get_ydata()) == [1, 1]
     assert [trained.get_label(), flat.get_label()] == ["trained", "untrained"]
@@ -31,7 +36,7 @@ def test_bands_are_the_intervals_of_the_lines(
     band, _ = plot_sink_control(sink_controls, shallow=[0, 1], seed=5).collections
     shallow = sink_controls[(sink_controls["condition"] == "trained") & (sink_controls["layer"] < 2)]
     table = shallow.pivot_table("value", "instance", "virtual_token")
-    _, low, high = mean_interval(table.div(table.mean(axis=1), axis=0).to_numpy(float), seed=5)
+    _, low, high = mean_interval(shares_of_the_mean(table).to_numpy(float), seed=5)
     np.testing.assert_allclose(band_ends(band), (low, high), rtol=1e-6)
 
 
@@ -56,6 +61,11 @@ def test_dots_and_intervals_are_those_of_the_summary(sink_summary: pd.DataFrame)
         ends = np.array([segment[:, 0] for segment in bars.get_segments()])
         np.testing.assert_allclose(ends, rows[["low", "high"]])
         heights += list(dots.get_ydata())
+        (chance,) = (
+            line for line in ax.lines if line.get_marker() == "|" and line.get_xdata()[0] == rows["chance"].iloc[0]
+        )
+        np.testing.assert_allclose(chance.get_xdata(), rows["chance"])
+        assert list(chance.get_ydata()) == list(dots.get_ydata())
     assert min(np.diff(sorted(heights))) > 0.1
     with pytest.raises(DPCInterpError, match="give the rows of one task"):
         plot_sink_ratios(pd.concat([sink_summary, sink_summary]))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from scipy.integrate import trapezoid
 
+from dpc_interp import plots
 from dpc_interp.study.control_figures import (
     fig8_sink_control,
     fig9_triggers,
@@ -26,13 +28,13 @@ def files(folder: Path, name: str) -> set[str]:
 def test_fig8_states_how_much_larger_the_peak_of_the_trained_prompt_is(study: Study, tmp_path: Path) -> None:
     sinks = pd.DataFrame(
         [
-            (condition, name, layer, token, 1.0 + (token == 3) * (condition == "trained"))
+            (condition, name, layer, token, 1.0 + (token == 3) * (condition == "trained"), token == 0)
             for condition in ("trained", "untrained")
             for name in INSTANCES
             for layer in range(6)
             for token in range(5)
         ],
-        columns=["condition", "instance", "layer", "virtual_token", "value"],
+        columns=["condition", "instance", "layer", "virtual_token", "value", "sink"],
     )
     summary = pd.DataFrame(
         {
@@ -41,6 +43,7 @@ def test_fig8_states_how_much_larger_the_peak_of_the_trained_prompt_is(study: St
             "peak_ratio": [3.0, 2.0, 5.0, 1.0],
             "low": 0.5,
             "high": 6.0,
+            "chance": 1.5,
             "own_ratio": [0.0, 1.0, 0.0, 4.0],
             "own_low": [0.0, 0.75, 0.0, 3.5],
             "own_high": [0.0, 1.25, 0.0, 4.5],
@@ -68,6 +71,13 @@ def test_fig9_states_the_firing_rate_of_the_rule(tmp_path: Path) -> None:
     assert "10.0%" in caption
     assert files(tmp_path, "fig9_triggers") == {".png", ".pdf"}, "its first panel is drawn from tab3_triggers"
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "fig9_triggers_by_rate.parquet"), by_rate)
+
+
+@pytest.fixture(autouse=True)
+def styled() -> Iterator[None]:
+    """The style in which the study draws; legends above small axes need its font size."""
+    with plots.style_context():
+        yield
 
 
 @pytest.fixture
