@@ -45,6 +45,7 @@ from dpc_interp.prompts.sinks import attention_sinks
 from dpc_interp.prompts.soft_prompt import SoftPrompt, load_prompt
 from dpc_interp.prompts.tuning import TuningConfig, tune_prompt
 from dpc_interp.stats.regression import trigger_regression
+from dpc_interp.study.study import Study, study
 from dpc_interp.tasks.problem import Problem
 from dpc_interp.tasks.registry import load_problems
 
@@ -67,6 +68,7 @@ __all__ = [
     "SaliencyMap",
     "Segments",
     "SoftPrompt",
+    "Study",
     "Transcript",
     "TriggerRule",
     "TuningConfig",
@@ -112,6 +114,7 @@ __all__ = [
     "single_tokens",
     "sink_controls",
     "sink_summary",
+    "study",
     "trigger_regression",
     "trigger_statistics",
     "triggers_table",

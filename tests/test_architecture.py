@@ -29,8 +29,9 @@ ROOMS = (
     "interventions",
     "evaluation",
     "claims",
-    "bundled",
     "study",
+    "bundled",
+    "cli",
 )
 """Lowest first: a module imports from its own or a lower room."""
 ONLY_IMPORTS = {

@@ -262,9 +262,9 @@ CASES: dict[str, tuple[str, Callable[[World], object]]] = {
 
 
 CASES |= {
-    "unknown engine": ("unknown engine 'spark'; known: local, ray", lambda w: w.evaluate(engine="spark")),
+    "unknown engine": ("unknown engine 'spark'; known: local, processes, ray", lambda w: w.evaluate(engine="spark")),
     "unknown engine, ablate": ("unknown engine 'spark'", lambda w: w.ablate(engine="spark")),
-    "workers of no engine": ('give engine="ray" too', lambda w: w.evaluate(n_workers=2)),
+    "workers of no engine": ('give engine="processes" or "ray"', lambda w: w.evaluate(n_workers=2)),
     "no workers": ("n_workers is 0", lambda w: w.evaluate(engine="ray", n_workers=0)),
     "no workers, ablate": ("n_workers is -1", lambda w: w.ablate(engine="ray", n_workers=-1)),
     "no Ray": ("pip install .dpc_interp\\[ray\\]", World.without_ray),

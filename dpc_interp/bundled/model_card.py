@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from dpc_interp.bundled.corpus import DIALECTS, SHORT, WITH_PREFIX, WITHOUT_PREFIX
+from dpc_interp.bundled.recipes import recipes_of
 from dpc_interp.evaluation.tables import markdown, percent
 from dpc_interp.generation.generate import generate
 from dpc_interp.host.processes import map_processes
@@ -115,6 +116,7 @@ def model_card(measured: pd.DataFrame, folder: Path) -> str:
         f"| {dialect} | {short} | {long} | {with_prefix} |"
         for dialect, short, long, with_prefix in zip(DIALECTS, *WITHOUT_PREFIX.values(), WITH_PREFIX, strict=True)
     )
+    n_seeds = recipes_of("reasoner")["story"].n_seeds
     shape, trained, tuned = _architecture(folder), _training_recipe(training), _tuning_recipe()
     return f"""# The bundled reasoner
 
@@ -136,7 +138,7 @@ A prefix requests its dialect and, for `rule`, states rules that change from doc
 `make reasoner`: {trained}; Muon for the hidden matrices, AdamW for the rest; loss weight 1 on responses, 0.1 on
 prefixes and questions. Last loss on response tokens: {training["loss"][-1]["response_nll"]} nats (`training.json`).
 
-`make prompts`: 20 virtual tokens, tuning seeds 0 to 2, {tuned} (curves: `recipe.json` next to each prompt).
+`make prompts`: 20 virtual tokens, tuning seeds 0 to {n_seeds - 1}, {tuned} (curves: `recipe.json` next to each prompt).
 
 ## Accuracy
 Percent of test problems (seed {SEED}), greedy decoding; `make card` measures it again.

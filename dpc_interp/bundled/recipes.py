@@ -21,8 +21,6 @@ from dpc_interp.prompts.tuning import TuningConfig, tune_prompt
 from dpc_interp.tasks.problem import Problem
 from dpc_interp.tasks.registry import SYNTHETIC, load_problems
 
-SEEDS = (0, 1, 2)
-"""Tuning seeds of each task."""
 N_VALIDATION = 100
 """Validation problems that choose the training step of a prompt."""
 
@@ -36,6 +34,7 @@ class Recipe:
         problem_max_steps: the largest number of rationale steps of a problem; None: the largest of the task.
         n_train: training problems.
         n_virtual_tokens: vectors of the prompt.
+        n_seeds: tuning seeds, 0 and on.
         dtype: dtype of the frozen weights.
         tuning: options of `tune_prompt`.
     """
@@ -44,6 +43,7 @@ class Recipe:
     problem_max_steps: int | None = None
     n_train: int = 4000
     n_virtual_tokens: int = 20
+    n_seeds: int = 3
     dtype: torch.dtype = torch.float32
     tuning: TuningConfig = field(default_factory=TuningConfig)
 
@@ -140,7 +140,9 @@ def main() -> None:
     args = parser.parse_args()
     out = args.out or PROMPTS / args.model
     jobs = [
-        TunePrompt(args.model, task, seed, out) for task in args.tasks or list(recipes_of(args.model)) for seed in SEEDS
+        TunePrompt(args.model, task, seed, out)
+        for task in args.tasks or list(recipes_of(args.model))
+        for seed in range(recipes_of(args.model)[task].n_seeds)
     ]
     n_processes = len(jobs) if torch.cuda.is_available() else None
     print("\n".join(map_processes(jobs, "tune prompts", n_processes)))

@@ -14,7 +14,7 @@ import pandas as pd
 
 from dpc_interp.analysis.schema import conform
 from dpc_interp.evaluation.evaluate import Results
-from dpc_interp.evaluation.tables import markdown, percent
+from dpc_interp.evaluation.tables import percent
 from dpc_interp.stats.changes import gain
 from dpc_interp.stats.paired import bootstrap_mean
 
@@ -105,8 +105,8 @@ def obstacles(row: pd.Series) -> dict[str, str]:
     return {"late": late, "harmed": harmed}
 
 
-def regime_table(frame: pd.DataFrame) -> str:
-    """The regime as a Markdown table in percent.
+def regime_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The regime as a table in percent, whose cells are finished text or counts.
 
     Args:
         frame: of `regime`.
@@ -130,4 +130,4 @@ def regime_table(frame: pd.DataFrame) -> str:
         reasons = "; ".join(filter(None, obstacles(row).values()))
         counts = {"n": row["n"], "prompts": row["n_prompts"], "outside the regime": reasons or "–"}
         rows.append({"task": row["task"], **cells, **counts})
-    return markdown(pd.DataFrame(rows))
+    return pd.DataFrame(rows)

@@ -56,26 +56,35 @@ def verdicts_markdown(frame: pd.DataFrame, regimes: Mapping[str, pd.DataFrame] |
         f"{STAR} marks a verdict that remains after Holm's correction over all rows of the model.",
     ]
     for model, rows in frame.groupby("model", sort=False):
-        words = _starred_verdicts(rows)
+        words = starred_verdicts(rows)
         table = rows.assign(word=words).pivot_table(index="task", columns="claim", values="word", aggfunc="first")
         # `pivot_table` sorts; the page keeps the order of the frame
         table = table.loc[rows["task"].unique(), rows["claim"].unique()].reset_index()
         text += [f"## {model}"]
         if regimes and str(model) in regimes:
-            text += [REGIME_TEXT, regime_table(regimes[str(model)])]
-        text += ["\n".join(_claim_lines(rows)), markdown(table), markdown(_details(rows, words))]
+            text += [REGIME_TEXT, markdown(regime_table(regimes[str(model)]))]
+        text += ["\n".join(claim_lines(rows)), markdown(table), markdown(verdicts_table(rows))]
     return "\n\n".join(text) + "\n"
 
 
-def _starred_verdicts(rows: pd.DataFrame) -> list[str]:
+def starred_verdicts(rows: pd.DataFrame) -> list[str]:
+    """The verdicts of one model, those that remain after Holm's correction with a star.
+
+    Args:
+        rows: of `verdicts`.
+    """
     return [
         verdict + (STAR if verdict in ("holds", "fails") and p < 1 - LEVEL else "")
         for verdict, p in zip(rows["verdict"], rows["p_holm"], strict=True)
     ]
 
 
-def _claim_lines(rows: pd.DataFrame) -> Iterator[str]:
-    """A line per claim: `- C1. The statement. Rule: ... It holds on story, rule; is undecided on choice. See fig3.`"""
+def claim_lines(rows: pd.DataFrame) -> Iterator[str]:
+    """A line per claim: `- C1. The statement. Rule: ... It holds on story, rule; is undecided on choice. See fig3.`
+
+    Args:
+        rows: of `verdicts`, of one model.
+    """
     for claim in CLAIMS:
         claim_rows = rows[rows["claim"] == claim.name]
         tasks = {verdict: ", ".join(same["task"]) for verdict, same in claim_rows.groupby("verdict")}
@@ -87,7 +96,12 @@ def _claim_lines(rows: pd.DataFrame) -> Iterator[str]:
             yield f"- {claim.name}. {claim.statement} Rule: {claim.rule}. It {'; '.join(outcomes)}. See {claim.figure}."
 
 
-def _details(rows: pd.DataFrame, words: list[str]) -> pd.DataFrame:
+def verdicts_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """All numbers of the verdicts of one model as a table, whose cells are finished text or counts.
+
+    Args:
+        rows: of `verdicts`.
+    """
     cells = [
         {
             "task": row.task,
@@ -103,7 +117,7 @@ def _details(rows: pd.DataFrame, words: list[str]) -> pd.DataFrame:
             "prompts": row.n_prompts,
             "figure": row.figure,
         }
-        for row, word in zip(rows.itertuples(), words, strict=True)
+        for row, word in zip(rows.itertuples(), starred_verdicts(rows), strict=True)
     ]
     return pd.DataFrame(cells).replace("nan", "–")
 

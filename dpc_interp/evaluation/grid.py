@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -41,8 +42,8 @@ SPLITS = ("test", "validation")
 TEXT_OPTIONS = ("template", "prepend_bos", "stop_strings", "extraction")
 """Options that are columns of a grid's rows only where they are given."""
 Models = str | HookedModel | Sequence[str | HookedModel]
-Tasks = str | Sequence[str] | Sequence[Problem] | Sequence[Sequence[Problem]]
-Prompts = str | SoftPrompt | Sequence[str | SoftPrompt]
+Tasks = str | Path | Sequence[str | Path] | Sequence[Problem] | Sequence[Sequence[Problem]]
+Prompts = str | Path | SoftPrompt | Sequence[str | Path | SoftPrompt]
 
 
 @dataclass(frozen=True)
@@ -111,22 +112,51 @@ def prepare(
     for cell in cells:
         check_methods(cell.methods, cell.contexts)
     calibrates = "validation" in splits or any(needs_rule(cell.methods) for cell in cells)
-    problems = [_problems_by_split(task, sample, calibrates) for task in _as_task_list(tasks)]
-    loaded_prompts = [load_prompt(p) if isinstance(p, str) else p for p in _as_list(prompts)]
+    problems = load_tasks(tasks, sample, calibrates)
+    loaded_prompts = load_prompts(prompts)
     loaded_models = [(m, load_model(m)) if isinstance(m, str) else (str(m.cfg.model_name), m) for m in _as_list(models)]
-    task_names = [by_split["test"][0].task for by_split in problems]
     _check_names("model", [name for name, _ in loaded_models])
-    _check_names("prompt", [prompt.name for prompt in loaded_prompts])
-    _check_names("task", task_names)
-    for (_, model), prompt, by_split in product(loaded_models, loaded_prompts, problems):
+    for (_, model), prompt, by_split in product(loaded_models, loaded_prompts, problems.values()):
         _check_setting(model, prompt, by_split, cells)
     keys = {name: model_digest(model) for name, model in loaded_models}
     return [
         Setting(name, model, keys[name], prompt, task, by_split)
-        for (name, model), (task, by_split), prompt in product(
-            loaded_models, zip(task_names, problems, strict=True), loaded_prompts
-        )
+        for (name, model), (task, by_split), prompt in product(loaded_models, problems.items(), loaded_prompts)
     ]
+
+
+def load_tasks(tasks: Tasks, sample: ProblemSample, calibrates: bool = True) -> dict[str, dict[str, Sequence[Problem]]]:
+    """Load the problems of every task.
+
+    Args:
+        tasks: names, or lists of problems (each of one task), one or several.
+        sample: which problems are drawn.
+        calibrates: whether validation problems are needed.
+
+    Returns:
+        Name of the task -> `test` and, if needed, `validation` -> problems.
+
+    Raises:
+        DPCInterpError: two tasks of the same name, no task, or no validation problems where they are needed.
+    """
+    problems = [_problems_by_split(task, sample, calibrates) for task in as_task_list(tasks)]
+    names = [by_split["test"][0].task for by_split in problems]
+    _check_names("task", names)
+    return dict(zip(names, problems, strict=True))
+
+
+def load_prompts(prompts: Prompts) -> list[SoftPrompt]:
+    """Load every prompt that is given by a name or a path.
+
+    Args:
+        prompts: names, paths or loaded prompts, one or several.
+
+    Raises:
+        DPCInterpError: two prompts of the same name, no prompt, or what `load_prompt` refuses.
+    """
+    loaded = [load_prompt(prompt) if isinstance(prompt, str | Path) else prompt for prompt in _as_list(prompts)]
+    _check_names("prompt", [prompt.name for prompt in loaded])
+    return loaded
 
 
 def measure(
@@ -243,15 +273,15 @@ def _check_setting(
 
 
 def _problems_by_split(
-    task: str | Sequence[Problem], sample: ProblemSample, calibrates: bool
+    task: str | Path | Sequence[Problem], sample: ProblemSample, calibrates: bool
 ) -> dict[str, Sequence[Problem]]:
-    test = load_problems(task, "test", sample.n, sample.problem_seed) if isinstance(task, str) else list(task)
+    test = load_problems(task, "test", sample.n, sample.problem_seed) if isinstance(task, str | Path) else list(task)
     check_problems(test, ())
     if not calibrates:
         return {"test": test}
     validation = sample.validation.get(test[0].task)
     if validation is None:
-        name = task if isinstance(task, str) else test[0].task
+        name = str(task) if isinstance(task, str | Path) else test[0].task
         validation = validation_problems(name, sample.n_validation, sample.problem_seed)
     check_problems(test, validation)
     return {"test": test, "validation": validation}
@@ -261,6 +291,7 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
-def _as_task_list(tasks: Tasks) -> list[Any]:
+def as_task_list(tasks: Tasks) -> list[Any]:
+    """The tasks as a list; a list of problems is one task."""
     listed = _as_list(tasks)
     return [listed] if listed and all(isinstance(entry, Problem) for entry in listed) else listed

@@ -17,7 +17,7 @@ import pandas as pd
 
 from dpc_interp.models.hooked import HookedModel
 
-ENGINES = ("local", "ray")
+ENGINES = ("local", "processes", "ray")
 Frames = Mapping[str, pd.DataFrame]
 Job = Callable[[HookedModel], Frames]
 """Computes one shard; a frozen dataclass, so that it can be sent to another process."""

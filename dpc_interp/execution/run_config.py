@@ -24,9 +24,11 @@ class RunConfig:
         batch_size: maximum number of questions decoded together.
         shard_size: number of instances that are stored together (at most 64 in an analysis). A smaller shard loses
             less when a run is interrupted and keeps more workers busy; no batch is larger than a shard.
-        engine: `local`, this process; `ray`, actors that each hold the model, on the Ray cluster that is initialised
+        engine: `local`, this process; `processes`, a study's prompts side by side, one process a core, and else as
+            `local`; `ray`, actors that each hold the model, on the Ray cluster that is initialised
             or at RAY_ADDRESS, or else on one started on this machine.
-        n_workers: number of Ray actors; None: one per GPU for a model on a GPU, else one per core.
+        n_workers: number of processes, or of Ray actors; None: one per GPU for a model on a GPU on Ray, else one per
+            core.
         speculate_from_gold: use the written rationales as draft tokens for the answers of prompt tuning. The answers
             are the same and come sooner where most are correct, but `timings` no longer measure what decoding costs.
             None: only in grids and sweeps, which report no timings.
@@ -57,7 +59,7 @@ class RunConfig:
         if self.engine not in ENGINES:
             raise UnknownNameError("engine", self.engine, ENGINES)
         if self.engine == "local" and self.n_workers is not None:
-            raise DPCInterpError('n_workers counts Ray actors; give engine="ray" too, or leave it out')
+            raise DPCInterpError('n_workers counts processes or Ray actors; give engine="processes" or "ray"')
         if self.n_workers is not None and self.n_workers < 1:
             raise DPCInterpError(f"n_workers is {self.n_workers}; give at least 1")
         if self.engine == "ray":
@@ -70,7 +72,7 @@ class RunConfig:
         Raises:
             DPCInterpError: Ray cannot be started.
         """
-        if self.engine == "local":
+        if self.engine != "ray":
             yield LocalEngine()
         else:
             with connect_ray(self.n_workers) as ray, closing(RayEngine(ray, self.n_workers)) as engine:

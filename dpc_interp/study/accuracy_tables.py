@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
 from dpc_interp import plots
+from dpc_interp.evaluation.evaluate import Results
 from dpc_interp.evaluation.methods import MAIN_METHODS
 from dpc_interp.evaluation.summary import summarise
 from dpc_interp.evaluation.tables import accuracy_table, markdown
+from dpc_interp.study.evaluated import EvaluatedPrompt
 from dpc_interp.study.output import save_figure, save_table
-from dpc_interp.study.study import Study
 
 ABLATION = ("pt", "dpc", "always", "random", "dpc, random token", "dpc, mask only", "dpc, gamma only", "oracle")
 """Methods in tab2; without `always`, `random` and `oracle`, each changes one part of dpc."""
 
 
-def write_tables(studies: list[Study], folder: Path) -> str:
+def write_tables(studies: list[EvaluatedPrompt], folder: Path) -> str:
     """Write the tables of a model, and a figure of each accuracy table.
 
     Args:
@@ -30,7 +32,9 @@ def write_tables(studies: list[Study], folder: Path) -> str:
     """
     instances = pd.concat([study.results.instances for study in studies])
     tasks = list(dict.fromkeys(instances["task"]))
-    pooled = pd.concat([_pool_prompts(studies, task) for task in tasks], ignore_index=True)
+    pooled = pd.concat(
+        [pool_prompts([study.results for study in studies if study.task == task]) for task in tasks], ignore_index=True
+    )
     text = []
     for name, methods, title in (
         ("tab1_accuracy", MAIN_METHODS, "Accuracy of each method"),
@@ -47,12 +51,15 @@ def write_tables(studies: list[Study], folder: Path) -> str:
     return "\n\n".join(text)
 
 
-def _pool_prompts(studies: list[Study], task: str) -> pd.DataFrame:
-    """The methods of one task over all its prompts, with McNemar's p of each prompt as text."""
-    results = [study.results for study in studies if study.task == task]
+def pool_prompts(results: Sequence[Results]) -> pd.DataFrame:
+    """The methods of one task over all its prompts, with McNemar's p of each prompt as text.
+
+    Args:
+        results: of the prompts of one task.
+    """
     pooled = summarise(pd.concat([result.instances for result in results]))
     by_method = pd.concat([result.summary for result in results]).groupby("method", sort=False)["p_mcnemar"]
     p_by_prompt = by_method.agg(lambda values: ", ".join(f"{p:.2g}" for p in values))
-    pooled.insert(0, "task", task)
+    pooled.insert(0, "task", results[0].task)
     # McNemar's test takes independent pairs; pooled over prompts, the pairs of one problem are not independent
     return pooled.assign(p_by_prompt=pooled["method"].map(p_by_prompt)).drop(columns="p_mcnemar")

@@ -6,8 +6,9 @@ interrupted run resumes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -16,35 +17,35 @@ import pandas as pd
 from dpc_interp.analysis.analyse import drop_empty_rationales
 from dpc_interp.analysis.controls import sink_controls
 from dpc_interp.analysis.sanity import saliency_sanity
-from dpc_interp.bundled.recipes import recipes_of
 from dpc_interp.claims.causal import causal_edges
+from dpc_interp.evaluation.stages import problem_digest, prompt_digest
 from dpc_interp.evaluation.sweeps import corruption_variants, option_sensitivity, single_tokens
+from dpc_interp.execution.digest import digest, model_digest
 from dpc_interp.execution.engine import Frames
-from dpc_interp.execution.run_config import RunConfig
 from dpc_interp.execution.store import SharedStore
 from dpc_interp.generation.generate import generate
 from dpc_interp.interventions.act import Act, choose_heads, head_gains
 from dpc_interp.models.hooked import HookedModel
-from dpc_interp.models.loading import load_model
-from dpc_interp.prompts.soft_prompt import SoftPrompt, load_prompt
-from dpc_interp.study.study import Study, StudySettings
+from dpc_interp.prompts.soft_prompt import SoftPrompt
+from dpc_interp.study.evaluated import EvaluatedPrompt, StudySettings, StudyTask, add_shared_answers
+from dpc_interp.study.source import folder_name
 
 
 @dataclass(frozen=True)
-class Sizes:
+class ControlSizes:
     """The largest number of problems that each control uses.
 
     Attributes:
-        sinks: test problems under the control prompts.
-        causal: test problems in the knock-outs.
-        sweep: test problems in the sweeps.
-        heads: validation problems that choose the heads of ACT.
+        n_sinks: test problems under the control prompts (fig8).
+        n_causal: test problems in the knock-outs (fig10).
+        n_sweep: test problems in the sweeps (fig11, tab5).
+        n_heads: validation problems that choose the heads of ACT.
     """
 
-    sinks: int = 100
-    causal: int = 60
-    sweep: int = 200
-    heads: int = 40
+    n_sinks: int = 100
+    n_causal: int = 60
+    n_sweep: int = 200
+    n_heads: int = 40
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,20 @@ class ControlResults:
     """A study with its controls.
 
     Attributes:
-        study: of the prompt, without the method `base`.
+        study: the evaluated prompt.
         sinks: the frame of `sink_controls`.
         effects: the frames of `causal_edges` and `saliency_sanity`; None unless this is the task's first prompt.
         sweeps: the frames variants, tokens and sensitivity; None unless this is the task's first prompt.
     """
 
-    study: Study
+    study: EvaluatedPrompt
     sinks: pd.DataFrame
     effects: Frames | None
     sweeps: Frames | None
+
+    def with_shared_answers(self, first: ControlResults) -> ControlResults:
+        """Add the answers of the methods that do not read the prompt, which the controls of the first prompt have."""
+        return replace(self, study=add_shared_answers(self.study, first.study))
 
 
 @dataclass(frozen=True)
@@ -70,60 +75,59 @@ class RunControls:
 
     Attributes:
         settings: settings of the study.
-        task: name of the task.
-        prompt: name of a bundled prompt of the task.
+        task: of the study.
+        prompt: one of its prompts.
         sizes: of the controls.
         with_sweeps: also compute effects and sweeps, which take longest.
     """
 
     settings: StudySettings
-    task: str
-    prompt: str
-    sizes: Sizes
+    task: StudyTask
+    prompt: SoftPrompt
+    sizes: ControlSizes
     with_sweeps: bool
 
     def __call__(self) -> ControlResults:
         """Compute the frames that are not stored yet."""
         study = self.settings.evaluate(self.task, self.prompt, with_shared=self.with_sweeps)
-        model, prompt = load_model(self.settings.model, device="cpu"), load_prompt(self.prompt)
+        model, prompt = self.settings.source.load(), self.prompt
         runs = drop_empty_rationales(model, study.results.runs)
 
         def sinks() -> Frames:
-            return {"sinks": sink_controls(model, runs[: self.sizes.sinks], prompt, progress=False)}
+            return {"sinks": sink_controls(model, runs[: self.sizes.n_sinks], prompt, progress=False)}
 
         def effects() -> Frames:
-            causal = causal_edges(model, runs[: self.sizes.causal], prompt, progress=False)
-            sanity = saliency_sanity(model, runs[: self.sizes.causal], prompt, progress=False)
+            causal = causal_edges(model, runs[: self.sizes.n_causal], prompt, progress=False)
+            sanity = saliency_sanity(model, runs[: self.sizes.n_causal], prompt, progress=False)
             frames = {name: getattr(causal, name) for name in ("knockouts", "groups", "redundancy", "curves")}
             return frames | {"sanity": sanity}
 
         names = ["knockouts", "groups", "redundancy", "curves", "sanity"]
         return ControlResults(
             study,
-            self._stored(sinks, ["sinks"], self.sizes.sinks)["sinks"],
-            self._stored(effects, names, self.sizes.causal) if self.with_sweeps else None,
-            self._sweep(model, prompt) if self.with_sweeps else None,
+            self._stored(model, sinks, ["sinks"], self.sizes.n_sinks)["sinks"],
+            self._stored(model, effects, names, self.sizes.n_causal) if self.with_sweeps else None,
+            self._sweep(model) if self.with_sweeps else None,
         )
 
-    def _sweep(self, model: HookedModel, prompt: SoftPrompt) -> Frames:
+    def _sweep(self, model: HookedModel) -> Frames:
         """Compare corruptions and options on the prompt: the frames variants, tokens and sensitivity."""
-        recipe = recipes_of(self.settings.model)[self.task]
-        test = recipe.load("test", min(self.settings.n, self.sizes.sweep), seed=0)
-        validation = recipe.load("validation", self.settings.n_validation, seed=0)
+        prompt, validation = self.prompt, self.task.validation
 
         def gains() -> Frames:
             # `head_gains` reads no generated token, so one is enough
-            runs = generate(model, validation[: self.sizes.heads], prompt, max_new_tokens=1, progress=False)
+            runs = generate(model, validation[: self.sizes.n_heads], prompt, max_new_tokens=1, progress=False)
             return {"heads": head_gains(model, runs, prompt, progress=False)}
 
-        heads = choose_heads(self._stored(gains, ["heads"], self.sizes.heads)["heads"])
+        heads = choose_heads(self._stored(model, gains, ["heads"], self.sizes.n_heads)["heads"])
         shared: dict[str, Any] = {
             "models": model,
-            "tasks": test,
+            "tasks": list(self.task.test[: self.sizes.n_sweep]),
             "prompts": prompt,
-            "run": RunConfig(out=self.settings.folder / "sweeps", batch_size=self.settings.batch_size, progress=False),
+            "options": self.settings.options,
+            "run": self.settings.run_in("sweeps"),
         }
-        by_task = {test[0].task: validation}
+        by_task = {self.task.name: validation}
         contexts = {f"ACT, {len(heads)} heads": Act(heads)}
         return {
             "variants": corruption_variants(**shared, contexts=contexts, validation=by_task),
@@ -131,10 +135,16 @@ class RunControls:
             "sensitivity": option_sensitivity(**shared, validation=by_task),
         }
 
-    def _stored(self, compute: Callable[[], Frames], names: list[str], size: int) -> dict[str, pd.DataFrame]:
+    def _stored(
+        self, model: HookedModel, compute: Callable[[], Frames], names: list[str], size: int
+    ) -> dict[str, pd.DataFrame]:
         """The frames of `compute`; it is called only if one of them is not stored yet."""
-        store, compute_once = SharedStore(self.settings.folder / "controls"), cache(compute)
-        stages = {name: f"{name}-{size}-{self.prompt.replace('/', '-')}" for name in names}
+        folder = self.settings.folder
+        store, compute_once = SharedStore(None if folder is None else folder / "controls"), cache(compute)
+        problems = problem_digest([*self.task.test, *self.task.validation])
+        options = json.dumps(self.settings.options.record(), sort_keys=True)
+        key = digest("/".join([model_digest(model), prompt_digest(self.prompt), problems, options]).encode())
+        stages = {name: f"{name}-{size}-{folder_name(self.task.name, self.prompt.name)}-{key}" for name in names}
         return {
             name: store.stage(stage, partial(lambda name: compute_once()[name], name)) for name, stage in stages.items()
         }

@@ -7,6 +7,8 @@ processor. No frame is written twice.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,7 +17,61 @@ from matplotlib.figure import Figure
 
 from dpc_interp import plots
 from dpc_interp.analysis.schema import round_significant
+from dpc_interp.errors import DPCInterpError
 from dpc_interp.plots.fonts import use_fallback_fonts
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of a study and the frames that it is drawn from.
+
+    Attributes:
+        name: of its files, such as `fig4_layer_flow`.
+        figure: drawn, not yet written.
+        caption: what it shows, one line.
+        frames: name of a file -> frame, written as parquet.
+        tables: name of a file -> frame that people read, written as parquet and CSV.
+    """
+
+    name: str
+    figure: Figure
+    caption: str
+    frames: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> str:
+        """Write the figure and its frames into a folder that exists, and close the figure.
+
+        Args:
+            folder: of the files.
+
+        Returns:
+            The caption after the name.
+        """
+        save_figure(self.figure, folder / self.name)
+        for name, frame in self.frames.items():
+            save_frame(frame, folder / name)
+        for name, table in self.tables.items():
+            save_table(table, folder / name)
+        return f"{self.name}: {self.caption}"
+
+
+def draw_or_explain(name: str, draw: Callable[[], Drawing], folder: Path) -> str:
+    """Draw and write a figure, or say why it cannot be drawn, for example because no answer was right.
+
+    Args:
+        name: of the figure.
+        draw: draws it.
+        folder: of its files.
+
+    Returns:
+        The caption, or the reason, after the name.
+    """
+    try:
+        return draw().save(folder)
+    except DPCInterpError as error:
+        plt.close("all")
+        return f"{name}: not drawn: {error}."
 
 
 def save_figure(figure: Figure, stem: Path, frame: pd.DataFrame | None = None) -> None:

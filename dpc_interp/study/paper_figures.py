@@ -1,11 +1,12 @@
 """fig1 to fig7: what happens between prompt, question and rationale. One function draws one figure of a study.
 
-Each function takes a study and the folder of its files, saves its figure with the frame that it is drawn from, and
-returns its caption. `draw_figures` draws all of them; to add a figure, write such a function and add it to `FIGURES`.
+`draw_figures` writes all of them; to add a figure, write such a function and add it to `FIGURES`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,10 +15,8 @@ import pandas as pd
 from dpc_interp import plots
 from dpc_interp.analysis.analyse import saliency_map
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger
-from dpc_interp.models.loading import load_model
-from dpc_interp.prompts.soft_prompt import load_prompt
-from dpc_interp.study.output import save_figure, save_frame, save_table
-from dpc_interp.study.study import Study
+from dpc_interp.study.evaluated import EvaluatedPrompt
+from dpc_interp.study.output import Drawing, draw_or_explain
 
 RANKED_STATISTICS = ("late_share", "deep_flow", "peak_ratio", "nll", "length")
 """Statistics in the ROC and precision-recall panels of fig6."""
@@ -25,7 +24,7 @@ CASE_COLUMNS = 52
 """Characters in a line of fig1."""
 
 
-def draw_figures(study: Study, folder: Path) -> list[str]:
+def draw_figures(study: EvaluatedPrompt, folder: Path) -> list[str]:
     """Draw fig1 to fig7 of one study.
 
     Args:
@@ -37,10 +36,10 @@ def draw_figures(study: Study, folder: Path) -> list[str]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with plots.style_context():
-        return [draw(study, folder) for draw in FIGURES]
+        return [draw_or_explain(draw.__name__, partial(draw, study), folder) for draw in FIGURES.values()]
 
 
-def fig1_case(study: Study, folder: Path) -> str:
+def fig1_case(study: EvaluatedPrompt) -> Drawing:
     """Draw the flow from the prompt to each rationale token, of an instance it breaks and of one it fixes."""
     outcomes = _prompt_effects(study)
     cases = {title: _median_case(study, instances) for title, instances in outcomes.items()}
@@ -76,18 +75,18 @@ def fig1_case(study: Study, folder: Path) -> str:
         drawn.append(ax)
     if drawn:
         plots.add_colorbar(drawn, label="mean flow from the prompt", location="bottom", aspect=40, extend="min")
-    save_figure(figure, folder / "fig1_case", frame)
     counts = "; ".join(f"{title}: {int(holds.sum())} of {len(holds)}" for title, holds in outcomes.items())
-    return f"fig1_case: deep-layer prompt flow to each token; median late share, 2 steps and more. {counts}."
+    caption = f"deep-layer prompt flow to each token; median late share, 2 steps and more. {counts}."
+    return Drawing("fig1_case", figure, caption, {"fig1_case": frame})
 
 
-def fig2_saliency_maps(study: Study, folder: Path) -> str:
+def fig2_saliency_maps(study: EvaluatedPrompt) -> Drawing:
     """Draw saliency maps, destination x source, shallow and deep, of a right and a wrong instance."""
     runs = {run.problem.id: run for run in study.results.runs}
     stats = study.results.statistics
     # two steps: long enough to have an earlier step, short enough to read
     stats = stats[[runs[instance].problem.n_steps == 2 for instance in stats["instance"]]]
-    model, prompt = load_model(study.model, device="cpu"), load_prompt(study.prompt)
+    model = study.source.load()
     cases = {
         outcome: _median_instance(stats[stats["correct"] == correct].set_index("instance"), "deep_flow")
         for outcome, correct in (("right", True), ("wrong", False))
@@ -102,7 +101,7 @@ def fig2_saliency_maps(study: Study, folder: Path) -> str:
                 ax.set_axis_off()
                 ax.text(0, 0.5, f"no {outcome} answer\nhas two steps", transform=ax.transAxes)
                 continue
-            map_ = saliency_map(model, runs[instance], prompt)
+            map_ = saliency_map(model, runs[instance], study.prompt)
             values = map_.values[list(layers)].mean(0)
             plots.plot_saliency_map(values.numpy(), spans=map_.segments.spans(), ax=ax)
             ax.set_title(f"{outcome}, {depth} layers")
@@ -110,11 +109,12 @@ def fig2_saliency_maps(study: Study, folder: Path) -> str:
             edges = {"destination": destinations.numpy(), "source": sources.numpy()}
             flow = pd.DataFrame({**edges, "value": values[destinations, sources].numpy()})
             frames.append(flow.assign(instance=instance, outcome=outcome, layers=depth))
-    save_figure(figure, folder / "fig2_saliency_maps", pd.concat(frames) if frames else pd.DataFrame())
-    return "fig2_saliency_maps: destination x source; of each outcome the two-step instance of median deep flow."
+    caption = "destination x source; of each outcome the two-step instance of median deep flow."
+    frame = pd.concat(frames) if frames else pd.DataFrame()
+    return Drawing("fig2_saliency_maps", figure, caption, {"fig2_saliency_maps": frame})
 
 
-def fig3_accumulation(study: Study, folder: Path) -> str:
+def fig3_accumulation(study: EvaluatedPrompt) -> Drawing:
     """Draw accumulation by layer and virtual token, and its profile over the shallow layers."""
     frame, sinks = study.results.analysis.accumulation, study.results.analysis.sinks
     figure = plt.figure(figsize=(plots.COLUMN_WIDTH, 4.2), layout="constrained")
@@ -122,13 +122,13 @@ def fig3_accumulation(study: Study, folder: Path) -> str:
     upper, lower = figure.subfigures(2, 1, squeeze=False).flat
     plots.plot_accumulation(frame, ax=upper.subplots())
     plots.plot_accumulation_profile(frame, shallow=study.shallow, exclude=sinks, ax=lower.subplots())
-    save_figure(figure, folder / "fig3_accumulation", frame)
     ratio = study.results.statistics["peak_ratio"]
     left_out = ", ".join(map(str, sinks))
-    return f"fig3_accumulation: the peak leaves out the sinks ({left_out}). Mean peak ratio {ratio.mean():.2f}."
+    caption = f"the peak leaves out the sinks ({left_out}). Mean peak ratio {ratio.mean():.2f}."
+    return Drawing("fig3_accumulation", figure, caption, {"fig3_accumulation": frame})
 
 
-def fig4_layer_flow(study: Study, folder: Path) -> str:
+def fig4_layer_flow(study: EvaluatedPrompt) -> Drawing:
     """Draw S_pq and S_pr by layer, right against wrong: geometric means on the left, means on the right."""
     analysis = study.results.analysis
     flow = analysis.flow[(analysis.flow["source"] == "prompt") & analysis.flow["step"].isna()]
@@ -145,15 +145,15 @@ def fig4_layer_flow(study: Study, folder: Path) -> str:
             effects.append(table)
     for ax in axes[0]:
         ax.set_xlabel("")
-    save_figure(figure, folder / "fig4_layer_flow", frame)
-    save_table(pd.concat(effects, ignore_index=True), folder / "fig4_layer_flow_effects")
-    return (
-        "fig4_layer_flow: geometric means (left) and means (right) with 95% bootstrap bands; Hedges' g of wrong over "
-        "right, bold where its interval leaves 0 out."
+    caption = (
+        "geometric means (left) and means (right) with 95% bootstrap bands; Hedges' g of wrong over right, bold where "
+        "its interval leaves 0 out."
     )
+    tables = {"fig4_layer_flow_effects": pd.concat(effects, ignore_index=True)}
+    return Drawing("fig4_layer_flow", figure, caption, {"fig4_layer_flow": frame}, tables)
 
 
-def fig5_step_flow(study: Study, folder: Path) -> str:
+def fig5_step_flow(study: EvaluatedPrompt) -> Drawing:
     """Draw the flow from the prompt, the question and earlier steps into each rationale step."""
     analysis = study.results.analysis
     flow = analysis.flow[analysis.flow["step"].notna() & analysis.flow["layer"].isin(study.deep)]
@@ -161,49 +161,49 @@ def fig5_step_flow(study: Study, folder: Path) -> str:
     figure, axes = plt.subplots(1, 2, figsize=(2 * plots.COLUMN_WIDTH, 2.8), layout="constrained")
     for ax, log in zip(axes, (True, False), strict=True):
         plots.plot_step_flow(frame, layers=study.deep, log=log, ax=ax)
-    save_figure(figure, folder / "fig5_step_flow", frame)
-    return (
-        "fig5_step_flow: deep layers, geometric means on a log scale (left) and means (right), 95% bootstrap bands; "
-        "longer problems have more steps."
+    caption = (
+        "deep layers, geometric means on a log scale (left) and means (right), 95% bootstrap bands; longer problems "
+        "have more steps."
     )
+    return Drawing("fig5_step_flow", figure, caption, {"fig5_step_flow": frame})
 
 
-def fig6_trigger(study: Study, folder: Path) -> str:
+def fig6_trigger(study: EvaluatedPrompt) -> Drawing:
     """Draw the trigger statistic by outcome, and ROC and precision-recall curves."""
     stats, rule = study.results.statistics, study.results.rule
     figure, axes = plt.subplots(3, 1, figsize=(plots.COLUMN_WIDTH, 8.6), layout="constrained")
     plots.plot_trigger_distribution(stats, statistic=rule.statistic, threshold=rule.threshold, ax=axes[0])
     plots.plot_roc(stats, statistics=RANKED_STATISTICS, ax=axes[1])
     plots.plot_precision_recall(stats, statistics=RANKED_STATISTICS, ax=axes[2])
-    save_figure(figure, folder / "fig6_trigger")
-    save_frame(stats, folder / "trigger_statistics")  # fig7 is drawn from it too
-    save_table(study.results.triggers, folder / "fig6_trigger_scores")
-    return f"fig6_trigger: positive = PT was wrong. {_rule_text('alpha', rule)}"
+    caption = f"positive = PT was wrong. {_rule_text('alpha', rule)}"
+    tables = {"fig6_trigger_scores": study.results.triggers}
+    return Drawing("fig6_trigger", figure, caption, {"trigger_statistics": stats}, tables)  # fig7 shows them too
 
 
-def fig7_cooccurrence(study: Study, folder: Path) -> str:
+def fig7_cooccurrence(study: EvaluatedPrompt) -> Drawing:
     """Draw accumulation against late share, with both thresholds."""
     stats, rule = study.results.statistics, study.results.rule
     kappa = calibrate_trigger(study.results.validation, "youden", "peak_ratio")
     figure, ax = plt.subplots(figsize=(plots.COLUMN_WIDTH, 2.9), layout="constrained")
     plots.plot_cooccurrence(stats, kappa=kappa.threshold, alpha=rule.threshold, ax=ax)
-    save_figure(figure, folder / "fig7_cooccurrence")
-    save_table(plots.cooccurrence_table(stats, kappa.threshold, rule.threshold), folder / "fig7_cooccurrence_table")
-    return f"fig7_cooccurrence: {_rule_text('kappa', kappa)} {_rule_text('alpha', rule)}"
+    caption = f"{_rule_text('kappa', kappa)} {_rule_text('alpha', rule)}"
+    tables = {"fig7_cooccurrence_table": plots.cooccurrence_table(stats, kappa.threshold, rule.threshold)}
+    return Drawing("fig7_cooccurrence", figure, caption, tables=tables)
 
 
-FIGURES = (
-    fig1_case,
-    fig2_saliency_maps,
-    fig3_accumulation,
-    fig4_layer_flow,
-    fig5_step_flow,
-    fig6_trigger,
-    fig7_cooccurrence,
-)
+FIGURES: Mapping[str, Callable[[EvaluatedPrompt], Drawing]] = {
+    "case": fig1_case,
+    "saliency_maps": fig2_saliency_maps,
+    "accumulation": fig3_accumulation,
+    "layer_flow": fig4_layer_flow,
+    "step_flow": fig5_step_flow,
+    "trigger": fig6_trigger,
+    "cooccurrence": fig7_cooccurrence,
+}
+"""Name -> the function that draws the figure, in the order of their numbers."""
 
 
-def _prompt_effects(study: Study) -> dict[str, pd.Series]:
+def _prompt_effects(study: EvaluatedPrompt) -> dict[str, pd.Series]:
     """What the prompt does to the answer -> whether it does so, by instance."""
     correct = study.results.instances.pivot_table(
         index="instance", columns="method", values="correct", aggfunc="first"
@@ -214,7 +214,7 @@ def _prompt_effects(study: Study) -> dict[str, pd.Series]:
     }
 
 
-def _median_case(study: Study, chosen: pd.Series) -> str | None:
+def _median_case(study: EvaluatedPrompt, chosen: pd.Series) -> str | None:
     """Among the chosen instances of at least two steps, the one of median late share; None if there is none."""
     long = [run.problem.id for run in study.results.runs if run.problem.n_steps >= 2]
     stats = study.results.statistics.set_index("instance").filter(long, axis="index")

@@ -1,169 +1,305 @@
-"""A study: one task evaluated with one of its bundled prompts. Every figure and table is drawn from studies."""
+"""`study`: the whole analysis of any model on any problems with any tuned prompts.
+
+A study evaluates every prompt of every task, draws the paper's figures, runs the controls and judges the claims. Each
+part is computed when it is first needed; with `out` finished parts are stored, so that an interrupted study resumes.
+"""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pandas as pd
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
 
-from dpc_interp.analysis.layers import deep_layers, shallow_layers
-from dpc_interp.bundled.recipes import recipes_of
+from dpc_interp import plots
+from dpc_interp.analysis.controls import control_peaks
+from dpc_interp.analysis.options import Options
+from dpc_interp.claims.regime import regime
+from dpc_interp.claims.verdicts import verdicts
 from dpc_interp.errors import DPCInterpError, UnknownNameError
-from dpc_interp.evaluation.evaluate import Results, evaluate
-from dpc_interp.evaluation.methods import METHODS, SHARED_METHODS
-from dpc_interp.evaluation.summary import summarise
+from dpc_interp.evaluation.ablation import ablate
+from dpc_interp.evaluation.evaluate import Results
+from dpc_interp.evaluation.grid import ProblemSample, Prompts, Tasks, as_task_list, load_prompts, load_tasks
 from dpc_interp.execution.digest import digest
+from dpc_interp.execution.keywords import read_keywords
 from dpc_interp.execution.run_config import RunConfig
-from dpc_interp.models.loading import load_model
-from dpc_interp.prompts.soft_prompt import bundled_prompts, load_prompt
+from dpc_interp.host.processes import map_processes
+from dpc_interp.models.hooked import HookedModel
+from dpc_interp.prompts.soft_prompt import check_prompt
+from dpc_interp.study.control_page import measure_task, write_controls
+from dpc_interp.study.control_runs import ControlResults, ControlSizes, RunControls
+from dpc_interp.study.evaluated import EvaluatedPrompt, StudySettings, StudyTask, add_shared_answers
+from dpc_interp.study.figures import EvaluateAndDraw, write_page
+from dpc_interp.study.paper_figures import FIGURES
+from dpc_interp.study.report import write_report
+from dpc_interp.study.source import ModelSource
+from dpc_interp.tasks.problem import Problem
+from dpc_interp.tasks.registry import has_validation, load_problems
+
+HELD_OUT = 0.3
+"""Share of the problems of a task without validation problems that calibrates instead of being reported."""
+Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Study:
-    """A task evaluated with one prompt.
-
-    Attributes:
-        model: name of the model.
-        task: name of the task.
-        prompt: name of the prompt.
-        results: results of `evaluate`.
-    """
-
-    model: str
-    task: str
-    prompt: str
-    results: Results
-
-    @property
-    def shallow(self) -> tuple[int, ...]:
-        """The first third of the layers, where the accumulation token is found."""
-        return shallow_layers(self.results.analysis.n_layers)
-
-    @property
-    def deep(self) -> tuple[int, ...]:
-        """The last third of the layers, which the trigger reads."""
-        return deep_layers(self.results.analysis.n_layers)
-
-
-@dataclass(frozen=True)
-class StudySettings:
-    """The settings that all studies of a model share.
-
-    Attributes:
-        model: name of a model with bundled prompts.
-        n: test problems of each task (seed 0).
-        n_validation: validation problems of each task (seed 0).
-        batch_size: questions decoded together.
-        runs: parent of `folder`.
-    """
-
-    model: str
-    n: int
-    n_validation: int
-    batch_size: int
-    runs: Path
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the finished stages; its name holds the sizes and a digest of the code.
-
-        So a stage that other code computed is never read.
-        """
-        package = Path(__file__).parent.parent
-        code = digest(*(file.read_bytes() for file in sorted(package.rglob("*.py"))))
-        return self.runs / f"{self.model}-{self.n}-{self.n_validation}-{code}"
-
-    def evaluate(self, task: str, prompt: str, *, with_shared: bool) -> Study:
-        """Evaluate one bundled prompt on the test split of a task, calibrated on the validation split.
-
-        Args:
-            task: name of a task that the model has prompts for.
-            prompt: name of a bundled prompt of the task.
-            with_shared: also answer the problems by the methods that do not read the prompt.
-        """
-        recipe = recipes_of(self.model)[task]
-        results = evaluate(
-            load_model(self.model, device="cpu"),
-            recipe.load("test", self.n, seed=0),
-            load_prompt(prompt),
-            [method for method in METHODS if with_shared or method not in SHARED_METHODS],
-            validation=recipe.load("validation", self.n_validation, seed=0),
-            run=RunConfig(
-                out=self.folder / prompt.replace("/", "-"),
-                batch_size=self.batch_size,
-                speculate_from_gold=True,
-                progress=False,
-            ),
-        )
-        return Study(self.model, task, prompt, results)
-
-
-def prompts_of(model: str, tasks: Sequence[str] | None, n_seeds: int | None) -> dict[str, list[str]]:
-    """The names of a model's bundled prompts, by task.
+def study(
+    model: str | Path | HookedModel,
+    problems: Tasks,
+    prompts: Prompts | Mapping[str, Prompts],
+    out: str | Path | None = None,
+    *,
+    sample: ProblemSample | None = None,
+    options: Options | None = None,
+    run: RunConfig | None = None,
+    sizes: ControlSizes | None = None,
+    **fields: Any,
+) -> Study:
+    """Study tuned prompts of a model: results, figures, controls and verdicts on the paper's claims.
 
     Args:
-        model: name of a model with bundled prompts.
-        tasks: names of the tasks; None: all that the model has prompts for.
-        n_seeds: tuning seeds of each task, the first ones; None: all.
+        model: a name or path of `load_model`, or a loaded model.
+        problems: names or paths of `load_problems`, or lists of problems of one task each; one or several.
+        prompts: names or paths of `load_prompt`, or loaded prompts, one or several; all tasks are answered with each.
+            By task, where tasks have prompts of their own. Verdicts need several tuning seeds.
+        out: folder that keeps every finished part; the same call resumes there. None: nothing is stored.
+        sample: which problems are drawn of named tasks, and the `validation` problems of tasks that have no validation
+            split; None: the defaults of `ProblemSample`. Where a task has neither, 30% of its problems calibrate and
+            are not reported.
+        options: what is computed; None: the defaults of `Options`.
+        run: how it is run; None: the defaults of `RunConfig`. `engine="processes"` evaluates prompts side by side, one
+            process a core, each with its own copy of a small model that is given by name.
+        sizes: how many problems the controls use; None: the defaults of `ControlSizes`.
+        fields: single fields of `ProblemSample`, `Options`, `RunConfig` and `ControlSizes` by their own names.
+
+    Returns:
+        The study; nothing has been generated yet.
 
     Raises:
-        DPCInterpError: a model or a task without prompts.
+        DPCInterpError: whatever `load_model`, `load_problems` and `load_prompt` refuse, a prompt that does not fit the
+            model, a task without prompts or without validation problems, or a loaded model with engine "processes".
+
+    Example:
+        >>> import dpc_interp as dpc
+        >>> prompts = ["reasoner/story/seed0", "reasoner/story/seed1"]
+        >>> dpc.study("reasoner", "story", prompts, n=4, progress=False).tasks
+        ['story']
     """
-    recipes = recipes_of(model)
-    prompts: dict[str, list[str]] = {}
-    for task in tasks or recipes:
-        if task not in recipes:
-            raise UnknownNameError(f"task of {model}", task, list(recipes))
-        prompts[task] = bundled_prompts(f"{model}/{task}/")[:n_seeds]
-        if not prompts[task]:
-            raise DPCInterpError(f"no prompt for {model}/{task} yet; run make prompts MODEL={model}")
-    return prompts
-
-
-def add_shared_answers(study: Study, first: Study) -> Study:
-    """Add the answers of the methods that do not read the prompt, which only the first study of a task computes.
-
-    Their column `changed` compares with the text under the first prompt.
-
-    Args:
-        study: any study of the task.
-        first: the study of the task that has these methods; it is returned unchanged.
-    """
-    if study is first:
-        return study
-    results, answers = study.results, first.results.instances
-    shared = answers[answers["method"].isin(SHARED_METHODS)].assign(prompt=results.prompt)
-    instances = pd.concat([shared, results.instances], ignore_index=True)
-    summary = summarise(instances)
-    summary.insert(0, "task", study.task)
-    return replace(study, results=replace(results, instances=instances, summary=summary))
-
-
-def build_parser(description: str | None) -> argparse.ArgumentParser:
-    """The command-line options that `make figures` and `make verdicts` share.
-
-    Args:
-        description: of the command.
-    """
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--model", default="reasoner", help="name of a model with bundled prompts")
-    parser.add_argument("--out", type=Path, default=Path("figures/reasoner"), help="folder of figures and tables")
-    parser.add_argument(
-        "--tasks",
-        nargs="+",
-        help="default: all that the model has prompts for; the figures of the first one are written to --out itself",
+    if out is not None:
+        fields["out"] = out
+    sample, options, run, sizes = read_keywords(
+        fields, sample or ProblemSample(), options or Options(), run or RunConfig(), sizes or ControlSizes()
     )
-    parser.add_argument("--seeds", type=int, help="tuning seeds of each task; default: all")
-    parser.add_argument("--n", type=int, default=500, help="test problems of each task")
-    parser.add_argument("--n-validation", type=int, default=150, help="problems that calibrate and select")
-    parser.add_argument("--batch-size", type=int, default=256, help="questions decoded together")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of finished stages, for later runs")
-    return parser
+    # a process a core, so that no GPU is shared by them
+    source = ModelSource(model, {"device": "cpu"} if run.engine == "processes" else {})
+    if run.engine == "processes" and source.is_loaded:
+        raise DPCInterpError('engine="processes" loads the model in each process; give its name or path')
+    loaded = source.load()
+    listed, sample = hold_out_validation(problems, sample)
+    tasks = []
+    for name, by_split in load_tasks(listed, sample).items():
+        if isinstance(prompts, Mapping) and name not in prompts:
+            raise DPCInterpError(f"there is no prompt for {name!r}; prompts are given for: {', '.join(prompts)}")
+        tuned = load_prompts(prompts[name] if isinstance(prompts, Mapping) else prompts)
+        for prompt in tuned:
+            check_prompt(loaded, prompt.vectors)
+        tasks.append(StudyTask(name, by_split["test"], by_split["validation"], tuned))
+    if run.engine != "processes":  # all jobs run in this process, so the model is loaded once
+        source = ModelSource(loaded)
+    folder = None if run.out is None else Path(run.out)
+    return Study(StudySettings(source, folder, options, run), tasks, sizes, name=ModelSource(model).name)
 
 
-def read_settings(args: argparse.Namespace) -> StudySettings:
-    """The settings in the parsed command line of `build_parser`."""
-    return StudySettings(args.model, args.n, args.n_validation, args.batch_size, args.runs)
+def hold_out_validation(problems: Tasks, sample: ProblemSample) -> tuple[list[Any], ProblemSample]:
+    """Take validation problems from each task that has none.
+
+    Args:
+        problems: see `study`.
+        sample: which problems are drawn.
+
+    Returns:
+        The tasks without these problems, and the sample with them. They are `HELD_OUT` of the problems, those whose
+        questions have the smallest hashes.
+    """
+    tasks: list[str | Sequence[Problem]] = []
+    validation = dict(sample.validation)
+    for entry in as_task_list(problems):
+        name = str(entry) if isinstance(entry, str | Path) else entry[0].task if entry else ""
+        if isinstance(entry, str | Path) and not has_validation(entry):
+            entry = load_problems(entry, "test", sample.n, sample.problem_seed)
+            name = entry[0].task
+        if isinstance(entry, str) or not entry or name in validation or has_validation(name):
+            tasks.append(entry)
+            continue
+        ordered = sorted(entry, key=lambda problem: digest(problem.question.encode()))
+        validation[name] = ordered[: round(HELD_OUT * len(entry))]
+        held = {problem.id for problem in validation[name]}
+        tasks.append([problem for problem in entry if problem.id not in held])
+    return tasks, replace(sample, validation=validation)
+
+
+class Study:
+    """A study; see `study`, which makes one.
+
+    Args:
+        settings: what all its jobs share.
+        tasks: with their prompts.
+        sizes: of the controls.
+        name: of the model.
+    """
+
+    def __init__(self, settings: StudySettings, tasks: Sequence[StudyTask], sizes: ControlSizes, name: str):
+        self._settings, self._tasks, self._sizes, self.name = settings, list(tasks), sizes, name
+        self._captions: dict[str, list[str]] = {}
+
+    def __repr__(self) -> str:
+        n_prompts = sum(len(task.prompts) for task in self._tasks)
+        return f"Study({self.name!r}, tasks={self.tasks}, {n_prompts} prompts)"
+
+    @property
+    def tasks(self) -> list[str]:
+        """The names of the tasks."""
+        return [task.name for task in self._tasks]
+
+    @cached_property
+    def parts(self) -> list[EvaluatedPrompt]:
+        """Every prompt evaluated, in the order of tasks and prompts."""
+        return self._evaluate(None)
+
+    @property
+    def results(self) -> list[Results]:
+        """The results of every prompt, in the order of tasks and prompts."""
+        return [part.results for part in self.parts]
+
+    def regime(self) -> pd.DataFrame:
+        """Whether the experiment of each task is in the paper's regime; see `regime`."""
+        return regime(self.results)
+
+    def verdicts(self) -> pd.DataFrame:
+        """The claims judged on each task; see `verdicts`. It runs the controls."""
+        return verdicts(self.results, model=self.name, controls=self.peaks())
+
+    def peaks(self) -> pd.DataFrame:
+        """The accumulation tokens under every control prompt; see `control_peaks`. It runs the controls."""
+        parts = [control_peaks(one.sinks, layers=one.study.shallow) for one in chain(*self.controls.values())]
+        return pd.concat(parts, ignore_index=True)
+
+    @cached_property
+    def controls(self) -> dict[str, list[ControlResults]]:
+        """The controls of every prompt, by task; knock-outs and sweeps, which take longest, of first prompts only."""
+        jobs = [
+            RunControls(self._settings, task, prompt, self._sizes, with_sweeps=not k)
+            for task in self._tasks
+            for k, prompt in enumerate(task.prompts)
+        ]
+        jobs.sort(key=lambda job: not job.with_sweeps)  # the longest jobs first
+        controls = self._run(jobs, "evaluate and control")
+        by_task = {name: [control for control in controls if control.study.task == name] for name in self.tasks}
+        return {name: [control.with_shared_answers(same[0]) for control in same] for name, same in by_task.items()}
+
+    def ablation(self, grid: Mapping[str, Sequence[Any]], **keywords: Any) -> pd.DataFrame:
+        """`ablate` on the first prompt of each task.
+
+        Args:
+            grid: field of `Options` -> its values.
+            keywords: others of `ablate`, such as `methods`.
+        """
+        model = self._settings.source.load()
+        run, options = self._settings.run_in("ablation"), self._settings.options
+        rows = []
+        for task in self._tasks:
+            sample = ProblemSample(validation={task.name: task.validation})
+            settings = {"grid": grid, "sample": sample, "options": options, "run": run, **keywords}
+            rows.append(ablate(model, list(task.test), task.prompts[0], **settings))
+        return pd.concat(rows, ignore_index=True)
+
+    def figure(self, name: str, task: str | None = None) -> Figure:
+        """Draw one of the paper's figures.
+
+        Args:
+            name: key of `FIGURES`: case, saliency_maps, accumulation, layer_flow, step_flow, trigger, cooccurrence.
+            task: whose first prompt is drawn; None: the first task.
+
+        Raises:
+            UnknownNameError: an unknown figure or task.
+        """
+        if name not in FIGURES:
+            raise UnknownNameError("figure", name, list(FIGURES))
+        if task is not None and task not in self.tasks:
+            raise UnknownNameError("task", task, self.tasks)
+        part = next(part for part in self.parts if part.task == (task or self.tasks[0]))
+        with plots.style_context():
+            return FIGURES[name](part).figure
+
+    def figures(self, folder: str | Path) -> Path:
+        """Write fig1 to fig7 of the first prompt of each task, tab1 and tab2, and README.md, which lists them.
+
+        Args:
+            folder: of the files; figures of further tasks are written into subfolders.
+
+        Returns:
+            The path of the page.
+        """
+        out = Path(folder)
+        parts = self._evaluate(out)
+        return write_page(self.name, self._tasks, parts, self._captions, out)
+
+    def control_figures(self, folder: str | Path) -> Path:
+        """Run the controls; write fig8 to fig11, tab3 to tab6, regime, verdicts, and CONTROLS.md, which lists them.
+
+        Args:
+            folder: of the files; figures of further tasks are written into subfolders.
+
+        Returns:
+            The path of the page.
+        """
+        return write_controls(self.name, self._tasks, self.controls, Path(folder))
+
+    def report(self, file: str | Path) -> Path:
+        """Write the report: what was run, the regime, verdicts, tables and every figure. It runs the controls.
+
+        Args:
+            file: path of the report, one HTML file that needs no other and makes no request.
+
+        Returns:
+            The path.
+        """
+        measured = {task: measure_task(controls) for task, controls in self.controls.items()}
+        parts = [control.study for control in chain(*self.controls.values())]
+        return write_report(self.name, self._tasks, parts, measured, self.verdicts(), Path(file))
+
+    def _evaluate(self, out: Path | None) -> list[EvaluatedPrompt]:
+        """Evaluate every prompt; draw the figures of the first one of each task where there is a folder."""
+        jobs = [
+            EvaluateAndDraw(
+                self._settings,
+                task,
+                prompt,
+                with_shared=not k,
+                folder=None if k or out is None else (out / task.name if i else out),
+            )
+            for i, task in enumerate(self._tasks)
+            for k, prompt in enumerate(task.prompts)
+        ]
+        # jobs that draw take longest: start them first, so that none of them runs alone at the end
+        order = sorted(range(len(jobs)), key=lambda j: (jobs[j].folder is None, -j))
+        desc = "evaluate" if out is None else "evaluate and draw"
+        results = dict(zip(order, self._run([jobs[j] for j in order], desc), strict=True))
+        parts, first = [], {}
+        for j, job in enumerate(jobs):
+            part, captions = results[j]
+            if job.with_shared:
+                self._captions[job.task.name], first[job.task.name] = captions, part
+            parts.append(add_shared_answers(part, first[job.task.name]))
+        return parts
+
+    def _run(self, jobs: Sequence[Callable[[], Result]], desc: str) -> list[Result]:
+        """The results of independent jobs, in their order."""
+        run = self._settings.run
+        if run.engine == "processes":
+            return map_processes(jobs, desc, run.n_workers)
+        return [job() for job in tqdm(jobs, desc=desc, unit="job", disable=not run.progress)]

@@ -11,6 +11,7 @@ import pytest
 
 from dpc_interp import Results, regime
 from dpc_interp.claims.regime import obstacles, regime_table
+from dpc_interp.evaluation.tables import markdown
 
 PT, INSTRUCT, BARE = "1100110011", "1111000011", "1000000000"
 
@@ -54,10 +55,10 @@ def test_methods_that_were_not_evaluated_are_not_measured(results: list[Results]
     row = frame.iloc[0]
     assert np.isnan(row[["bare", "instruct", "harmed", "late_texts"]].to_numpy(float)).all()
     assert obstacles(row) == {"late": "cut_off was not evaluated", "harmed": "instruct was not evaluated"}
-    assert regime_table(frame).count("not measured") == 6
+    assert (regime_table(frame) == "not measured").to_numpy().sum() == 6
 
 
 def test_the_table_is_in_percent(results: list[Results]) -> None:
-    line = regime_table(regime(results)).splitlines()[-1]
+    line = markdown(regime_table(regime(results))).splitlines()[-1]
     assert line.startswith("| story | 10.0 [")
     assert line.endswith("| 10 | 2 | 2 harmed answers |")

@@ -18,8 +18,8 @@ from dpc_interp.execution.ray_engine import RayEngine
     [
         ({"batch_size": 0}, "batch_size is 0; give at least 1"),
         ({"shard_size": 0}, "shard_size is 0; give at least 1"),
-        ({"engine": "dask"}, "unknown engine 'dask'; known: local, ray"),
-        ({"n_workers": 2}, 'n_workers counts Ray actors; give engine="ray"'),
+        ({"engine": "dask"}, "unknown engine 'dask'; known: local, processes, ray"),
+        ({"n_workers": 2}, 'n_workers counts processes or Ray actors; give engine="processes"'),
         ({"engine": "ray", "n_workers": 0}, "n_workers is 0; give at least 1"),
     ],
 )

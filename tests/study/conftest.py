@@ -14,7 +14,8 @@ import pytest
 from dpc_interp import Results, evaluate, load_model, load_problems, load_prompt
 from dpc_interp.evaluation.methods import METHODS, TRIGGERED
 from dpc_interp.evaluation.summary import summarise
-from dpc_interp.study.study import Study
+from dpc_interp.study.evaluated import EvaluatedPrompt
+from dpc_interp.study.source import ModelSource
 from dpc_interp.tasks.problem import SPLITS
 from dpc_interp.tasks.registry import SYNTHETIC
 
@@ -54,7 +55,7 @@ def with_answers() -> Callable[[Results, dict[str, list[bool]], str], Results]:
 
 
 @pytest.fixture(scope="session")
-def study(with_answers: Callable[..., Results]) -> Study:
+def study(with_answers: Callable[..., Results]) -> EvaluatedPrompt:
     """24 problems of `algebra`.
 
     With the prompt, as decoded, some answers are correct. All other methods, by hand, answer the first problem
@@ -66,7 +67,8 @@ def study(with_answers: Callable[..., Results]) -> Study:
     answers: dict[str, list[bool]] = {method: [True, False] for method in METHODS}
     answers["pt"] = results.statistics["correct"].tolist()
     assert 0 < sum(answers["pt"]) < len(answers["pt"])
-    return Study("reasoner", "algebra", PROMPT, with_answers(results, answers, prompt.name))
+    source = ModelSource("reasoner", {"device": "cpu"})
+    return EvaluatedPrompt(source, prompt, with_answers(results, answers, prompt.name))
 
 
 @pytest.fixture(scope="session")

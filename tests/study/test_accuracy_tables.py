@@ -12,27 +12,27 @@ import pytest
 from dpc_interp import Results
 from dpc_interp.evaluation.methods import MAIN_METHODS
 from dpc_interp.study.accuracy_tables import ABLATION, write_tables
-from dpc_interp.study.study import Study
+from dpc_interp.study.evaluated import EvaluatedPrompt
 
 
 @pytest.fixture(scope="module")
-def studies(study: Study, with_answers: Callable[..., Results]) -> list[Study]:
+def studies(study: EvaluatedPrompt, with_answers: Callable[..., Results]) -> list[EvaluatedPrompt]:
     """Two prompts. With the second, `pt` answers one of four problems, `dpc` three of four, all others none."""
     answers = {method: [False] for method in study.results.instances["method"].unique()}
     answers |= {"pt": [True, False, False, False], "dpc": [True, True, True, False]}
     second = with_answers(study.results, answers, "algebra/seed1")
-    return [study, replace(study, prompt="reasoner/algebra/seed1", results=second)]
+    return [study, replace(study, results=second)]
 
 
 @pytest.fixture(scope="module")
-def written(studies: list[Study], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def written(studies: list[EvaluatedPrompt], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("tables")
     return folder, write_tables(studies, folder)
 
 
 @pytest.mark.parametrize(("name", "methods"), [("tab1_accuracy", MAIN_METHODS), ("tab2_ablation", ABLATION)])
 def test_accuracies_pool_the_prompts(
-    studies: list[Study], written: tuple[Path, str], name: str, methods: tuple[str, ...]
+    studies: list[EvaluatedPrompt], written: tuple[Path, str], name: str, methods: tuple[str, ...]
 ) -> None:
     table = pd.read_csv(written[0] / f"{name}.csv").set_index("method")
     assert set(table.index) == set(methods)
@@ -44,14 +44,16 @@ def test_accuracies_pool_the_prompts(
     assert {file.suffix for file in written[0].glob(f"{name}.*")} == {".csv", ".parquet", ".pdf", ".png"}
 
 
-def test_fixed_and_broken_are_counted_over_both_prompts(studies: list[Study], written: tuple[Path, str]) -> None:
+def test_fixed_and_broken_are_counted_over_both_prompts(
+    studies: list[EvaluatedPrompt], written: tuple[Path, str]
+) -> None:
     table = pd.read_csv(written[0] / "tab1_accuracy.csv").set_index("method")
     first = studies[0].results.summary.set_index("method").loc["dpc"]
     assert table.loc["dpc", "fixed"] == first["fixed"] + 12, "the second prompt: two of four problems"
     assert table.loc["dpc", "broken"] == first["broken"]
 
 
-def test_p_values_are_stated_by_prompt(studies: list[Study], written: tuple[Path, str]) -> None:
+def test_p_values_are_stated_by_prompt(studies: list[EvaluatedPrompt], written: tuple[Path, str]) -> None:
     table = pd.read_csv(written[0] / "tab1_accuracy.csv").set_index("method")
     p_values = [study.results.summary.set_index("method").loc["dpc", "p_mcnemar"] for study in studies]
     assert table.loc["dpc", "p_by_prompt"] == ", ".join(f"{p:.2g}" for p in p_values)

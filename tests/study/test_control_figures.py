@@ -15,8 +15,9 @@ from dpc_interp.study.control_figures import (
     fig9_triggers,
     fig10_causal,
     fig11_sensitivity,
+    fig11_single_tokens,
 )
-from dpc_interp.study.study import Study
+from dpc_interp.study.evaluated import EvaluatedPrompt
 
 INSTANCES = ("a", "b", "c")
 
@@ -25,7 +26,7 @@ def files(folder: Path, name: str) -> set[str]:
     return {file.suffix for file in folder.glob(f"{name}.*")}
 
 
-def test_fig8_states_how_much_larger_the_peak_of_the_trained_prompt_is(study: Study, tmp_path: Path) -> None:
+def test_fig8_states_how_much_larger_the_peak_of_the_trained_prompt_is(study: EvaluatedPrompt, tmp_path: Path) -> None:
     sinks = pd.DataFrame(
         [
             (condition, name, layer, token, 1.0 + (token == 3) * (condition == "trained"), token == 0)
@@ -49,7 +50,7 @@ def test_fig8_states_how_much_larger_the_peak_of_the_trained_prompt_is(study: St
             "own_high": [0.0, 1.25, 0.0, 4.5],
         }
     )
-    caption = fig8_sink_control(study, sinks, summary, tmp_path)
+    caption = fig8_sink_control(study, sinks, summary).save(tmp_path)
     assert caption.endswith("seed0 1.00 [0.75, 1.25]; seed1 4.00 [3.50, 4.50].")
     assert files(tmp_path, "fig8_sink_control") == {".png", ".pdf", ".parquet"}
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "fig8_sink_control_ratios.csv"), summary)
@@ -66,7 +67,7 @@ def test_fig9_states_the_firing_rate_of_the_rule(tmp_path: Path) -> None:
     columns += ["difference", "difference_low", "difference_high", "n_calibration"]
     by_rate = pd.DataFrame(rows, columns=columns)
     compared = by_rate[by_rate["rate"] == 0.1]
-    caption = fig9_triggers(compared, by_rate, tmp_path)
+    caption = fig9_triggers(compared, by_rate).save(tmp_path)
     assert "thresholds from 90 validation rows" in caption
     assert "10.0%" in caption
     assert files(tmp_path, "fig9_triggers") == {".png", ".pdf"}, "its first panel is drawn from tab3_triggers"
@@ -125,7 +126,7 @@ def effects() -> dict[str, pd.DataFrame]:
 
 
 def test_fig10_states_rank_correlations_and_areas(effects: dict[str, pd.DataFrame], tmp_path: Path) -> None:
-    caption = fig10_causal(effects, tmp_path)
+    caption = fig10_causal(effects).save(tmp_path)
     assert "3 test instances" in caption
     assert "size of the loss change 1 [1, 1]" in caption
     curve = effects["curves"].query("instance == 'a' and kind == 'deletion'")
@@ -145,7 +146,7 @@ def test_fig10_states_rank_correlations_and_areas(effects: dict[str, pd.DataFram
 
 def test_fig10_of_one_instance_has_no_interval(effects: dict[str, pd.DataFrame], tmp_path: Path) -> None:
     first = {name: frame[frame["instance"] == "a"] for name, frame in effects.items()}
-    assert "size of the loss change not measured" in fig10_causal(first, tmp_path)
+    assert "size of the loss change not measured" in fig10_causal(first).save(tmp_path)
 
 
 def test_fig11_states_the_problems_of_both_splits(tmp_path: Path) -> None:
@@ -161,7 +162,8 @@ def test_fig11_states_the_problems_of_both_splits(tmp_path: Path) -> None:
     )
     tokens = pd.DataFrame({"virtual_token": range(4), "accumulation": 0.25, "difference": [0.0, 0.1, 0.2, 0.3]})
     tokens = tokens.assign(difference_low=tokens["difference"] - 0.1, difference_high=tokens["difference"] + 0.1)
-    caption = fig11_sensitivity({"sensitivity": sensitivity, "tokens": tokens}, tmp_path)
+    caption = fig11_sensitivity({"sensitivity": sensitivity}).save(tmp_path)
+    fig11_single_tokens({"tokens": tokens}).save(tmp_path)
     assert "40 test and 25 validation problems" in caption
     for name, stored in (("fig11_sensitivity", sensitivity), ("fig11_single_tokens", tokens)):
         assert files(tmp_path, name) == {".png", ".pdf", ".parquet"}

@@ -10,26 +10,28 @@ import pandas as pd
 import pytest
 
 from dpc_interp.analysis.controls import CONDITIONS, sink_controls
-from dpc_interp.models.loading import load_model
-from dpc_interp.prompts.soft_prompt import load_prompt
-from dpc_interp.study.control_runs import ControlResults, RunControls, Sizes
-from dpc_interp.study.study import Study, StudySettings
+from dpc_interp.analysis.options import Options
+from dpc_interp.execution.run_config import RunConfig
+from dpc_interp.prompts.soft_prompt import SoftPrompt
+from dpc_interp.study.control_runs import ControlResults, ControlSizes, RunControls
+from dpc_interp.study.evaluated import EvaluatedPrompt, StudySettings, StudyTask
 
-SIZES = Sizes(sinks=3)
+SIZES = ControlSizes(n_sinks=3)
 
 
 @pytest.fixture(scope="module")
-def job(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunControls]:
+def job(study: EvaluatedPrompt, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunControls]:
     """A job whose evaluation is the study of `conftest.py`."""
 
-    def evaluated(self: StudySettings, task: str, prompt: str, *, with_shared: bool) -> Study:
-        assert (task, prompt, with_shared) == (study.task, study.prompt, False)
+    def evaluated(self: StudySettings, task: StudyTask, prompt: SoftPrompt, *, with_shared: bool) -> EvaluatedPrompt:
+        assert (task.name, prompt, with_shared) == (study.task, study.prompt, False)
         return study
 
-    settings = StudySettings("reasoner", n=24, n_validation=24, batch_size=24, runs=tmp_path_factory.mktemp("runs"))
+    settings = StudySettings(study.source, tmp_path_factory.mktemp("runs"), Options(), RunConfig())
+    task = StudyTask(study.task, [run.problem for run in study.results.runs], [], [study.prompt])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StudySettings, "evaluate", evaluated)
-        yield RunControls(settings, study.task, study.prompt, SIZES, with_sweeps=False)
+        yield RunControls(settings, task, study.prompt, SIZES, with_sweeps=False)
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +43,9 @@ def stages(job: RunControls) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in job.settings.folder.rglob("*.parquet")}
 
 
-def test_sinks_are_those_of_the_first_runs(controls: ControlResults, study: Study) -> None:
-    runs = study.results.runs[: SIZES.sinks]
-    model, prompt = load_model("reasoner", device="cpu"), load_prompt(study.prompt)
+def test_sinks_are_those_of_the_first_runs(controls: ControlResults, study: EvaluatedPrompt) -> None:
+    runs = study.results.runs[: SIZES.n_sinks]
+    model, prompt = study.source.load(), study.prompt
     expected = sink_controls(model, runs, prompt, progress=False)
     pd.testing.assert_frame_equal(controls.sinks, expected, check_dtype=False)
     assert set(controls.sinks["condition"]) == set(CONDITIONS)

@@ -1,4 +1,4 @@
-"""Which prompts `make figures` draws; its files are tested in `test_commands.py`."""
+"""The job that draws, and the page that lists figures and tables; `make figures` is tested in `test_commands.py`."""
 
 from __future__ import annotations
 
@@ -7,31 +7,33 @@ from pathlib import Path
 
 import pytest
 
-from dpc_interp.evaluation.methods import SHARED_METHODS
+from dpc_interp import Options, RunConfig
 from dpc_interp.study import figures
-from dpc_interp.study.study import Study, StudySettings
+from dpc_interp.study.evaluated import EvaluatedPrompt, StudySettings, StudyTask
+from dpc_interp.study.figures import EvaluateAndDraw, write_page
 
 
-def test_first_prompt_of_each_task_is_drawn(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first task is drawn in the folder itself, the others in subfolders; other prompts only add answers."""
-    instances = study.results.instances
+@pytest.fixture
+def task(study: EvaluatedPrompt) -> StudyTask:
+    return StudyTask("algebra", [run.problem for run in study.results.runs], [], [study.prompt])
 
-    def evaluated(self: StudySettings, task: str, prompt: str, *, with_shared: bool) -> Study:
-        rows = instances if with_shared else instances[~instances["method"].isin(SHARED_METHODS)]
-        results = replace(study.results, instances=rows.assign(prompt=prompt, task=task))
-        return replace(study, task=task, prompt=prompt, results=results)
 
-    monkeypatch.setattr(StudySettings, "evaluate", evaluated)
-    monkeypatch.setattr(figures, "draw_figures", lambda study, folder: [f"{study.prompt} in {folder.name}"])
-    monkeypatch.setattr(figures, "map_processes", lambda jobs, desc: [job() for job in jobs])
-    prompts = {"algebra": ["a0", "a1"], "rule": ["r0", "r1"]}
-    settings = StudySettings("reasoner", 24, 24, 24, tmp_path)
-    studies, captions = figures.run_studies(settings, prompts, tmp_path / "out")
-    assert [(study.task, study.prompt) for study in studies] == [
-        (task, prompt) for task, names in prompts.items() for prompt in names
-    ]
-    assert captions == {"algebra": ["a0 in out"], "rule": ["r0 in rule"]}
-    for completed in studies:
-        shared = completed.results.instances.query("method in @SHARED_METHODS")
-        assert shared.groupby("method").size().to_dict() == dict.fromkeys(SHARED_METHODS, 24)
-        assert set(shared["prompt"]) == {completed.prompt}
+@pytest.mark.parametrize("draws", [True, False])
+def test_a_prompt_is_drawn_where_there_is_a_folder(
+    draws: bool, study: EvaluatedPrompt, task: StudyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StudySettings, "evaluate", lambda self, task, prompt, with_shared: study)
+    monkeypatch.setattr(figures, "draw_figures", lambda part, folder: [f"{part.prompt.name} in {folder.name}"])
+    settings = StudySettings(study.source, None, Options(), RunConfig())
+    job = EvaluateAndDraw(settings, task, study.prompt, with_shared=True, folder=tmp_path / "out" if draws else None)
+    assert job() == (study, ["algebra/seed0 in out"] if draws else [])
+
+
+def test_the_page_has_sizes_tables_and_captions(study: EvaluatedPrompt, task: StudyTask, tmp_path: Path) -> None:
+    half = replace(task, validation=task.test[:12])
+    page = write_page("mine", [half], [study], {"algebra": ["fig1_case: a case."]}, tmp_path)
+    text = page.read_text()
+    assert text.startswith("# Figures of mine\n\n24 test problems a task, 12 validation problems")
+    assert "prompts seed0" in text
+    assert "## tab1_accuracy" in text
+    assert "## Figures of algebra\n\n- fig1_case: a case." in text

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dpc_interp import load_model, load_prompt, plots, saliency_map
+from dpc_interp import plots, saliency_map
 from dpc_interp.analysis.schema import round_significant
+from dpc_interp.study.evaluated import EvaluatedPrompt
 from dpc_interp.study.paper_figures import FIGURES, draw_figures, fig1_case, fig2_saliency_maps
-from dpc_interp.study.study import Study
 
 
 @pytest.fixture(scope="module")
-def folder(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(study: EvaluatedPrompt, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study") / "figures"
     captions = draw_figures(study, folder)
     (folder / "captions.txt").write_text("\n".join(captions))
@@ -25,12 +25,12 @@ def folder(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_figure_has_its_files_and_caption(folder: Path) -> None:
     captions = (folder / "captions.txt").read_text().splitlines()
-    assert [caption.split(":")[0] for caption in captions] == [draw.__name__ for draw in FIGURES]
-    for draw in FIGURES:
+    assert [caption.split(":")[0] for caption in captions] == [draw.__name__ for draw in FIGURES.values()]
+    for draw in FIGURES.values():
         assert {file.suffix for file in folder.glob(f"{draw.__name__}.*")} >= {".png", ".pdf"}
 
 
-def test_cases_are_the_median_instances_of_their_kind(study: Study, folder: Path) -> None:
+def test_cases_are_the_median_instances_of_their_kind(study: EvaluatedPrompt, folder: Path) -> None:
     instances = study.results.instances
     instruct, pt = (
         instances[instances["method"] == method].set_index("instance")["correct"] for method in ("instruct", "pt")
@@ -51,29 +51,29 @@ def test_cases_are_the_median_instances_of_their_kind(study: Study, folder: Path
         assert f"{case}: {holds.sum()} of 24" in (folder / "captions.txt").read_text()
 
 
-def test_no_case_is_drawn_where_the_prompt_changes_no_answer(study: Study, tmp_path: Path) -> None:
+def test_no_case_is_drawn_where_the_prompt_changes_no_answer(study: EvaluatedPrompt, tmp_path: Path) -> None:
     instances = study.results.instances
     pt = instances[instances["method"] == "pt"]
     unchanged = replace(study.results, instances=pd.concat([pt, pt.assign(method="instruct")]))
     with plots.style_context():
-        caption = fig1_case(replace(study, results=unchanged), tmp_path)
+        caption = fig1_case(replace(study, results=unchanged)).save(tmp_path)
     assert "right when instructed, wrong with the prompt: 0 of 24" in caption
     assert "wrong when instructed, right with the prompt: 0 of 24" in caption
     assert pd.read_parquet(tmp_path / "fig1_case.parquet").empty
 
 
-def test_no_map_is_drawn_where_no_answer_has_two_steps(study: Study, tmp_path: Path) -> None:
+def test_no_map_is_drawn_where_no_answer_has_two_steps(study: EvaluatedPrompt, tmp_path: Path) -> None:
     others = [run.problem.id for run in study.results.runs if run.problem.n_steps != 2]
     statistics = study.results.statistics.loc[lambda frame: frame["instance"].isin(others)]
     with plots.style_context():
-        fig2_saliency_maps(replace(study, results=replace(study.results, statistics=statistics)), tmp_path)
+        fig2_saliency_maps(replace(study, results=replace(study.results, statistics=statistics))).save(tmp_path)
     assert pd.read_parquet(tmp_path / "fig2_saliency_maps.parquet").empty
 
 
-def test_saliency_maps_are_means_over_the_layers(study: Study, folder: Path) -> None:
+def test_saliency_maps_are_means_over_the_layers(study: EvaluatedPrompt, folder: Path) -> None:
     frame = pd.read_parquet(folder / "fig2_saliency_maps.parquet")
     runs = {run.problem.id: run for run in study.results.runs}
-    model, prompt = load_model(study.model, device="cpu"), load_prompt(study.prompt)
+    model, prompt = study.source.load(), study.prompt
     layers = {"shallow": study.shallow, "deep": study.deep}
     assert {tuple(key) for key in frame[["outcome", "layers"]].drop_duplicates().to_numpy()} == {
         (outcome, depth) for outcome in ("right", "wrong") for depth in ("shallow", "deep")
@@ -88,7 +88,7 @@ def test_saliency_maps_are_means_over_the_layers(study: Study, folder: Path) -> 
         assert len(rows) == int((expected != 0).sum())
 
 
-def test_layer_flow_is_that_of_whole_segments_from_the_prompt(study: Study, folder: Path) -> None:
+def test_layer_flow_is_that_of_whole_segments_from_the_prompt(study: EvaluatedPrompt, folder: Path) -> None:
     frame = pd.read_parquet(folder / "fig4_layer_flow.parquet")
     assert set(frame["source"]) == {"prompt"}
     assert frame["step"].isna().all()
@@ -105,14 +105,14 @@ def test_layer_flow_is_that_of_whole_segments_from_the_prompt(study: Study, fold
     }
 
 
-def test_step_flow_is_that_of_the_deep_layers_into_steps(study: Study, folder: Path) -> None:
+def test_step_flow_is_that_of_the_deep_layers_into_steps(study: EvaluatedPrompt, folder: Path) -> None:
     frame = pd.read_parquet(folder / "fig5_step_flow.parquet")
     assert set(frame["layer"]) == set(study.deep)
     assert frame["step"].notna().all()
     assert frame["step"].max() == max(run.problem.n_steps for run in study.results.runs) - 1
 
 
-def test_statistics_are_saved_once_for_two_figures(study: Study, folder: Path) -> None:
+def test_statistics_are_saved_once_for_two_figures(study: EvaluatedPrompt, folder: Path) -> None:
     stored = pd.read_parquet(folder / "trigger_statistics.parquet")
     pd.testing.assert_frame_equal(stored, round_significant(study.results.statistics), check_dtype=False)
     assert not (folder / "fig6_trigger.parquet").exists()

@@ -1,87 +1,122 @@
-"""Studies: the prompts they use, what they evaluate, and the settings given on the command line."""
+"""A study of a model, problems and prompts of one's own; that of bundled ones is tested in `test_commands.py`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from dpc_interp import DPCInterpError, Results
-from dpc_interp.analysis.layers import deep_layers, shallow_layers
-from dpc_interp.bundled.recipes import RECIPES, Recipe
-from dpc_interp.evaluation.methods import METHODS, SHARED_METHODS, TRIGGERED
-from dpc_interp.study.study import Study, StudySettings, add_shared_answers, build_parser, prompts_of, read_settings
+import dpc_interp as dpc
+from dpc_interp import DPCInterpError, Problem, ProblemSample, SoftPrompt, Study
+from dpc_interp.evaluation.methods import METHODS
+from dpc_interp.models.hooked import HookedModel
+from dpc_interp.study.study import HELD_OUT, hold_out_validation
+
+SIZES = {"n_sinks": 2, "n_causal": 1, "n_sweep": 2, "n_heads": 1}
 
 
-def test_prompts_of_all_tasks_and_seeds_or_of_the_chosen_ones() -> None:
-    every = prompts_of("reasoner", None, None)
-    assert list(every) == list(RECIPES["reasoner"])
-    assert every["story"] == [f"reasoner/story/seed{seed}" for seed in range(3)]
-    assert prompts_of("reasoner", ["rule"], 1) == {"rule": ["reasoner/rule/seed0"]}
+def own(problems: list[Problem]) -> list[Problem]:
+    """The problems as a task that has no validation split."""
+    return [replace(problem, task="mine", id=f"mine-{k}") for k, problem in enumerate(problems)]
 
 
-def test_models_and_tasks_without_prompts_raise(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DPCInterpError, match=r"unknown task of reasoner 'stroy'.*story"):
-        prompts_of("reasoner", ["stroy"], None)
-    with pytest.raises(DPCInterpError, match=r"unknown model .*'gpt-9'"):
-        prompts_of("gpt-9", None, None)
-    monkeypatch.setattr("dpc_interp.bundled.recipes.RECIPES", {"mine": {"story": Recipe("story")}})
-    with pytest.raises(DPCInterpError, match=r"no prompt for mine/story yet; run make prompts MODEL=mine"):
-        prompts_of("mine", None, None)
+@pytest.fixture(scope="module")
+def prompts(prompt: SoftPrompt) -> list[SoftPrompt]:
+    return [replace(prompt, name=f"mine/seed{seed}", vectors=prompt.vectors * (1 + seed)) for seed in range(2)]
 
 
-def test_layers_are_thirds_of_the_model(study: Study) -> None:
-    assert (study.shallow, study.deep) == (shallow_layers(6), deep_layers(6)) == ((0, 1), (4, 5))
+@pytest.fixture(scope="module")
+def made(model: HookedModel, prompts: list[SoftPrompt], tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A model of random weights, which answers nothing right."""
+    problems = own(dpc.load_problems("story", n=20, seed=3))
+    folder = tmp_path_factory.mktemp("study")
+    return dpc.study(model, problems, prompts, folder, max_new_tokens=12, progress=False, **SIZES)
 
 
-def test_stages_of_other_sizes_have_another_folder(tmp_path: Path) -> None:
-    settings = StudySettings("reasoner", n=500, n_validation=150, batch_size=256, runs=tmp_path)
-    assert settings.folder.parent == tmp_path
-    assert settings.folder.name.startswith("reasoner-500-150-")
-    folders = {settings.folder, replace(settings, n=400).folder, replace(settings, n_validation=100).folder}
-    assert len(folders) == 3
-    assert replace(settings, batch_size=8).folder == settings.folder, "results do not depend on the batch size"
+def test_every_prompt_is_evaluated_on_what_is_not_held_out(made: Study) -> None:
+    assert made.tasks == ["mine"]
+    assert [results.prompt for results in made.results] == ["mine/seed0", "mine/seed1"]
+    for results in made.results:
+        assert results.instances.groupby("method").size().to_dict() == dict.fromkeys(METHODS, 14)
+        assert not results.instances["correct"].any()
 
 
-@pytest.mark.parametrize("with_shared", [True, False])
-def test_only_one_prompt_of_a_task_has_the_methods_that_do_not_read_it(
-    with_shared: bool, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    evaluated = []
-
-    def record(model, problems, prompt, methods, **options) -> Results:
-        evaluated.append((prompt.name, len(problems), methods))
-        return study.results
-
-    monkeypatch.setattr("dpc_interp.study.study.evaluate", record)
-    settings = StudySettings("reasoner", n=3, n_validation=2, batch_size=8, runs=tmp_path)
-    assert settings.evaluate("algebra", study.prompt, with_shared=with_shared).results is study.results
-    unshared = ["cut_off", "pt", *TRIGGERED]
-    expected = ["bare", "instruct", "random_prompt", *unshared] if with_shared else unshared
-    assert evaluated == [("algebra/seed0", 3, expected)]
+def test_without_right_answers_nothing_is_testable_and_nothing_crashes(made: Study, tmp_path: Path) -> None:
+    captions = made.figures(tmp_path).read_text()
+    assert "fig3_accumulation: the peak leaves out the sinks (0)" in captions
+    assert "fig7_cooccurrence: not drawn: " in captions
+    assert (tmp_path / "fig3_accumulation.pdf").exists()
+    controls = made.control_figures(tmp_path).read_text()
+    assert "triggers: not measured: " in controls
+    table = pd.read_csv(tmp_path / "verdicts.csv").set_index("claim")
+    assert (table.loc[["C2", "C4", "C5"], "verdict"] == "not testable").all()
+    assert made.verdicts()["claim"].tolist() == table.index.tolist()
+    assert made.regime()["n"].tolist() == [14]
+    report = made.report(tmp_path / "report.html").read_text()
+    assert "<strong>fig3_accumulation</strong>: the peak leaves out" in report
+    assert "fig7_cooccurrence</strong>: not drawn: " in report
 
 
-def test_shared_answers_are_added_to_the_other_prompts(study: Study) -> None:
-    instances = study.results.instances
-    second = instances[~instances["method"].isin(SHARED_METHODS)].assign(prompt="algebra/seed1")
-    other = replace(study, prompt="reasoner/algebra/seed1", results=replace(study.results, instances=second))
-    assert add_shared_answers(study, study) is study
-    completed = add_shared_answers(other, study).results
-    assert completed.instances["method"].unique().tolist() == list(METHODS)
-    assert set(completed.instances["prompt"]) == {"algebra/seed1"}
-    summary = completed.summary.set_index("method")
-    for method in SHARED_METHODS:
-        added = completed.instances[completed.instances["method"] == method]
-        expected = instances[instances["method"] == method]
-        assert added["instance"].tolist() == expected["instance"].tolist()
-        assert added["correct"].tolist() == expected["correct"].tolist()
-        assert summary.loc[method, "accuracy"] == expected["correct"].mean()
-    pd.testing.assert_frame_equal(other.results.instances, second)
+def test_finished_parts_are_read(made: Study, model: HookedModel, prompts: list[SoftPrompt]) -> None:
+    folder = made._settings.folder
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.parquet")}
+    assert before
+    problems = [problem for task in made._tasks for problem in (*task.test, *task.validation)]
+    again = dpc.study(model, problems, prompts, folder, max_new_tokens=12, progress=False, **SIZES)
+    order = made.results[1].instances["instance"].tolist()
+    assert again.results[1].instances.set_index("instance").loc[order[0], "answer"].tolist()
+    assert {file for file in folder.rglob("*.parquet") if before.get(file) == file.stat().st_mtime_ns} == set(before)
 
 
-def test_command_line_is_read_into_settings() -> None:
-    args = build_parser("test").parse_args(["--n", "30", "--n-validation", "20", "--runs", "mine", "--batch-size", "8"])
-    assert read_settings(args) == StudySettings("reasoner", 30, 20, 8, Path("mine"))
-    assert (args.tasks, args.seeds, args.out) == (None, None, Path("figures/reasoner"))
+def test_a_figure_is_drawn_in_a_notebook(made: Study) -> None:
+    figure = made.figure("accumulation")
+    assert isinstance(figure, plt.Figure)
+    with pytest.raises(DPCInterpError, match=r"unknown figure 'layers'; known: case, "):
+        made.figure("layers")
+    with pytest.raises(DPCInterpError, match=r"unknown task 'story'; known: mine"):
+        made.figure("accumulation", "story")
+    plt.close("all")
+
+
+def test_an_ablation_uses_the_problems_of_the_study(made: Study) -> None:
+    rows = made.ablation({"gamma": [0, 50]}, methods=["always"])
+    assert rows["gamma"].tolist() == [0, 50]
+    assert (rows["n"] == 14).all()
+
+
+def test_held_out_problems_are_those_of_the_smallest_hashes(problems: list[Problem]) -> None:
+    mine = own(problems)
+    (test,), sample = hold_out_validation([mine], ProblemSample())
+    held = sample.validation["mine"]
+    assert len(held) == round(HELD_OUT * len(mine))
+    assert {p.id for p in test} | {p.id for p in held} == {p.id for p in mine}
+    assert not {p.id for p in test} & {p.id for p in held}
+    _, other = hold_out_validation([mine[::-1]], ProblemSample())
+    assert other.validation["mine"] == held, "whatever the order"
+    given = ProblemSample(validation={"mine": mine[:2]})
+    assert hold_out_validation([mine[2:]], given) == ([mine[2:]], given)
+    assert hold_out_validation("story", ProblemSample()) == (["story"], ProblemSample())
+
+
+def test_prompts_may_differ_between_tasks(model: HookedModel, prompts: list[SoftPrompt]) -> None:
+    by_task = {"story": prompts[:1], "rule": prompts}
+    made = dpc.study(model, ["story", "rule"], by_task, n=2, n_validation=2, progress=False)
+    assert [len(task.prompts) for task in made._tasks] == [1, 2]
+    assert repr(made) == f"Study({str(model.cfg.model_name)!r}, tasks=['story', 'rule'], 3 prompts)"
+    with pytest.raises(DPCInterpError, match="there is no prompt for 'rule'; prompts are given for: story"):
+        dpc.study(model, ["story", "rule"], {"story": prompts}, n=2, n_validation=2)
+
+
+def test_bad_input_raises_before_any_work(model: HookedModel, prompts: list[SoftPrompt]) -> None:
+    with pytest.raises(DPCInterpError, match='engine="processes" loads the model in each process; give its name'):
+        dpc.study(model, "story", prompts, n=2, engine="processes")
+    narrow = SoftPrompt(prompts[0].vectors[:, :8], "narrow")
+    with pytest.raises(DPCInterpError, match=r"this model needs \[n_virtual, 16\]"):
+        dpc.study(model, "story", narrow, n=2)
+    with pytest.raises(DPCInterpError, match="two of the prompts are named 'mine/seed0'"):
+        dpc.study(model, "story", [prompts[0], prompts[0]], n=2)
+    with pytest.raises(DPCInterpError, match="unknown option 'gama'"):
+        dpc.study(model, "story", prompts, gama=3)

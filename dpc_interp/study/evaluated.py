@@ -1,0 +1,144 @@
+"""A task evaluated with one prompt: the smallest part of a study, from which its figures are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dpc_interp.analysis.layers import deep_layers, shallow_layers
+from dpc_interp.analysis.options import Options
+from dpc_interp.analysis.trigger import TriggerRule
+from dpc_interp.errors import OneOutcomeError
+from dpc_interp.evaluation.evaluate import Results, evaluate
+from dpc_interp.evaluation.methods import METHODS, SHARED_METHODS
+from dpc_interp.evaluation.summary import summarise
+from dpc_interp.execution.run_config import RunConfig
+from dpc_interp.prompts.soft_prompt import SoftPrompt
+from dpc_interp.study.source import ModelSource, folder_name
+from dpc_interp.tasks.problem import Problem
+
+
+@dataclass(frozen=True)
+class StudyTask:
+    """A task of a study.
+
+    Attributes:
+        name: of the task.
+        test: problems that are reported.
+        validation: problems that calibrate and select.
+        prompts: tuned for the task; figures show the first one.
+    """
+
+    name: str
+    test: Sequence[Problem]
+    validation: Sequence[Problem]
+    prompts: Sequence[SoftPrompt]
+
+
+def sizes_of(tasks: Sequence[StudyTask]) -> tuple[str, str]:
+    """The numbers of test and of validation problems of a task in words, `500` or `30, 40`."""
+    sizes = ({len(task.test) for task in tasks}, {len(task.validation) for task in tasks})
+    test, validation = (", ".join(map(str, sorted(of_split))) for of_split in sizes)
+    return test, validation
+
+
+@dataclass(frozen=True)
+class EvaluatedPrompt:
+    """A task evaluated with one prompt.
+
+    Attributes:
+        source: of the model.
+        prompt: that was evaluated.
+        results: results of `evaluate`.
+    """
+
+    source: ModelSource
+    prompt: SoftPrompt
+    results: Results
+
+    @property
+    def task(self) -> str:
+        """The name of the task."""
+        return self.results.task
+
+    @property
+    def shallow(self) -> tuple[int, ...]:
+        """The layers where the accumulation token is found."""
+        return tuple(self.results.options.shallow or shallow_layers(self.results.analysis.n_layers))
+
+    @property
+    def deep(self) -> tuple[int, ...]:
+        """The layers that the trigger reads."""
+        return tuple(self.results.options.deep or deep_layers(self.results.analysis.n_layers))
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What all jobs of a study share.
+
+    Attributes:
+        source: of the model.
+        folder: of the finished stages; None: nothing is stored.
+        options: what is computed.
+        run: how it is run; its `out` is not used.
+    """
+
+    source: ModelSource
+    folder: Path | None
+    options: Options
+    run: RunConfig
+
+    def evaluate(self, task: StudyTask, prompt: SoftPrompt, *, with_shared: bool) -> EvaluatedPrompt:
+        """Evaluate one prompt of a task with every method.
+
+        Args:
+            task: its problems are answered, its validation problems calibrate.
+            prompt: one of its prompts.
+            with_shared: also answer the problems by the methods that do not read the prompt.
+        """
+        methods = [method for method in METHODS if with_shared or method not in SHARED_METHODS]
+        folder = folder_name(task.name, prompt.name)
+        model = self.source.load()
+        try:
+            calibration: dict[str, Any] = {"validation": task.validation, "run": self.run_in(folder)}
+            results = evaluate(model, task.test, prompt, methods, options=self.options, **calibration)
+        except OneOutcomeError:  # the rest of the study does not need a trigger
+            calibration = {"rule": no_trigger(self.options, task), "run": self.run_in(f"{folder}-no-trigger")}
+            results = evaluate(model, task.test, prompt, methods, options=self.options, **calibration)
+        return EvaluatedPrompt(self.source, prompt, results)
+
+    def run_in(self, name: str) -> RunConfig:
+        """How one job is run, with its stages in a folder of this name."""
+        out = None if self.folder is None else self.folder / name
+        engine = "local" if self.run.engine == "processes" else self.run.engine
+        workers = None if engine == "local" else self.run.n_workers
+        return replace(self.run, out=out, engine=engine, n_workers=workers, speculate_from_gold=True)
+
+
+def no_trigger(options: Options, task: StudyTask) -> TriggerRule:
+    """A rule that never fires, where all validation answers have the same outcome; no claim about it is testable."""
+    criterion = "none, all validation answers have the same outcome"
+    return TriggerRule(options.statistic, float("inf"), criterion, "validation", len(task.validation), 0, 0.0, 1.0)
+
+
+def add_shared_answers(part: EvaluatedPrompt, first: EvaluatedPrompt) -> EvaluatedPrompt:
+    """Add the answers of the methods that do not read the prompt, which only the first prompt of a task has.
+
+    Their column `changed` compares with the text under the first prompt.
+
+    Args:
+        part: any prompt of the task.
+        first: the prompt of the task that has these methods; it is returned unchanged.
+    """
+    if part is first:
+        return part
+    results, answers = part.results, first.results.instances
+    shared = answers[answers["method"].isin(SHARED_METHODS)].assign(prompt=results.prompt)
+    instances = pd.concat([shared, results.instances], ignore_index=True)
+    summary = summarise(instances)
+    summary.insert(0, "task", part.task)
+    return replace(part, results=replace(results, instances=instances, summary=summary))

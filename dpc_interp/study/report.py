@@ -1,0 +1,175 @@
+"""The report of a study: one HTML file that needs no other file and makes no request."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, Template
+from markupsafe import Markup
+
+from dpc_interp import plots
+from dpc_interp.analysis.options import Options
+from dpc_interp.claims.regime import regime, regime_table
+from dpc_interp.claims.verdict_page import REGIME_TEXT, claim_lines, verdicts_table
+from dpc_interp.errors import DPCInterpError
+from dpc_interp.evaluation.tables import accuracy_table
+from dpc_interp.plots.fonts import use_fallback_fonts
+from dpc_interp.study.accuracy_tables import pool_prompts
+from dpc_interp.study.control_page import TaskControls
+from dpc_interp.study.evaluated import EvaluatedPrompt, StudyTask, sizes_of
+from dpc_interp.study.output import Drawing
+from dpc_interp.study.paper_figures import FIGURES
+
+PACKAGES = ("dpc_interp", "transformer-lens", "torch", "transformers")
+MIN_PROMPTS = 3
+"""Tuned prompts of a task below which the report warns."""
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure in the report; `data` is its SVG in base 64, empty where it cannot be drawn."""
+
+    name: str
+    caption: str
+    data: str
+
+
+def write_report(
+    name: str,
+    tasks: Sequence[StudyTask],
+    parts: Sequence[EvaluatedPrompt],
+    measured: Mapping[str, TaskControls],
+    verdicts: pd.DataFrame,
+    file: Path,
+) -> Path:
+    """Write the report.
+
+    Args:
+        name: of the model.
+        tasks: of the study.
+        parts: every evaluated prompt.
+        measured: name of a task -> what its controls show.
+        verdicts: frame of `verdicts`.
+        file: path of the report.
+
+    Returns:
+        The path.
+    """
+    results = [part.results for part in parts]
+    by_task = {task.name: [part for part in parts if part.task == task.name] for task in tasks}
+    pooled = [pool_prompts([part.results for part in same]) for same in by_task.values()]
+    n, n_validation = sizes_of(tasks)
+    options = results[0].options
+    html = _template().render(
+        name=name,
+        introduction=f"{n} test problems a task, {n_validation} validation problems that calibrate and select. "
+        "Intervals are 95%. Figures show the first prompt of a task; tables and verdicts use every prompt.",
+        warnings=list_warnings(tasks, parts, verdicts),
+        prompts=_table(_prompts_table(tasks)),
+        versions=", ".join(f"{package} {version(package)}" for package in PACKAGES),
+        options=_changed_options(options) or "none",
+        command=_command(name, tasks),
+        regime_text=REGIME_TEXT,
+        regime=_table(regime_table(regime(results))),
+        claims=[line.removeprefix("- ").replace("**", "") for line in claim_lines(verdicts)],
+        verdicts=_table(verdicts_table(verdicts)),
+        accuracy=_table(accuracy_table(pd.concat(pooled, ignore_index=True))),
+        tasks=[
+            {"name": task, "figures": list_figures(same[0], measured[task].drawings)} for task, same in by_task.items()
+        ],
+        version=version("dpc_interp"),
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(html, encoding="utf-8")
+    return file
+
+
+def list_warnings(tasks: Sequence[StudyTask], parts: Sequence[EvaluatedPrompt], verdicts: pd.DataFrame) -> list[str]:
+    """What a reader should know before the numbers.
+
+    Args:
+        tasks: of the study.
+        parts: every evaluated prompt.
+        verdicts: frame of `verdicts`.
+    """
+    warnings = []
+    for task in tasks:
+        answers = pd.concat([part.results.instances for part in parts if part.task == task.name])
+        cut = 1 - answers.loc[answers["method"] == "pt", "finished"].mean()
+        if cut > 0:
+            warnings.append(f"{task.name}: {100 * cut:.1f}% of the texts with the prompt reached the length limit.")
+        if len(task.prompts) < MIN_PROMPTS:
+            warnings.append(
+                f"{task.name}: {len(task.prompts)} tuned prompts; an effect as large as the paper's needs about ten."
+            )
+    for (task_name, reason), rows in verdicts[verdicts["verdict"] == "not testable"].groupby(["task", "reason"]):
+        warnings.append(f"{task_name}: {', '.join(rows['claim'])} not testable: {reason}.")
+    return warnings
+
+
+def list_figures(part: EvaluatedPrompt, controls: Mapping[str, Callable[[], Drawing]]) -> list[ReportFigure]:
+    """The figures of one task as SVG.
+
+    Args:
+        part: its first prompt.
+        controls: name -> the function that draws a figure of its controls.
+    """
+    drawings: dict[str, Callable[[], Drawing]] = {draw.__name__: partial(draw, part) for draw in FIGURES.values()}
+    with plots.style_context(), plt.rc_context({"svg.hashsalt": "dpc_interp"}):
+        return [_as_svg(name, draw) for name, draw in (drawings | dict(controls)).items()]
+
+
+def _as_svg(name: str, draw: Callable[[], Drawing]) -> ReportFigure:
+    try:
+        drawing = draw()
+    except DPCInterpError as error:
+        plt.close("all")
+        return ReportFigure(name, f"not drawn: {error}", "")
+    use_fallback_fonts(drawing.figure)
+    data = BytesIO()
+    drawing.figure.savefig(data, format="svg", metadata=plots.STABLE_METADATA["svg"])
+    plt.close(drawing.figure)
+    return ReportFigure(name, drawing.caption, base64.b64encode(data.getvalue()).decode())
+
+
+def _template() -> Template:
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    return environment.get_template("report.html.jinja")
+
+
+def _table(frame: pd.DataFrame) -> Markup:
+    return Markup(frame.to_html(index=False, border=0, escape=True))
+
+
+def _prompts_table(tasks: Sequence[StudyTask]) -> pd.DataFrame:
+    rows = [
+        {
+            "task": task.name,
+            "prompt": prompt.name,
+            "virtual tokens": prompt.n_virtual,
+            "tuned for": prompt.base_model or "–",
+            "seed": prompt.recipe.get("seed", "–"),
+        }
+        for task in tasks
+        for prompt in task.prompts
+    ]
+    return pd.DataFrame(rows)
+
+
+def _changed_options(options: Options) -> str:
+    default = Options().record()
+    changed = {name: value for name, value in options.record().items() if value != default[name]}
+    return ", ".join(f"{name}={value!r}" for name, value in changed.items())
+
+
+def _command(name: str, tasks: Sequence[StudyTask]) -> str:
+    prompts = {task.name: [prompt.name for prompt in task.prompts] for task in tasks}
+    return f"dpc.study({name!r}, {[task.name for task in tasks]!r}, {prompts!r})"
