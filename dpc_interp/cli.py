@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,8 +27,9 @@ from dpc_interp.parity.check import check_model
 from dpc_interp.prompts.tuning import TuningConfig, tune_prompt
 from dpc_interp.study.accuracy_tables import pool_prompts
 from dpc_interp.study.control_runs import ControlSizes
+from dpc_interp.study.source import folder_name
 from dpc_interp.study.study import study as make_study
-from dpc_interp.tasks.registry import load_problems
+from dpc_interp.tasks.registry import has_validation, load_problems
 
 Flat = Parameter(name="*")
 """Every field of a dataclass is an option of its own name."""
@@ -48,7 +50,6 @@ def study(
     *,
     prompts: list[str],
     problems: list[str],
-    out: Path,
     validation: list[str] | None = None,
     n: int = ProblemSample.n,
     n_validation: int = ProblemSample.n_validation,
@@ -56,15 +57,17 @@ def study(
     dtype: str = "float32",
     backend: Backend | None = None,
     options: Annotated[Options | None, Flat] = None,
+    run: Annotated[RunConfig | None, Flat] = None,
     sizes: Annotated[ControlSizes | None, Flat] = None,
 ) -> None:
-    """Evaluate prompts, run the controls, judge the paper's claims; write every figure and table.
+    """Evaluate prompts, run the controls, judge the paper's claims; write figures, tables and a report.
+
+    Files go to --out, by default to studies/ and the name of the model; the same command resumes there.
 
     Args:
         model: name, folder or .gguf file of the model.
         prompts: adapters, by name or folder; several tuning seeds, or no claim can be judged.
         problems: tasks, by name or file.
-        out: folder of figures, tables and finished parts; the same command resumes there.
         validation: files whose problems calibrate, one for each task that is a file; default: 30% of its problems.
         n: problems of each task that are reported.
         n_validation: problems of a named task that calibrate.
@@ -72,10 +75,28 @@ def study(
         dtype: of the weights, such as bfloat16.
         backend: hooked or bridge; default: hooked where it can be.
     """
-    loaded = load_model(model, device=device, dtype=dtype, backend=backend)
-    held_out = [load_problems(file, n=None) for file in validation or ()]
-    sample = ProblemSample(n, n_validation, validation={rows[0].task: rows for rows in held_out})
-    made = make_study(loaded, problems, prompts, out / "runs", sample=sample, options=options, sizes=sizes)
+    run = run or RunConfig()
+    out = Path(run.out or Path("studies") / folder_name(Path(model).name))
+    # in processes of its own each loads the model by its name
+    given = model if run.engine == "processes" else load_model(model, device=device, dtype=dtype, backend=backend)
+    files = [file for file in problems if not has_validation(file)]
+    if validation and len(validation) != len(files):
+        raise DPCInterpError(
+            f"--validation has {len(validation)} files for {len(files)} tasks without a validation split; give one each"
+        )
+    held_out = {
+        load_problems(file, n=1)[0].task: load_problems(calibrates, n=None)
+        for file, calibrates in zip(files, validation or (), strict=False)
+    }
+    made = make_study(
+        given,
+        problems,
+        prompts,
+        sample=ProblemSample(n, n_validation, validation=held_out),
+        options=options,
+        run=replace(run, out=out / "runs"),
+        sizes=sizes,
+    )
     print(f"wrote {made.figures(out / 'figures')}")
     print(f"wrote {made.control_figures(out / 'figures')}")
     print(f"wrote {write_page(out)}")

@@ -35,6 +35,7 @@ from dpc_interp.generation.transcript import Transcript
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel, check_length
 from dpc_interp.prompts.embedding import embed_tokens, repeat_or_cut, text_tokens
+from dpc_interp.prompts.sinks import attention_sinks
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.stats.bootstrap import mean_interval
 
@@ -85,7 +86,8 @@ def sink_controls(
         frame = analyse(model, runs, control, batch_size=batch_size, progress=progress).accumulation
         n_text = len(vectors) - prompt.n_virtual
         frame = frame.assign(virtual_token=frame["virtual_token"] - n_text)
-        frame["sink"] |= frame["virtual_token"] == 0  # as in the other conditions, so that they can be compared
+        # against the other virtual tokens, not against the text, and with the first one, as in the other conditions
+        frame["sink"] = frame["virtual_token"].isin(attention_sinks(model, vectors, n_text))
         frames.append(frame[frame["virtual_token"] >= 0].assign(condition=condition))
     joined = pd.concat(frames, ignore_index=True).assign(task=runs[0].problem.task, prompt=prompt.name)
     return conform(joined, "sink_controls")

@@ -6,13 +6,13 @@ bundled prompt. All other numbers of the card are read from the files of the mod
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from cyclopts import run
 
 from dpc_interp.bundled.corpus import DIALECTS, SHORT, WITH_PREFIX, WITHOUT_PREFIX
 from dpc_interp.bundled.recipes import recipes_of
@@ -174,17 +174,18 @@ def _tuning_recipe() -> str:
     )
 
 
-def main() -> None:
-    """Measure the bundled reasoner; write MODEL_CARD.md and accuracy.csv to its folder."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--n", type=int, default=1000, help="test problems of each task")
-    args = parser.parse_args()
+def main(*, n: int = 1000) -> None:
+    """Measure the bundled reasoner; write MODEL_CARD.md and accuracy.csv to its folder.
+
+    Args:
+        n: test problems of each task.
+    """
     folder = BUNDLED["reasoner"]
-    measured = measure_accuracy(args.n)
+    measured = measure_accuracy(n)
     measured.round(4).to_csv(folder / "accuracy.csv", index=False)
     (folder / "MODEL_CARD.md").write_text(model_card(measured, folder))
     print(accuracy_markdown(measured))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

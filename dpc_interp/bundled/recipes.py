@@ -6,12 +6,13 @@ about 20 minutes on one core. An existing prompt is skipped; remove its folder t
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from cyclopts import Parameter, run
 
 from dpc_interp.errors import UnknownNameError
 from dpc_interp.host.processes import map_processes
@@ -131,22 +132,27 @@ class TunePrompt:
         return f"{self.task} seed {self.seed}: validation loss {min(losses)}"
 
 
-def main() -> None:
-    """Tune every prompt of a model, one process per core, or all at once on a GPU."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--model", default="reasoner", help="name of a model with recipes")
-    parser.add_argument("--out", type=Path, help="folder of the prompts; default: the assets of the package")
-    parser.add_argument("--tasks", nargs="+", help="default: all that the model has recipes for")
-    args = parser.parse_args()
-    out = args.out or PROMPTS / args.model
+def main(
+    *,
+    model: str = "reasoner",
+    out: Path | None = None,
+    tasks: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+) -> None:
+    """Tune every prompt of a model, one process per core, or all at once on a GPU.
+
+    Args:
+        model: name of a model with recipes.
+        out: folder of the prompts; default: the assets of the package.
+        tasks: default: all that the model has recipes for.
+    """
     jobs = [
-        TunePrompt(args.model, task, seed, out)
-        for task in args.tasks or list(recipes_of(args.model))
-        for seed in range(recipes_of(args.model)[task].n_seeds)
+        TunePrompt(model, task, seed, out or PROMPTS / model)
+        for task in tasks or list(recipes_of(model))
+        for seed in range(recipes_of(model)[task].n_seeds)
     ]
     n_processes = len(jobs) if torch.cuda.is_available() else None
     print("\n".join(map_processes(jobs, "tune prompts", n_processes)))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

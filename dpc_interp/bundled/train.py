@@ -8,7 +8,6 @@ resumes it. It uses the GPU where one is available.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cyclopts import run
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
@@ -170,17 +170,18 @@ def _training_step(
     return nll[weight[:, 1:] == 1].mean().item()
 
 
-def main() -> None:
-    """Train the bundled reasoner from scratch."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the model; an unfinished run there resumes")
-    parser.add_argument("--tokens", type=float, default=30e6, help="tokens to train on, without padding")
-    parser.add_argument("--batch-tokens", type=int, default=16384, help="tokens of a batch, about")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the documents")
-    parser.add_argument("--save-every", type=float, default=180, help="seconds between two saves of the run")
-    args = parser.parse_args()
-    train(args.out, int(args.tokens), args.batch_tokens, args.seed, args.save_every)
+def main(*, out: Path, tokens: float = 30e6, batch_tokens: int = 16384, seed: int = 0, save_every: float = 180) -> None:
+    """Train the bundled reasoner from scratch.
+
+    Args:
+        out: folder of the model; an unfinished run there resumes.
+        tokens: to train on, without padding.
+        batch_tokens: tokens of a batch, about.
+        seed: of the weights and of the documents.
+        save_every: seconds between two saves of the run.
+    """
+    train(out, int(tokens), batch_tokens, seed, save_every)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

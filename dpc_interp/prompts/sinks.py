@@ -22,8 +22,8 @@ Measured in the middle layers of the bundled prompts: sinks of SmolLM2 113 to 18
 """
 
 
-def attention_sinks(model: HookedModel, vectors: Float[Tensor, "n_virtual d_model"]) -> tuple[int, ...]:
-    """The virtual tokens that are attention sinks: position 0, and every token of a residual stream far above the rest.
+def attention_sinks(model: HookedModel, vectors: Float[Tensor, "pos d_model"], start: int = 0) -> tuple[int, ...]:
+    """The virtual tokens that are attention sinks: the first one, and those of a residual stream far above the rest.
 
     Attention is causal, so that the residual stream of a virtual token does not depend on the question: one forward
     pass of the prompt alone finds them.
@@ -31,10 +31,11 @@ def attention_sinks(model: HookedModel, vectors: Float[Tensor, "n_virtual d_mode
     Args:
         model: a `HookedTransformer` or `TransformerBridge`.
         vectors: what the model reads from position 0 on.
+        start: position of the first virtual token, where other vectors precede the prompt.
 
     Returns:
         0 and every virtual token whose residual norm after a layer of the middle third is above `SINK_RATIO` medians
-        over the virtual tokens, in ascending order.
+        over the virtual tokens, counted from the first one, in ascending order.
 
     Example:
         >>> import dpc_interp as dpc
@@ -44,8 +45,8 @@ def attention_sinks(model: HookedModel, vectors: Float[Tensor, "n_virtual d_mode
     n_layers = model.cfg.n_layers
     ratios: list[Float[Tensor, " n_virtual"]] = []
 
-    def measure(resid: Float[Tensor, "1 n_virtual d_model"], hook: HookPoint) -> None:
-        norms = resid[0].float().norm(dim=-1)
+    def measure(resid: Float[Tensor, "1 pos d_model"], hook: HookPoint) -> None:
+        norms = resid[0, start:].float().norm(dim=-1)
         ratios.append(norms / norms.median())
 
     middle = range(n_layers // 3, max(n_layers // 3 + 1, 2 * n_layers // 3))

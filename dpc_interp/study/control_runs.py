@@ -15,17 +15,18 @@ from typing import Any
 import pandas as pd
 
 from dpc_interp.analysis.analyse import drop_empty_rationales
-from dpc_interp.analysis.controls import sink_controls
+from dpc_interp.analysis.controls import CONDITIONS, TEXT, sink_controls
 from dpc_interp.analysis.sanity import saliency_sanity
 from dpc_interp.claims.causal import causal_edges
 from dpc_interp.evaluation.stages import problem_digest, prompt_digest
-from dpc_interp.evaluation.sweeps import corruption_variants, option_sensitivity, single_tokens
+from dpc_interp.evaluation.sweeps import SWEPT_VALUES, corruption_variants, option_sensitivity, single_tokens
 from dpc_interp.execution.digest import digest, model_digest
 from dpc_interp.execution.engine import Frames
 from dpc_interp.execution.store import SharedStore
 from dpc_interp.generation.generate import generate
 from dpc_interp.interventions.act import Act, choose_heads, head_gains
 from dpc_interp.models.hooked import HookedModel
+from dpc_interp.prompts.embedding import text_tokens
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 from dpc_interp.study.evaluated import EvaluatedPrompt, StudySettings, StudyTask, add_shared_answers
 from dpc_interp.study.source import folder_name
@@ -79,6 +80,7 @@ class RunControls:
         prompt: one of its prompts.
         sizes: of the controls.
         with_sweeps: also compute effects and sweeps, which take longest.
+        evaluated: the evaluated prompt, where it is at hand; None: it is evaluated, or read from the folder.
     """
 
     settings: StudySettings
@@ -86,15 +88,22 @@ class RunControls:
     prompt: SoftPrompt
     sizes: ControlSizes
     with_sweeps: bool
+    evaluated: EvaluatedPrompt | None = None
 
     def __call__(self) -> ControlResults:
         """Compute the frames that are not stored yet."""
-        study = self.settings.evaluate(self.task, self.prompt, with_shared=self.with_sweeps)
+        study = self.evaluated or self.settings.evaluate(self.task, self.prompt, with_shared=self.with_sweeps)
         model, prompt = self.settings.source.load(), self.prompt
         runs = drop_empty_rationales(model, study.results.runs)
 
         def sinks() -> Frames:
-            return {"sinks": sink_controls(model, runs[: self.sizes.n_sinks], prompt, progress=False)}
+            n_text = len(text_tokens(model, TEXT))
+            room = model.cfg.n_ctx - prompt.n_virtual - n_text
+            short = [run for run in runs if len(run.tokens) <= room]  # the text precedes the trained prompt
+            read, conditions = (short, CONDITIONS) if short else (runs, CONDITIONS[:-1])
+            return {
+                "sinks": sink_controls(model, read[: self.sizes.n_sinks], prompt, conditions=conditions, progress=False)
+            }
 
         def effects() -> Frames:
             causal = causal_edges(model, runs[: self.sizes.n_causal], prompt, progress=False)
@@ -128,11 +137,15 @@ class RunControls:
             "run": self.settings.run_in("sweeps"),
         }
         by_task = {self.task.name: validation}
+        swept: dict[str, Any] = {}
+        if not all(problem.rationale.strip() for problem in (*shared["tasks"], *validation)):
+            # target `gold` reads written rationales
+            swept["values"] = {option: values for option, values in SWEPT_VALUES.items() if option != "target"}
         contexts = {f"ACT, {len(heads)} heads": Act(heads)}
         return {
             "variants": corruption_variants(**shared, contexts=contexts, validation=by_task),
             "tokens": single_tokens(**shared),
-            "sensitivity": option_sensitivity(**shared, validation=by_task),
+            "sensitivity": option_sensitivity(**shared, validation=by_task, **swept),
         }
 
     def _stored(

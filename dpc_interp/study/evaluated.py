@@ -132,9 +132,9 @@ def add_shared_answers(part: EvaluatedPrompt, first: EvaluatedPrompt) -> Evaluat
 
     Args:
         part: any prompt of the task.
-        first: the prompt of the task that has these methods; it is returned unchanged.
+        first: the prompt of the task that has these methods. A part that has them already is returned unchanged.
     """
-    if part is first:
+    if set(SHARED_METHODS) <= set(part.results.instances["method"]):
         return part
     results, answers = part.results, first.results.instances
     shared = answers[answers["method"].isin(SHARED_METHODS)].assign(prompt=results.prompt)

@@ -36,7 +36,7 @@ from dpc_interp.study.control_page import measure_task, write_controls
 from dpc_interp.study.control_runs import ControlResults, ControlSizes, RunControls
 from dpc_interp.study.evaluated import EvaluatedPrompt, StudySettings, StudyTask, add_shared_answers
 from dpc_interp.study.figures import EvaluateAndDraw, write_page
-from dpc_interp.study.paper_figures import FIGURES
+from dpc_interp.study.paper_figures import FIGURES, draw_figures
 from dpc_interp.study.report import write_report
 from dpc_interp.study.source import ModelSource
 from dpc_interp.tasks.problem import Problem
@@ -98,6 +98,8 @@ def study(
     source = ModelSource(model, {"device": "cpu"} if run.engine == "processes" else {})
     if run.engine == "processes" and source.is_loaded:
         raise DPCInterpError('engine="processes" loads the model in each process; give its name or path')
+    if run.engine == "processes" and run.out is None:
+        raise DPCInterpError('engine="processes" needs a folder where its processes leave their results; give out=')
     loaded = source.load()
     listed, sample = hold_out_validation(problems, sample)
     tasks = []
@@ -181,7 +183,8 @@ class Study:
 
     def verdicts(self) -> pd.DataFrame:
         """The claims judged on each task; see `verdicts`. It runs the controls."""
-        return verdicts(self.results, model=self.name, controls=self.peaks())
+        results = [control.study.results for control in chain(*self.controls.values())]
+        return verdicts(results, model=self.name, controls=self.peaks())
 
     def peaks(self) -> pd.DataFrame:
         """The accumulation tokens under every control prompt; see `control_peaks`. It runs the controls."""
@@ -191,8 +194,13 @@ class Study:
     @cached_property
     def controls(self) -> dict[str, list[ControlResults]]:
         """The controls of every prompt, by task; knock-outs and sweeps, which take longest, of first prompts only."""
+        # other processes read evaluations from the folder; in this one they are at hand
+        parts = [] if self._settings.run.engine == "processes" else self.parts
+        evaluated = {(part.task, part.prompt.name): part for part in parts}
         jobs = [
-            RunControls(self._settings, task, prompt, self._sizes, with_sweeps=not k)
+            RunControls(
+                self._settings, task, prompt, self._sizes, not k, evaluated=evaluated.get((task.name, prompt.name))
+            )
             for task in self._tasks
             for k, prompt in enumerate(task.prompts)
         ]
@@ -245,7 +253,13 @@ class Study:
             The path of the page.
         """
         out = Path(folder)
-        parts = self._evaluate(out)
+        if "parts" in self.__dict__:  # evaluated already
+            for i, task in enumerate(self._tasks):
+                first = next(part for part in self.parts if part.task == task.name)
+                self._captions[task.name] = draw_figures(first, out / task.name if i else out)
+        else:
+            self.__dict__["parts"] = self._evaluate(out)
+        parts = self.parts
         return write_page(self.name, self._tasks, parts, self._captions, out)
 
     def control_figures(self, folder: str | Path) -> Path:

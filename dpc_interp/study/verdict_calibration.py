@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from cyclopts import run
 
 from dpc_interp import plots
 from dpc_interp.claims.simulation import simulate_verdicts
@@ -28,14 +28,15 @@ def draw_calibration(out: Path, n: int) -> None:
     save_table(frame, out / "verdict_calibration")
 
 
-def main() -> None:
-    """Simulate verdicts where there is no effect and under the paper's."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder of the figure and its table")
-    parser.add_argument("--n", type=int, default=2000, help="experiments of each kind")
-    args = parser.parse_args()
-    draw_calibration(args.out, args.n)
+def main(*, out: Path = Path("figures"), n: int = 2000) -> None:
+    """Simulate verdicts where there is no effect and under the paper's.
+
+    Args:
+        out: folder of the figure and its table.
+        n: experiments of each kind.
+    """
+    draw_calibration(out, n)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -56,6 +56,14 @@ def test_the_bound_is_on_norms_over_their_median(model: HookedModel, prompt: Sof
         assert (4 in attention_sinks(model, large.vectors)) == (ratio > SINK_RATIO), (factor, ratio)
 
 
+def test_what_precedes_the_prompt_is_no_yardstick(model: HookedModel, prompt: SoftPrompt) -> None:
+    """After a text of small vectors, all virtual tokens would be far above the median of all positions."""
+    large = with_large(prompt, 3, factor=1e5).vectors * 1e4
+    vectors = torch.cat([1e-3 * prompt.vectors, 1e-3 * prompt.vectors, large])
+    assert set(attention_sinks(model, vectors)) > {10, 11, 12}
+    assert attention_sinks(model, vectors, start=10) == (0, 3)
+
+
 def test_no_hook_is_left_and_no_gradient_is_taken(model: HookedModel, prompt: SoftPrompt) -> None:
     vectors = prompt.vectors.clone().requires_grad_()
     attention_sinks(model, vectors)

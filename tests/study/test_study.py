@@ -11,8 +11,10 @@ import pytest
 
 import dpc_interp as dpc
 from dpc_interp import DPCInterpError, Problem, ProblemSample, SoftPrompt, Study
+from dpc_interp.evaluation.evaluate import evaluate
 from dpc_interp.evaluation.methods import METHODS
 from dpc_interp.models.hooked import HookedModel
+from dpc_interp.study import evaluated
 from dpc_interp.study.study import HELD_OUT, hold_out_validation
 
 SIZES = {"n_sinks": 2, "n_causal": 1, "n_sweep": 2, "n_heads": 1}
@@ -71,6 +73,24 @@ def test_finished_parts_are_read(made: Study, model: HookedModel, prompts: list[
     assert {file for file in folder.rglob("*.parquet") if before.get(file) == file.stat().st_mtime_ns} == set(before)
 
 
+def test_without_a_folder_every_prompt_is_evaluated_once(
+    model: HookedModel, prompts: list[SoftPrompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(
+        evaluated, "evaluate", lambda *args, **kwargs: calls.append(args[2].name) or evaluate(*args, **kwargs)
+    )
+    problems = own(dpc.load_problems("story", n=8, seed=3))
+    made = dpc.study(model, problems, prompts, max_new_tokens=12, progress=False, **SIZES)
+    assert len(made.results) == 2
+    n_calls = len(calls)
+    made.figures(tmp_path)
+    made.controls  # noqa: B018
+    assert len(calls) == n_calls
+    for control in made.controls["mine"]:
+        assert control.study.results.instances.groupby("method").size().nunique() == 1, "no answer twice"
+
+
 def test_a_figure_is_drawn_in_a_notebook(made: Study) -> None:
     figure = made.figure("accumulation")
     assert isinstance(figure, plt.Figure)
@@ -113,6 +133,8 @@ def test_prompts_may_differ_between_tasks(model: HookedModel, prompts: list[Soft
 def test_bad_input_raises_before_any_work(model: HookedModel, prompts: list[SoftPrompt]) -> None:
     with pytest.raises(DPCInterpError, match='engine="processes" loads the model in each process; give its name'):
         dpc.study(model, "story", prompts, n=2, engine="processes")
+    with pytest.raises(DPCInterpError, match='engine="processes" needs a folder'):
+        dpc.study("reasoner", "story", "reasoner/story", n=2, engine="processes")
     narrow = SoftPrompt(prompts[0].vectors[:, :8], "narrow")
     with pytest.raises(DPCInterpError, match=r"this model needs \[n_virtual, 16\]"):
         dpc.study(model, "story", narrow, n=2)
