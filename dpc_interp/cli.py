@@ -1,6 +1,6 @@
 """The command line `dpc-interp`. Arguments, defaults and help come from signatures and dataclasses (cyclopts).
 
-Bad input ends in one line and exit code 2.
+Input that the package refuses ends in one line and exit code 2.
 """
 
 from __future__ import annotations
@@ -70,15 +70,13 @@ def study(
         problems: tasks, by name or file.
         validation: files whose problems calibrate, one for each task that is a file; default: 30% of its problems.
         n: problems of each task that are reported.
-        n_validation: problems of a named task that calibrate.
+        n_validation: problems of each task that calibrate, at most.
         device: cpu, cuda, cuda:1, mps; default: a GPU if there is one.
         dtype: of the weights, such as bfloat16.
         backend: hooked or bridge; default: hooked where it can be.
     """
     run = run or RunConfig()
     out = Path(run.out or Path("studies") / folder_name(Path(model).name))
-    # in processes of its own each loads the model by its name
-    given = model if run.engine == "processes" else load_model(model, device=device, dtype=dtype, backend=backend)
     files = [file for file in problems if not has_validation(file)]
     if validation and len(validation) != len(files):
         raise DPCInterpError(
@@ -89,9 +87,10 @@ def study(
         for file, calibrates in zip(files, validation or (), strict=False)
     }
     made = make_study(
-        given,
+        model,
         problems,
         prompts,
+        load_options={"device": device, "dtype": dtype, "backend": backend},
         sample=ProblemSample(n, n_validation, validation=held_out),
         options=options,
         run=replace(run, out=out / "runs"),
@@ -188,7 +187,8 @@ def evaluate(
         device: cpu, cuda, cuda:1, mps; default: a GPU if there is one.
         dtype: of the weights, such as bfloat16.
     """
-    made = make_study(_load(model, device, dtype), problems, prompt, n=n, options=options, run=run)
+    given = {"device": device, "dtype": dtype}
+    made = make_study(model, problems, prompt, load_options=given, n=n, options=options, run=run)
     print(markdown(accuracy_table(pool_prompts(made.results))))
 
 
@@ -242,7 +242,7 @@ def _load(model: str, device: str | None, dtype: str) -> HookedModel:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; bad input ends in one line and exit code 2.
+    """Run a command; input that the package refuses ends in one line and exit code 2.
 
     Args:
         arguments: of the command; None: those of this process.

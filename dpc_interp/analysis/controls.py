@@ -28,7 +28,7 @@ from torch import Tensor
 from dpc_interp.analysis.accumulation import accumulation_peaks, by_virtual_token, chance_peak_ratio
 from dpc_interp.analysis.analyse import analyse
 from dpc_interp.analysis.layers import shallow_layers
-from dpc_interp.analysis.options import Options
+from dpc_interp.analysis.options import HeadReduction, Options, Target
 from dpc_interp.analysis.schema import conform
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.generation.transcript import Transcript
@@ -54,6 +54,8 @@ def sink_controls(
     conditions: Sequence[str] = CONDITIONS,
     text: str = TEXT,
     seed: int | None = None,
+    target: Target = Options.target,
+    head_reduction: HeadReduction = Options.head_reduction,
     batch_size: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -66,7 +68,7 @@ def sink_controls(
         conditions: names from `CONDITIONS`; each costs one `analyse`.
         text: text of the conditions `text` and `trained after text`.
         seed: seed of the untrained and the random vectors; None: the tuning seed in the prompt's recipe, or 0.
-        batch_size, progress: see `analyse`.
+        target, head_reduction, batch_size, progress: see `analyse`.
 
     Returns:
         The frame `sink_controls` of `schema.py`, virtual tokens counted from the first one of the prompt.
@@ -83,7 +85,15 @@ def sink_controls(
     frames = []
     for condition, vectors in controls.items():
         control = SoftPrompt(vectors, prompt.name)
-        frame = analyse(model, runs, control, batch_size=batch_size, progress=progress).accumulation
+        frame = analyse(
+            model,
+            runs,
+            control,
+            target=target,
+            head_reduction=head_reduction,
+            batch_size=batch_size,
+            progress=progress,
+        ).accumulation
         n_text = len(vectors) - prompt.n_virtual
         frame = frame.assign(virtual_token=frame["virtual_token"] - n_text)
         # against the other virtual tokens, not against the text, and with the first one, as in the other conditions

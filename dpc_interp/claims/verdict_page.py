@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,8 +21,8 @@ REGIME_TEXT = (
     "claims about flow from the prompt into the text are not testable."
 )
 STAR = "*"
-AUROC_CLAIMS = {claim.name for claim in CLAIMS if claim.effect == "auroc"}
 """Marks a verdict that remains after Holm's correction."""
+AUROC_CLAIMS = {claim.name for claim in CLAIMS if claim.effect == "auroc"}
 
 
 def verdicts_markdown(frame: pd.DataFrame, regimes: Mapping[str, pd.DataFrame] | None = None) -> str:
@@ -109,7 +110,7 @@ def verdicts_table(rows: pd.DataFrame) -> pd.DataFrame:
             "verdict": word,
             "effect [95%]": f"{row.effect:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.n_prompts else "not measured",
             "null": f"{row.side} {row.null:g}",
-            "remark": _remark(str(row.claim), str(row.verdict), row.reason, bool(row.excludes_paper)),
+            "remark": _remark(row),
             "p": f"{row.p:.2g}",
             "p, Holm": f"{row.p_holm:.2g}",
             "df": f"{row.df:.1f}",
@@ -122,13 +123,15 @@ def verdicts_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(cells).replace("nan", "–")
 
 
-def _remark(claim: str, verdict: str, reason: object, excludes_paper: bool) -> str:
-    """Why a claim is not testable, that a ranking is reversed, or that the paper's effect is excluded."""
-    if verdict == "not testable":
-        return str(reason)
-    if verdict == "fails" and claim in AUROC_CLAIMS:
+def _remark(row: Any) -> str:
+    """Why a claim is not testable, on which side it fails, or that the paper's effect is excluded."""
+    if row.verdict == "not testable":
+        return str(row.reason)
+    if row.verdict == "fails" and row.side == "within":
+        return "gains" if row.effect > 0 else "loses"
+    if row.verdict == "fails" and row.claim in AUROC_CLAIMS:
         return "reversed"
-    return "smaller than the paper's" if verdict == "undecided" and excludes_paper else "–"
+    return "smaller than the paper's" if row.verdict == "undecided" and bool(row.excludes_paper) else "–"
 
 
 def write_page(folder: Path) -> Path:
@@ -145,9 +148,13 @@ def write_page(folder: Path) -> Path:
     """
     files = sorted(folder.glob("*/verdicts.csv"))
     if not files:
-        raise DPCInterpError(f"no {folder}/*/verdicts.csv; run make verdicts first")
+        raise DPCInterpError(f"no {folder}/*/verdicts.csv; run Study.control_figures or make verdicts first")
     page = folder / "VERDICTS.md"
-    regimes = {file.parent.name: pd.read_csv(file) for file in folder.glob("*/regime.csv")}
-    text = verdicts_markdown(pd.concat([pd.read_csv(file) for file in files], ignore_index=True), regimes)
-    page.write_text(f"{text}\nWritten by `make verdicts`.\n")
+    frames = [pd.read_csv(file) for file in files]
+    regimes = {
+        str(frame["model"].iloc[0]): pd.read_csv(file.with_name("regime.csv"))
+        for file, frame in zip(files, frames, strict=True)
+        if file.with_name("regime.csv").exists()
+    }
+    page.write_text(verdicts_markdown(pd.concat(frames, ignore_index=True), regimes))
     return page

@@ -188,7 +188,7 @@ CLAIMS = (
           "the accuracy of dpc minus that of pt", "tab1_accuracy", (-1.0, 1.0), PAPER_GAIN, REGIME_AND_TRIGGER),
     Claim("C5 random", "Random corruption hurts.", "gain", ("random",), 0.0, "below",
           "the accuracy of random minus that of pt", "tab1_accuracy", (-1.0, 1.0), -0.142, REGIME_AND_TRIGGER),
-    Claim("C5 little", "Corruption without the trigger gains little over prompt tuning.", "gain", ("always",),
+    Claim("C5 little", "Corruption without the trigger changes the accuracy little.", "gain", ("always",),
           PAPER_GAIN, "within", "the accuracy of always minus that of pt", "tab1_accuracy", (-1.0, 1.0),
           needs=("late", "harmed")),
     Claim("C5 always", "Corruption without the trigger gains less than corruption where triggered.", "gain",

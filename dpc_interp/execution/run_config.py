@@ -24,8 +24,8 @@ class RunConfig:
         batch_size: maximum number of questions decoded together.
         shard_size: number of instances that are stored together (at most 64 in an analysis). A smaller shard loses
             less when a run is interrupted and keeps more workers busy; no batch is larger than a shard.
-        engine: `local`, this process; `processes`, a study's prompts side by side, one process a core, and else as
-            `local`; `ray`, actors that each hold the model, on the Ray cluster that is initialised
+        engine: `local`, this process; `processes`, a study's prompts side by side, one process a core, outside a
+            study the same as `local`; `ray`, actors that each hold the model, on the Ray cluster that is initialised
             or at RAY_ADDRESS, or else on one started on this machine.
         n_workers: number of processes, or of Ray actors; None: one per GPU for a model on a GPU on Ray, else one per
             core.
@@ -35,8 +35,8 @@ class RunConfig:
         progress: show progress bars.
 
     Raises:
-        DPCInterpError: a size or number of workers below 1, an unknown engine, `n_workers` without Ray, or Ray is not
-            installed.
+        DPCInterpError: a size or number of workers below 1, an unknown engine, `n_workers` with the engine `local`, or
+            Ray is not installed.
 
     Example:
         >>> import dpc_interp as dpc

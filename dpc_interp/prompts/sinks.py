@@ -35,7 +35,8 @@ def attention_sinks(model: HookedModel, vectors: Float[Tensor, "pos d_model"], s
 
     Returns:
         0 and every virtual token whose residual norm after a layer of the middle third is above `SINK_RATIO` medians
-        over the virtual tokens, counted from the first one, in ascending order.
+        over the other virtual tokens (the first one, which mostly is a sink, excluded), counted from the first one, in
+        ascending order. More than half of them cannot be sinks.
 
     Example:
         >>> import dpc_interp as dpc
@@ -47,7 +48,7 @@ def attention_sinks(model: HookedModel, vectors: Float[Tensor, "pos d_model"], s
 
     def measure(resid: Float[Tensor, "1 pos d_model"], hook: HookPoint) -> None:
         norms = resid[0, start:].float().norm(dim=-1)
-        ratios.append(norms / norms.median())
+        ratios.append(norms / norms[1:].median())
 
     middle = range(n_layers // 3, max(n_layers // 3 + 1, 2 * n_layers // 3))
     hooks: list[Hook] = [(f"blocks.{layer}.hook_resid_post", measure) for layer in middle]

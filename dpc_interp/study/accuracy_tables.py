@@ -57,7 +57,7 @@ def pool_prompts(results: Sequence[Results]) -> pd.DataFrame:
     Args:
         results: of the prompts of one task.
     """
-    pooled = summarise(pd.concat([result.instances for result in results]))
+    pooled = summarise(pd.concat([result.instances for result in results]), seed=results[0].options.seed)
     by_method = pd.concat([result.summary for result in results]).groupby("method", sort=False)["p_mcnemar"]
     p_by_prompt = by_method.agg(lambda values: ", ".join(f"{p:.2g}" for p in values))
     pooled.insert(0, "task", results[0].task)

@@ -10,10 +10,11 @@ from itertools import chain
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from dpc_interp import plots
-from dpc_interp.analysis.controls import control_peaks, sink_summary
+from dpc_interp.analysis.controls import sink_summary
 from dpc_interp.claims.mixed_models import mixed_models, mixed_table
 from dpc_interp.claims.regime import regime
 from dpc_interp.claims.trigger_tables import regression_table, triggers_table
@@ -61,9 +62,7 @@ def measure_task(controls: list[ControlResults]) -> TaskControls:
     first = controls[0]
     assert first.effects is not None
     assert first.sweeps is not None
-    peaks = pd.concat(
-        [control_peaks(control.sinks, layers=first.study.shallow) for control in controls], ignore_index=True
-    )
+    peaks = pd.concat([control.peaks for control in controls], ignore_index=True)
     results = [control.study.results for control in controls]
     stats = pd.concat([result.statistics.assign(prompt=result.prompt) for result in results], ignore_index=True)
     frames: dict[str, pd.DataFrame] = {"variants": first.sweeps["variants"], "peaks": peaks}
@@ -110,23 +109,25 @@ def _number(name: str) -> int:
     return int(name.partition("_")[0].removeprefix("fig"))
 
 
-def provenance(controls: list[ControlResults]) -> dict[str, object]:
+def provenance(task: StudyTask, controls: list[ControlResults]) -> dict[str, object]:
     """A record that nothing reported on a task was calibrated or selected on the same problems.
 
     Args:
-        controls: controls of each prompt of the task; the first one has sweeps.
+        task: of the study.
+        controls: controls of each of its prompts; the first one has sweeps.
 
     Returns:
-        `alpha` of each prompt, the `selected` value of each option, and the ids of the problems that thresholds and
-        values were `calibrated_on` and that results are `reported_on`.
+        `alpha` of each prompt (None: no trigger), the `selected` value of each option, and the ids of the problems that
+        thresholds and values were `calibrated_on` and that results are `reported_on`.
     """
     assert controls[0].sweeps is not None
     selected = controls[0].sweeps["sensitivity"].query("selected and split == 'test'")
     results = [control.study.results for control in controls]
+    thresholds = {control.study.prompt.name: control.study.results.rule.threshold for control in controls}
     return {
-        "alpha": {control.study.prompt.name: control.study.results.rule.threshold for control in controls},
+        "alpha": {name: alpha if np.isfinite(alpha) else None for name, alpha in thresholds.items()},
         "selected": dict(zip(selected["option"], selected["value"].astype(str), strict=True)),
-        "calibrated_on": sorted({instance for result in results for instance in result.validation.get("instance", ())}),
+        "calibrated_on": sorted(problem.id for problem in task.validation),
         "reported_on": sorted({instance for result in results for instance in result.instances["instance"]}),
     }
 
@@ -176,7 +177,7 @@ def write_controls(
         f"# Controls of {name}",
         f"{n} test problems a task, {n_validation} validation problems "
         "that calibrate and select, every prompt for fig8, fig9, tab3, tab4, tab6 and the verdicts, the first one for "
-        "fig10, fig11 and tab5; intervals are 95%. Verdicts on the claims: [VERDICTS.md](../VERDICTS.md).",
+        "fig10, fig11 and tab5; intervals are 95%. The verdicts on the claims are in verdicts.csv.",
     ]
     tables: list[Frames] = []
     for i, (task, controls) in enumerate(by_task.items()):
@@ -187,7 +188,7 @@ def write_controls(
     text += write_control_tables(tables, out)
     page = out / "CONTROLS.md"
     page.write_text("\n\n".join(text) + "\n")
-    provenance_by_task = {task: provenance(controls) for task, controls in by_task.items()}
+    provenance_by_task = {task.name: provenance(task, by_task[task.name]) for task in tasks}
     (out / "provenance.json").write_text(json.dumps(provenance_by_task, indent=1) + "\n")
     _write_verdicts(name, by_task, pd.concat([frames["peaks"] for frames in tables], ignore_index=True), out)
     return page

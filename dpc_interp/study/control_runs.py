@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from dpc_interp.analysis.analyse import drop_empty_rationales
-from dpc_interp.analysis.controls import CONDITIONS, TEXT, sink_controls
+from dpc_interp.analysis.controls import CONDITIONS, TEXT, control_peaks, sink_controls
 from dpc_interp.analysis.sanity import saliency_sanity
 from dpc_interp.claims.causal import causal_edges
 from dpc_interp.evaluation.stages import problem_digest, prompt_digest
@@ -65,6 +65,13 @@ class ControlResults:
     effects: Frames | None
     sweeps: Frames | None
 
+    @property
+    def peaks(self) -> pd.DataFrame:
+        """The accumulation tokens under every control prompt; see `control_peaks`."""
+        return control_peaks(
+            self.sinks, layers=self.study.shallow, exclude_sink=self.study.results.options.exclude_sink
+        )
+
     def with_shared_answers(self, first: ControlResults) -> ControlResults:
         """Add the answers of the methods that do not read the prompt, which the controls of the first prompt have."""
         return replace(self, study=add_shared_answers(self.study, first.study))
@@ -93,7 +100,7 @@ class RunControls:
     def __call__(self) -> ControlResults:
         """Compute the frames that are not stored yet."""
         study = self.evaluated or self.settings.evaluate(self.task, self.prompt, with_shared=self.with_sweeps)
-        model, prompt = self.settings.source.load(), self.prompt
+        model, prompt, options = self.settings.source.load(), self.prompt, self.settings.options
         runs = drop_empty_rationales(model, study.results.runs)
 
         def sinks() -> Frames:
@@ -101,13 +108,15 @@ class RunControls:
             room = model.cfg.n_ctx - prompt.n_virtual - n_text
             short = [run for run in runs if len(run.tokens) <= room]  # the text precedes the trained prompt
             read, conditions = (short, CONDITIONS) if short else (runs, CONDITIONS[:-1])
-            return {
-                "sinks": sink_controls(model, read[: self.sizes.n_sinks], prompt, conditions=conditions, progress=False)
-            }
+            read = read[: self.sizes.n_sinks]
+            keywords: dict[str, Any] = {"target": options.target, "head_reduction": options.head_reduction}
+            return {"sinks": sink_controls(model, read, prompt, conditions=conditions, progress=False, **keywords)}
 
         def effects() -> Frames:
-            causal = causal_edges(model, runs[: self.sizes.n_causal], prompt, progress=False)
-            sanity = saliency_sanity(model, runs[: self.sizes.n_causal], prompt, progress=False)
+            read = runs[: self.sizes.n_causal]
+            causal = causal_edges(model, read, prompt, options=options, progress=False)
+            keywords: dict[str, Any] = {"head_reduction": options.head_reduction, "seed": options.seed}
+            sanity = saliency_sanity(model, read, prompt, progress=False, **keywords)
             frames = {name: getattr(causal, name) for name in ("knockouts", "groups", "redundancy", "curves")}
             return frames | {"sanity": sanity}
 
@@ -121,11 +130,13 @@ class RunControls:
 
     def _sweep(self, model: HookedModel) -> Frames:
         """Compare corruptions and options on the prompt: the frames variants, tokens and sensitivity."""
-        prompt, validation = self.prompt, self.task.validation
+        prompt, validation, options = self.prompt, self.task.validation, self.settings.options
 
         def gains() -> Frames:
             # `head_gains` reads no generated token, so one is enough
-            runs = generate(model, validation[: self.sizes.n_heads], prompt, max_new_tokens=1, progress=False)
+            text: dict[str, Any] = {"template": options.template, "prepend_bos": options.prepend_bos}
+            chosen = validation[: self.sizes.n_heads]
+            runs = generate(model, chosen, prompt, max_new_tokens=1, progress=False, **text)
             return {"heads": head_gains(model, runs, prompt, progress=False)}
 
         heads = choose_heads(self._stored(model, gains, ["heads"], self.sizes.n_heads)["heads"])
@@ -133,7 +144,7 @@ class RunControls:
             "models": model,
             "tasks": list(self.task.test[: self.sizes.n_sweep]),
             "prompts": prompt,
-            "options": self.settings.options,
+            "options": options,
             "run": self.settings.run_in("sweeps"),
         }
         by_task = {self.task.name: validation}

@@ -71,6 +71,11 @@ class EvaluatedPrompt:
         return tuple(self.results.options.shallow or shallow_layers(self.results.analysis.n_layers))
 
     @property
+    def sinks(self) -> tuple[int, ...]:
+        """The virtual tokens that are left out as attention sinks."""
+        return self.results.analysis.sinks if self.results.options.exclude_sink else ()
+
+    @property
     def deep(self) -> tuple[int, ...]:
         """The layers that the trigger reads."""
         return tuple(self.results.options.deep or deep_layers(self.results.analysis.n_layers))
@@ -108,7 +113,8 @@ class StudySettings:
             results = evaluate(model, task.test, prompt, methods, options=self.options, **calibration)
         except OneOutcomeError:  # the rest of the study does not need a trigger
             calibration = {"rule": no_trigger(self.options, task), "run": self.run_in(f"{folder}-no-trigger")}
-            results = evaluate(model, task.test, prompt, methods, options=self.options, **calibration)
+            options = replace(self.options, alpha_offset=0.0)  # there is no threshold to move
+            results = evaluate(model, task.test, prompt, methods, options=options, **calibration)
         return EvaluatedPrompt(self.source, prompt, results)
 
     def run_in(self, name: str) -> RunConfig:
@@ -116,7 +122,12 @@ class StudySettings:
         out = None if self.folder is None else self.folder / name
         engine = "local" if self.run.engine == "processes" else self.run.engine
         workers = None if engine == "local" else self.run.n_workers
-        return replace(self.run, out=out, engine=engine, n_workers=workers, speculate_from_gold=True)
+        # a study reports no costs; in processes of their own, bars would overwrite each other
+        speculate = True if self.run.speculate_from_gold is None else self.run.speculate_from_gold
+        progress = self.run.progress and self.run.engine != "processes"
+        return replace(
+            self.run, out=out, engine=engine, n_workers=workers, speculate_from_gold=speculate, progress=progress
+        )
 
 
 def no_trigger(options: Options, task: StudyTask) -> TriggerRule:
@@ -139,6 +150,6 @@ def add_shared_answers(part: EvaluatedPrompt, first: EvaluatedPrompt) -> Evaluat
     results, answers = part.results, first.results.instances
     shared = answers[answers["method"].isin(SHARED_METHODS)].assign(prompt=results.prompt)
     instances = pd.concat([shared, results.instances], ignore_index=True)
-    summary = summarise(instances)
+    summary = summarise(instances, seed=results.options.seed)
     summary.insert(0, "task", part.task)
     return replace(part, results=replace(results, instances=instances, summary=summary))

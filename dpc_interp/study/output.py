@@ -67,11 +67,22 @@ def draw_or_explain(name: str, draw: Callable[[], Drawing], folder: Path) -> str
     Returns:
         The caption, or the reason, after the name.
     """
+    open_before = set(plt.get_fignums())
     try:
         return draw().save(folder)
     except DPCInterpError as error:
-        plt.close("all")
+        close_new_figures(open_before)
         return f"{name}: not drawn: {error}."
+
+
+def close_new_figures(open_before: set[int]) -> None:
+    """Close the figures that a failed drawing has left open, and none of the caller's.
+
+    Args:
+        open_before: numbers of the figures that were open before.
+    """
+    for number in set(plt.get_fignums()) - open_before:
+        plt.close(number)
 
 
 def save_figure(figure: Figure, stem: Path, frame: pd.DataFrame | None = None) -> None:

@@ -116,14 +116,14 @@ def fig2_saliency_maps(study: EvaluatedPrompt) -> Drawing:
 
 def fig3_accumulation(study: EvaluatedPrompt) -> Drawing:
     """Draw accumulation by layer and virtual token, and its profile over the shallow layers."""
-    frame, sinks = study.results.analysis.accumulation, study.results.analysis.sinks
+    frame, sinks = study.results.analysis.accumulation, study.sinks
     figure = plt.figure(figsize=(plots.COLUMN_WIDTH, 4.2), layout="constrained")
     # subfigures, so that the colour bar of the upper panel does not narrow the lower one
     upper, lower = figure.subfigures(2, 1, squeeze=False).flat
     plots.plot_accumulation(frame, ax=upper.subplots())
     plots.plot_accumulation_profile(frame, shallow=study.shallow, exclude=sinks, ax=lower.subplots())
     ratio = study.results.statistics["peak_ratio"]
-    left_out = ", ".join(map(str, sinks))
+    left_out = ", ".join(map(str, sinks)) or "none"
     caption = f"the peak leaves out the sinks ({left_out}). Mean peak ratio {ratio.mean():.2f}."
     return Drawing("fig3_accumulation", figure, caption, {"fig3_accumulation": frame})
 

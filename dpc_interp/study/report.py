@@ -16,7 +16,6 @@ from jinja2 import Environment, FileSystemLoader, Template
 from markupsafe import Markup
 
 from dpc_interp import plots
-from dpc_interp.analysis.options import Options
 from dpc_interp.claims.regime import regime, regime_table
 from dpc_interp.claims.verdict_page import REGIME_TEXT, claim_lines, verdicts_table
 from dpc_interp.errors import DPCInterpError
@@ -25,7 +24,7 @@ from dpc_interp.plots.fonts import use_fallback_fonts
 from dpc_interp.study.accuracy_tables import pool_prompts
 from dpc_interp.study.control_page import TaskControls
 from dpc_interp.study.evaluated import EvaluatedPrompt, StudyTask, sizes_of
-from dpc_interp.study.output import Drawing
+from dpc_interp.study.output import Drawing, close_new_figures
 from dpc_interp.study.paper_figures import FIGURES
 
 PACKAGES = ("dpc_interp", "transformer-lens", "torch", "transformers")
@@ -48,6 +47,7 @@ def write_report(
     parts: Sequence[EvaluatedPrompt],
     measured: Mapping[str, TaskControls],
     verdicts: pd.DataFrame,
+    given: str,
     file: Path,
 ) -> Path:
     """Write the report.
@@ -58,6 +58,7 @@ def write_report(
         parts: every evaluated prompt.
         measured: name of a task -> what its controls show.
         verdicts: frame of `verdicts`.
+        given: the call that made the study.
         file: path of the report.
 
     Returns:
@@ -67,7 +68,6 @@ def write_report(
     by_task = {task.name: [part for part in parts if part.task == task.name] for task in tasks}
     pooled = [pool_prompts([part.results for part in same]) for same in by_task.values()]
     n, n_validation = sizes_of(tasks)
-    options = results[0].options
     html = _template().render(
         name=name,
         introduction=f"{n} test problems a task, {n_validation} validation problems that calibrate and select. "
@@ -75,8 +75,8 @@ def write_report(
         warnings=list_warnings(tasks, parts, verdicts),
         prompts=_table(_prompts_table(tasks)),
         versions=", ".join(f"{package} {version(package)}" for package in PACKAGES),
-        options=_changed_options(options) or "none",
-        command=_command(name, tasks),
+        lengths=", ".join(f"{task} {same[0].results.options.max_new_tokens}" for task, same in by_task.items()),
+        given=given,
         regime_text=REGIME_TEXT,
         regime=_table(regime_table(regime(results))),
         claims=[line.removeprefix("- ").replace("**", "") for line in claim_lines(verdicts)],
@@ -108,7 +108,8 @@ def list_warnings(tasks: Sequence[StudyTask], parts: Sequence[EvaluatedPrompt], 
             warnings.append(f"{task.name}: {100 * cut:.1f}% of the texts with the prompt reached the length limit.")
         if len(task.prompts) < MIN_PROMPTS:
             warnings.append(
-                f"{task.name}: {len(task.prompts)} tuned prompts; an effect as large as the paper's needs about ten."
+                f"{task.name}: {len(task.prompts)} tuned prompt{'s' * (len(task.prompts) != 1)}; to find an effect as "
+                "large as the paper's takes about ten tuning seeds."
             )
     for (task_name, reason), rows in verdicts[verdicts["verdict"] == "not testable"].groupby(["task", "reason"]):
         warnings.append(f"{task_name}: {', '.join(rows['claim'])} not testable: {reason}.")
@@ -128,10 +129,11 @@ def list_figures(part: EvaluatedPrompt, controls: Mapping[str, Callable[[], Draw
 
 
 def _as_svg(name: str, draw: Callable[[], Drawing]) -> ReportFigure:
+    open_before = set(plt.get_fignums())
     try:
         drawing = draw()
     except DPCInterpError as error:
-        plt.close("all")
+        close_new_figures(open_before)
         return ReportFigure(name, f"not drawn: {error}", "")
     use_fallback_fonts(drawing.figure)
     data = BytesIO()
@@ -162,14 +164,3 @@ def _prompts_table(tasks: Sequence[StudyTask]) -> pd.DataFrame:
         for prompt in task.prompts
     ]
     return pd.DataFrame(rows)
-
-
-def _changed_options(options: Options) -> str:
-    default = Options().record()
-    changed = {name: value for name, value in options.record().items() if value != default[name]}
-    return ", ".join(f"{name}={value!r}" for name, value in changed.items())
-
-
-def _command(name: str, tasks: Sequence[StudyTask]) -> str:
-    prompts = {task.name: [prompt.name for prompt in task.prompts] for task in tasks}
-    return f"dpc.study({name!r}, {[task.name for task in tasks]!r}, {prompts!r})"

@@ -7,7 +7,7 @@ part is computed when it is first needed; with `out` finished parts are stored, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from dpc_interp import plots
-from dpc_interp.analysis.controls import control_peaks
 from dpc_interp.analysis.options import Options
 from dpc_interp.claims.regime import regime
 from dpc_interp.claims.verdicts import verdicts
@@ -40,7 +39,7 @@ from dpc_interp.study.paper_figures import FIGURES, draw_figures
 from dpc_interp.study.report import write_report
 from dpc_interp.study.source import ModelSource
 from dpc_interp.tasks.problem import Problem
-from dpc_interp.tasks.registry import has_validation, load_problems
+from dpc_interp.tasks.registry import has_validation, is_file_name, load_problems
 
 HELD_OUT = 0.3
 """Share of the problems of a task without validation problems that calibrates instead of being reported."""
@@ -53,6 +52,7 @@ def study(
     prompts: Prompts | Mapping[str, Prompts],
     out: str | Path | None = None,
     *,
+    load_options: Mapping[str, Any] | None = None,
     sample: ProblemSample | None = None,
     options: Options | None = None,
     run: RunConfig | None = None,
@@ -67,9 +67,10 @@ def study(
         prompts: names or paths of `load_prompt`, or loaded prompts, one or several; all tasks are answered with each.
             By task, where tasks have prompts of their own. Verdicts need several tuning seeds.
         out: folder that keeps every finished part; the same call resumes there. None: nothing is stored.
+        load_options: keywords of `load_model`, such as `dtype`, where the model is given by its name.
         sample: which problems are drawn of named tasks, and the `validation` problems of tasks that have no validation
-            split; None: the defaults of `ProblemSample`. Where a task has neither, 30% of its problems calibrate and
-            are not reported.
+            split; None: the defaults of `ProblemSample`. Where a task has neither, as a file, 30% of its problems
+            calibrate, and the first `n` of the others are reported.
         options: what is computed; None: the defaults of `Options`.
         run: how it is run; None: the defaults of `RunConfig`. `engine="processes"` evaluates prompts side by side, one
             process a core, each with its own copy of a small model that is given by name.
@@ -94,8 +95,14 @@ def study(
     sample, options, run, sizes = read_keywords(
         fields, sample or ProblemSample(), options or Options(), run or RunConfig(), sizes or ControlSizes()
     )
-    # a process a core, so that no GPU is shared by them
-    source = ModelSource(model, {"device": "cpu"} if run.engine == "processes" else {})
+    keywords = dict(load_options or {})
+    if run.engine == "processes":
+        keywords["device"] = keywords.get("device") or "cpu"
+        if str(keywords["device"]) != "cpu":
+            raise DPCInterpError('engine="processes" runs on the CPU, one process a core; leave out the device')
+    source = ModelSource(model, keywords)
+    if source.is_loaded and load_options:
+        raise DPCInterpError("load_options are for a model that is given by its name; this one is loaded")
     if run.engine == "processes" and source.is_loaded:
         raise DPCInterpError('engine="processes" loads the model in each process; give its name or path')
     if run.engine == "processes" and run.out is None:
@@ -103,7 +110,11 @@ def study(
     loaded = source.load()
     listed, sample = hold_out_validation(problems, sample)
     tasks = []
-    for name, by_split in load_tasks(listed, sample).items():
+    by_task = load_tasks(listed, sample)
+    unknown = [name for name in prompts if name not in by_task] if isinstance(prompts, Mapping) else []
+    if unknown:
+        raise DPCInterpError(f"there are prompts for {unknown[0]!r}, but no problems; tasks: {', '.join(by_task)}")
+    for name, by_split in by_task.items():
         if isinstance(prompts, Mapping) and name not in prompts:
             raise DPCInterpError(f"there is no prompt for {name!r}; prompts are given for: {', '.join(prompts)}")
         tuned = load_prompts(prompts[name] if isinstance(prompts, Mapping) else prompts)
@@ -113,7 +124,42 @@ def study(
     if run.engine != "processes":  # all jobs run in this process, so the model is loaded once
         source = ModelSource(loaded)
     folder = None if run.out is None else Path(run.out)
-    return Study(StudySettings(source, folder, options, run), tasks, sizes, name=ModelSource(model).name)
+    made = Study(StudySettings(source, folder, options, run), tasks, sizes, name=ModelSource(model).name)
+    made.given = describe_call(model, problems, prompts, out=out, sample=sample, options=options, run=run, sizes=sizes)
+    return made
+
+
+def describe_call(model: object, problems: object, prompts: object, **settings: Any) -> str:
+    """The call of `study` as Python code, in which loaded things are shown by their names in angle brackets.
+
+    Args:
+        model, problems, prompts: see `study`.
+        settings: dataclasses, of which only what differs from the defaults is shown, and other keywords.
+    """
+
+    def show(value: object) -> str:
+        if isinstance(value, Problem):
+            return f"<a problem of {value.task}>"
+        if isinstance(value, Mapping):
+            return "{" + ", ".join(f"{name!r}: {show(one)}" for name, one in value.items()) + "}"
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            if value and isinstance(value[0], Problem):
+                return f"<{len(value)} problems of {value[0].task}>"
+            return "[" + ", ".join(map(show, value)) + "]"
+        if value is None or isinstance(value, str | int | float | bool):
+            return repr(value)
+        return repr(str(value)) if isinstance(value, Path) else f"<{getattr(value, 'name', type(value).__name__)}>"
+
+    keywords: dict[str, object] = {}
+    for name, value in settings.items():
+        if is_dataclass(value) and not isinstance(value, type):
+            default = type(value)()
+            changed = {field.name: getattr(value, field.name) for field in fields(value)}
+            keywords |= {key: one for key, one in changed.items() if one != getattr(default, key)}
+        elif value is not None:
+            keywords[name] = value
+    arguments = [show(model), show(problems), show(prompts)]
+    return f"dpc.study({', '.join([*arguments, *(f'{name}={show(value)}' for name, value in keywords.items())])})"
 
 
 def hold_out_validation(problems: Tasks, sample: ProblemSample) -> tuple[list[Any], ProblemSample]:
@@ -124,23 +170,26 @@ def hold_out_validation(problems: Tasks, sample: ProblemSample) -> tuple[list[An
         sample: which problems are drawn.
 
     Returns:
-        The tasks without these problems, and the sample with them. They are `HELD_OUT` of the problems, those whose
-        questions have the smallest hashes.
+        The tasks without these problems, and the sample with them. They are `HELD_OUT` of the problems, at most
+        `sample.n_validation`, those whose questions have the smallest hashes. Of a file at most `sample.n` of the
+        others are left; a list is reported whole.
     """
     tasks: list[str | Sequence[Problem]] = []
     validation = dict(sample.validation)
     for entry in as_task_list(problems):
-        name = str(entry) if isinstance(entry, str | Path) else entry[0].task if entry else ""
-        if isinstance(entry, str | Path) and not has_validation(entry):
-            entry = load_problems(entry, "test", sample.n, sample.problem_seed)
-            name = entry[0].task
-        if isinstance(entry, str) or not entry or name in validation or has_validation(name):
-            tasks.append(entry)
+        is_file = isinstance(entry, str | Path) and not has_validation(entry)
+        # all of a file: what is reported is cut to `n` after these problems are taken
+        rows = load_problems(entry, "test", None if is_file_name(entry) else sample.n) if is_file else entry
+        if isinstance(rows, str) or not rows:
+            tasks.append(rows)
             continue
-        ordered = sorted(entry, key=lambda problem: digest(problem.question.encode()))
-        validation[name] = ordered[: round(HELD_OUT * len(entry))]
-        held = {problem.id for problem in validation[name]}
-        tasks.append([problem for problem in entry if problem.id not in held])
+        name = rows[0].task
+        if name not in validation and (is_file or not has_validation(name)):
+            ordered = sorted(rows, key=lambda problem: digest(problem.question.encode()))
+            validation[name] = ordered[: round(HELD_OUT * len(rows))][: sample.n_validation]
+            held = {problem.id for problem in validation[name]}
+            rows = [problem for problem in rows if problem.id not in held]
+        tasks.append(rows[: sample.n] if is_file else rows)
     return tasks, replace(sample, validation=validation)
 
 
@@ -157,6 +206,8 @@ class Study:
     def __init__(self, settings: StudySettings, tasks: Sequence[StudyTask], sizes: ControlSizes, name: str):
         self._settings, self._tasks, self._sizes, self.name = settings, list(tasks), sizes, name
         self._captions: dict[str, list[str]] = {}
+        self.given = repr(self)
+        """The call that made the study, for the report."""
 
     def __repr__(self) -> str:
         n_prompts = sum(len(task.prompts) for task in self._tasks)
@@ -188,8 +239,7 @@ class Study:
 
     def peaks(self) -> pd.DataFrame:
         """The accumulation tokens under every control prompt; see `control_peaks`. It runs the controls."""
-        parts = [control_peaks(one.sinks, layers=one.study.shallow) for one in chain(*self.controls.values())]
-        return pd.concat(parts, ignore_index=True)
+        return pd.concat([control.peaks for control in chain(*self.controls.values())], ignore_index=True)
 
     @cached_property
     def controls(self) -> dict[str, list[ControlResults]]:
@@ -284,7 +334,7 @@ class Study:
         """
         measured = {task: measure_task(controls) for task, controls in self.controls.items()}
         parts = [control.study for control in chain(*self.controls.values())]
-        return write_report(self.name, self._tasks, parts, measured, self.verdicts(), Path(file))
+        return write_report(self.name, self._tasks, parts, measured, self.verdicts(), self.given, Path(file))
 
     def _evaluate(self, out: Path | None) -> list[EvaluatedPrompt]:
         """Evaluate every prompt; draw the figures of the first one of each task where there is a folder."""

@@ -50,6 +50,15 @@ BENCHMARKS = tuple(HUB_DATASETS)
 """Tasks that are fetched from the Hugging Face Hub."""
 
 
+def is_file_name(name: str | Path) -> bool:
+    """Whether a name of problems is that of a file, by its type or its suffix.
+
+    Args:
+        name: name of a task, or the path of a file.
+    """
+    return isinstance(name, Path) or file_suffix(name) in FILE_SUFFIXES
+
+
 def has_validation(name: str | Path) -> bool:
     """Whether a task has a validation split.
 
@@ -59,6 +68,8 @@ def has_validation(name: str | Path) -> bool:
     Returns:
         True if `load_problems(name, "validation")` loads problems that `load_problems(name, "test")` does not.
     """
+    if is_file_name(name):
+        return False
     task = str(name).partition("/")[0]
     return task in GENERATED or (task in BENCHMARKS and "validation" in HUB_DATASETS[task].splits)
 

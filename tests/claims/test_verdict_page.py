@@ -98,10 +98,10 @@ def test_the_page_of_a_folder_joins_the_verdicts_of_its_models(
     page = write_page(tmp_path)
     assert page == tmp_path / "VERDICTS.md"
     text = page.read_text()
-    assert text == f"{verdicts_markdown(pd.concat(frames))}\nWritten by `make verdicts`.\n"
+    assert text == verdicts_markdown(pd.concat(frames))
     row = frames[0].set_index("claim").loc["C4 wrong"]
     assert f"{row['effect']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in text
-    with pytest.raises(DPCInterpError, match="run make verdicts first"):
+    with pytest.raises(DPCInterpError, match="or make verdicts first"):
         write_page(tmp_path / "a")
 
 
@@ -110,3 +110,24 @@ def test_the_regime_of_a_model_opens_its_section(world: Callable[..., list[Resul
     text = verdicts_markdown(verdicts(results, model="a"), {"a": regime(results)})
     assert text.index("| task | bare % |") < text.index("- C1.")
     assert "The paper is about a model that reasons when it is asked to" in text
+
+
+def test_the_regime_is_found_by_the_name_of_the_model_not_of_the_folder(
+    world: Callable[..., list[Results]], tmp_path: Path
+) -> None:
+    results = world(7, true=True)
+    (tmp_path / "figures").mkdir()
+    verdicts(results, model="mine").to_csv(tmp_path / "figures" / "verdicts.csv", index=False)
+    regime(results).to_csv(tmp_path / "figures" / "regime.csv", index=False)
+    assert "| task | bare % |" in write_page(tmp_path).read_text()
+
+
+def test_a_failed_equivalence_says_on_which_side(world: Callable[..., list[Results]]) -> None:
+    frame = verdicts(world(1, true=False), model="a")  # `always` fixes half of the wrong answers
+    lines = verdicts_markdown(frame).splitlines()
+    (row,) = [line for line in lines if line.startswith("| story | C5 little | fails |")]
+    assert "| gains |" in row
+    loses = frame.assign(effect=-frame["effect"])
+    assert any(
+        "| C5 little | fails |" in line and "| loses |" in line for line in verdicts_markdown(loses).splitlines()
+    )

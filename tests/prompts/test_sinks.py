@@ -36,6 +36,8 @@ def test_the_first_token_is_a_sink_and_so_is_a_token_of_a_large_residual(
     assert attention_sinks(model, prompt.vectors) == (0,)
     assert attention_sinks(model, with_large(prompt, 3).vectors) == (0, 3)
     assert attention_sinks(model, with_large(prompt, 0, 2).vectors) == (0, 2)
+    assert attention_sinks(model, prompt.vectors[:1]) == (0,)
+    assert attention_sinks(model, with_large(prompt, 0, 1).vectors[:4]) == (0, 1), "sinks are no part of the median"
 
 
 def test_the_bound_is_on_norms_over_their_median(model: HookedModel, prompt: SoftPrompt) -> None:
@@ -65,9 +67,14 @@ def test_what_precedes_the_prompt_is_no_yardstick(model: HookedModel, prompt: So
 
 
 def test_no_hook_is_left_and_no_gradient_is_taken(model: HookedModel, prompt: SoftPrompt) -> None:
-    vectors = prompt.vectors.clone().requires_grad_()
-    attention_sinks(model, vectors)
-    assert vectors.grad is None
+    seen = []
+
+    def record(resid: torch.Tensor, hook: object) -> None:
+        seen.append(resid.requires_grad)
+
+    with model.hooks(fwd_hooks=[(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post", record)]):
+        attention_sinks(model, prompt.vectors.clone().requires_grad_())
+    assert seen == [False]
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
 
 

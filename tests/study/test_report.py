@@ -42,7 +42,9 @@ def html(
     measured = {"algebra": TaskControls({"fig9_triggers": impossible}, {}, {})}
     file = tmp_path_factory.mktemp("report") / "sub" / "report.html"
     part = replace(study, results=replace(study.results, instances=study.results.instances.assign(finished=True)))
-    return write_report(NAME, [task], [part], measured, judged, file).read_text(encoding="utf-8")
+    return write_report(NAME, [task], [part], measured, judged, f"dpc.study({NAME!r})", file).read_text(
+        encoding="utf-8"
+    )
 
 
 def test_names_are_shown_as_text(html: str) -> None:
@@ -84,7 +86,7 @@ def test_warnings_state_cut_off_texts_few_prompts_and_what_is_not_testable(
     part = replace(study, results=replace(study.results, instances=half))
     text = "\n".join(list_warnings([task], [part], judged))
     assert "algebra: 50.0% of the texts with the prompt reached the length limit." in text
-    assert "algebra: 1 tuned prompts" in text
+    assert "algebra: 1 tuned prompt; " in text
     for row in judged[judged["verdict"] == "not testable"].itertuples():
         assert row.reason in text
     finished = replace(study, results=replace(study.results, instances=instances.assign(finished=True)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,13 +65,15 @@ def test_without_right_answers_nothing_is_testable_and_nothing_crashes(made: Stu
 
 def test_finished_parts_are_read(made: Study, model: HookedModel, prompts: list[SoftPrompt]) -> None:
     folder = made._settings.folder
+    made.peaks()
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.parquet")}
     assert before
-    problems = [problem for task in made._tasks for problem in (*task.test, *task.validation)]
+    problems = own(dpc.load_problems("story", n=20, seed=3))
     again = dpc.study(model, problems, prompts, folder, max_new_tokens=12, progress=False, **SIZES)
-    order = made.results[1].instances["instance"].tolist()
-    assert again.results[1].instances.set_index("instance").loc[order[0], "answer"].tolist()
-    assert {file for file in folder.rglob("*.parquet") if before.get(file) == file.stat().st_mtime_ns} == set(before)
+    for new, old in zip(again.results, made.results, strict=True):
+        pd.testing.assert_frame_equal(new.instances, old.instances)
+    pd.testing.assert_frame_equal(again.peaks(), made.peaks())
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*.parquet")} == before
 
 
 def test_without_a_folder_every_prompt_is_evaluated_once(
@@ -121,6 +124,20 @@ def test_held_out_problems_are_those_of_the_smallest_hashes(problems: list[Probl
     assert hold_out_validation("story", ProblemSample()) == (["story"], ProblemSample())
 
 
+@pytest.mark.parametrize("stem", ["mine", "story"])
+def test_a_file_calibrates_on_its_own_problems(problems: list[Problem], tmp_path: Path, stem: str) -> None:
+    """Also where it has the name of a task, whose problems are others."""
+    file = tmp_path / f"{stem}.jsonl"
+    file.write_text("\n".join(json.dumps({"question": p.question, "answer": p.answer}) for p in problems[:20]))
+    for entry in (file, str(file)):
+        (test,), sample = hold_out_validation(entry, ProblemSample(n=5, n_validation=4))
+        (held,) = sample.validation.values()
+        assert (len(test), len(held)) == (5, 4)
+        questions = {p.question for p in (*test, *held)}
+        assert len(questions) == 9
+        assert questions <= {p.question for p in problems[:20]}
+
+
 def test_prompts_may_differ_between_tasks(model: HookedModel, prompts: list[SoftPrompt]) -> None:
     by_task = {"story": prompts[:1], "rule": prompts}
     made = dpc.study(model, ["story", "rule"], by_task, n=2, n_validation=2, progress=False)
@@ -128,6 +145,32 @@ def test_prompts_may_differ_between_tasks(model: HookedModel, prompts: list[Soft
     assert repr(made) == f"Study({str(model.cfg.model_name)!r}, tasks=['story', 'rule'], 3 prompts)"
     with pytest.raises(DPCInterpError, match="there is no prompt for 'rule'; prompts are given for: story"):
         dpc.study(model, ["story", "rule"], {"story": prompts}, n=2, n_validation=2)
+    with pytest.raises(DPCInterpError, match="there are prompts for 'rule', but no problems; tasks: story"):
+        dpc.study(model, "story", {"story": prompts, "rule": prompts}, n=2, n_validation=2)
+
+
+def test_the_call_is_shown_with_what_differs_from_the_defaults(model: HookedModel, prompts: list[SoftPrompt]) -> None:
+    made = dpc.study(model, "story", prompts, n=2, n_validation=2, gamma=5, batch_size=3, n_sweep=7)
+    assert "'story', [<mine/seed0>, <mine/seed1>], n=2, n_validation=2, gamma=5, batch_size=3, n_sweep=7)" in made.given
+    named = dpc.study("reasoner", "story", "reasoner/story", n=2, n_validation=2)
+    assert named.given == "dpc.study('reasoner', 'story', 'reasoner/story', n=2, n_validation=2)"
+
+
+def test_options_reach_the_controls(model: HookedModel, prompts: list[SoftPrompt]) -> None:
+    problems = own(dpc.load_problems("story", n=8, seed=3))
+    options = {"head_reduction": "sum_of_abs", "exclude_sink": False, "deep": [0], "alpha_offset": 0.1}
+    made = dpc.study(model, problems, prompts[:1], progress=False, max_new_tokens=12, **options, **SIZES)
+    (control,) = made.controls["mine"]
+    assert control.study.sinks == ()
+    runs = dpc.drop_empty_rationales(model, control.study.results.runs)
+    keywords = {"head_reduction": "sum_of_abs", "conditions": ["trained"], "progress": False}
+    expected = dpc.sink_controls(model, runs[:2], prompts[0], **keywords)
+    drawn = control.sinks[control.sinks["condition"] == "trained"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(drawn, expected, check_dtype=False)
+    direct = dpc.control_peaks(control.sinks, layers=control.study.shallow, exclude_sink=False)
+    pd.testing.assert_frame_equal(made.peaks(), direct)
+    causal = dpc.causal_edges(model, runs[:1], prompts[0], options=dpc.Options(**options), progress=False)
+    pd.testing.assert_frame_equal(control.effects["knockouts"], causal.knockouts, check_dtype=False)
 
 
 def test_bad_input_raises_before_any_work(model: HookedModel, prompts: list[SoftPrompt]) -> None:
@@ -135,6 +178,10 @@ def test_bad_input_raises_before_any_work(model: HookedModel, prompts: list[Soft
         dpc.study(model, "story", prompts, n=2, engine="processes")
     with pytest.raises(DPCInterpError, match='engine="processes" needs a folder'):
         dpc.study("reasoner", "story", "reasoner/story", n=2, engine="processes")
+    with pytest.raises(DPCInterpError, match='engine="processes" runs on the CPU'):
+        dpc.study("reasoner", "story", "reasoner/story", "out", load_options={"device": "cuda"}, engine="processes")
+    with pytest.raises(DPCInterpError, match="load_options are for a model that is given by its name"):
+        dpc.study(model, "story", prompts, load_options={"dtype": "bfloat16"})
     narrow = SoftPrompt(prompts[0].vectors[:, :8], "narrow")
     with pytest.raises(DPCInterpError, match=r"this model needs \[n_virtual, 16\]"):
         dpc.study(model, "story", narrow, n=2)
