@@ -103,7 +103,7 @@ def plot_sink_ratios(summary: pd.DataFrame, *, ax: Axes | None = None, **style: 
             axes.plot(rows["chance"], heights, "|", color=GREY, label="chance" if not i else None)
         name_rows(axes, conditions)
         axes.set_xlim(left=0)
-        axes.set_xlabel("peak ratio, geometric mean and 95% interval")
+        axes.set_xlabel("peak ratio, geometric mean, 95%")
         n_columns = min(3, 1 + len(prompts))
         # Aligned to the right, so that a wide legend extends over the names of the conditions.
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=n_columns, handlelength=1.2)
