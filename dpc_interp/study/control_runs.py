@@ -155,7 +155,7 @@ class RunControls:
         contexts = {f"ACT, {len(heads)} heads": Act(heads)}
         return {
             "variants": corruption_variants(**shared, contexts=contexts, validation=by_task),
-            "tokens": single_tokens(**shared),
+            "tokens": single_tokens(**(shared | {"options": replace(options, gamma=0)})),  # the token alone
             "sensitivity": option_sensitivity(**shared, validation=by_task, **swept),
         }
 
