@@ -128,7 +128,7 @@ def plot_accumulation_profile(
         axes.fill_between(tokens, low, high, color=BLUE, alpha=0.25, linewidth=0)
         (line,) = axes.plot(tokens, mean, **{"color": BLUE, "marker": "o", "label": "mean, 95% band", **style})
         level = axes.axhline(
-            float(mean[is_candidate].mean()), color=GREY, linestyle="--", linewidth=0.8, label="mean over tokens"
+            float(mean[is_candidate].mean()), color=GREY, linestyle="--", linewidth=0.8, label="over tokens"
         )
         handles = [line, level]
         if not is_candidate.all():
@@ -136,7 +136,9 @@ def plot_accumulation_profile(
         axes.set_ylim(0, 1.25 * float(np.nanmax(high)))  # room for the legend
         set_token_axis(axes)
         axes.set_ylabel(f"acc$(j)$, {layer_span(layers)}")
-        axes.legend(handles=handles, loc="upper center", ncols=3, handlelength=1.6, columnspacing=1)
+        axes.legend(
+            handles=handles, loc="upper center", ncols=3, handlelength=1.3, handletextpad=0.4, columnspacing=0.8
+        )
     return axes
 
 
