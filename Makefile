@@ -43,10 +43,10 @@ ifeq ($(MODEL),smollm2-135m)
 figures verdicts prompts: $(SMOLLM2)
 endif
 figures: $(STAMP) ## draw every figure and table of MODEL into figures/MODEL
-	$(BIN)/dpc-interp figures --model $(MODEL) --out figures/$(MODEL) $(FIGURES_ARGS)
+	$(BIN)/dpc-interp figures --model $(MODEL) $(FIGURES_ARGS)
 
 verdicts: $(STAMP) ## test the paper's claims: controls in figures/MODEL, and figures/VERDICTS.md
-	$(BIN)/dpc-interp verdicts --model $(MODEL) --out figures/$(MODEL) $(VERDICTS_ARGS)
+	$(BIN)/dpc-interp verdicts --model $(MODEL) $(VERDICTS_ARGS)
 
 # Some environments forbid byte code; here each of some 40 Python processes would compile the package anew
 test: export PYTHONDONTWRITEBYTECODE :=

@@ -45,6 +45,7 @@ from dpc_interp.prompts.sinks import attention_sinks
 from dpc_interp.prompts.soft_prompt import SoftPrompt, load_prompt
 from dpc_interp.prompts.tuning import TuningConfig, tune_prompt
 from dpc_interp.stats.regression import trigger_regression
+from dpc_interp.study.control_runs import ControlSizes
 from dpc_interp.study.study import Study, study
 from dpc_interp.tasks.problem import Problem
 from dpc_interp.tasks.registry import load_problems
@@ -54,6 +55,7 @@ __all__ = [
     "Act",
     "Analysis",
     "CausalEffects",
+    "ControlSizes",
     "CorruptionPlan",
     "DPCInterpError",
     "KnockoutPlan",

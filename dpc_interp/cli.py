@@ -15,13 +15,12 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from dpc_interp.analysis.options import Options
-from dpc_interp.bundled.studies import bundled_study
+from dpc_interp.bundled.studies import BundledStudy
 from dpc_interp.claims.verdict_page import write_page
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.grid import ProblemSample, load_prompts
 from dpc_interp.evaluation.tables import accuracy_table, markdown
 from dpc_interp.execution.run_config import RunConfig
-from dpc_interp.models.hooked import HookedModel
 from dpc_interp.models.loading import load_model
 from dpc_interp.parity.check import check_model
 from dpc_interp.prompts.tuning import TuningConfig, tune_prompt
@@ -103,66 +102,37 @@ def study(
 
 
 @app.command
-def figures(
-    *,
-    model: str = "reasoner",
-    out: Path = Path("figures/reasoner"),
-    tasks: list[str] | None = None,
-    seeds: int | None = None,
-    n: int = 500,
-    n_validation: int = 150,
-    batch_size: int = 256,
-    runs: Path = Path("runs"),
-) -> None:
+def figures(*, which: Annotated[BundledStudy | None, Flat] = None, out: Path | None = None) -> None:
     """Draw the paper's figures and tables of a bundled model.
 
     Args:
-        model: name of a model with bundled prompts.
-        out: folder of figures and tables.
-        tasks: default: all that the model has prompts for; the figures of the first one are written to --out itself.
-        seeds: tuning seeds of each task; default: all.
-        n: test problems of each task.
-        n_validation: problems that calibrate and select.
-        batch_size: questions decoded together.
-        runs: folder of finished stages, for later runs.
+        out: folder of figures and tables; default: figures/ and the name of the model. The figures of the first task
+            are written to it, those of the others to subfolders.
     """
+    which = which or BundledStudy()
     start = time.perf_counter()
-    made = bundled_study(model, tasks, seeds, n=n, n_validation=n_validation, batch_size=batch_size, runs=runs)
-    made.figures(out)
-    print(f"wrote {out} in {time.perf_counter() - start:.0f} s")
+    page = which.open().figures(out or Path("figures") / which.model)
+    print(f"wrote {page.parent} in {time.perf_counter() - start:.0f} s")
 
 
 @app.command
 def verdicts(
     *,
-    model: str = "reasoner",
-    out: Path = Path("figures/reasoner"),
-    tasks: list[str] | None = None,
-    seeds: int | None = None,
-    n: int = 500,
-    n_validation: int = 150,
-    batch_size: int = 256,
-    runs: Path = Path("runs"),
+    which: Annotated[BundledStudy | None, Flat] = None,
     sizes: Annotated[ControlSizes | None, Flat] = None,
+    out: Path | None = None,
 ) -> None:
     """Run the controls of a bundled model and judge the paper's claims.
 
     Args:
-        model: name of a model with bundled prompts.
-        out: folder of figures and tables; VERDICTS.md is written next to it.
-        tasks: default: all that the model has prompts for; the figures of the first one are written to --out itself.
-        seeds: tuning seeds of each task; default: all.
-        n: test problems of each task.
-        n_validation: problems that calibrate and select.
-        batch_size: questions decoded together.
-        runs: folder of finished stages, for later runs.
+        out: folder of figures and tables; default: figures/ and the name of the model. VERDICTS.md is written next to
+            it.
     """
+    which = which or BundledStudy()
     start = time.perf_counter()
-    sampled = {"n": n, "n_validation": n_validation, "batch_size": batch_size}
-    made = bundled_study(model, tasks, seeds, **sampled, runs=runs, sizes=sizes)
-    made.control_figures(out)
-    page = write_page(out.parent)
-    print(f"wrote {out} and {page} in {time.perf_counter() - start:.0f} s")
+    folder = which.open(sizes).control_figures(out or Path("figures") / which.model).parent
+    page = write_page(folder.parent)
+    print(f"wrote {folder} and {page} in {time.perf_counter() - start:.0f} s")
 
 
 @app.command
@@ -187,8 +157,8 @@ def evaluate(
         device: cpu, cuda, cuda:1, mps; default: a GPU if there is one.
         dtype: of the weights, such as bfloat16.
     """
-    given = {"device": device, "dtype": dtype}
-    made = make_study(model, problems, prompt, load_options=given, n=n, options=options, run=run)
+    load_options = {"device": device, "dtype": dtype}
+    made = make_study(model, problems, prompt, load_options=load_options, n=n, options=options, run=run)
     print(markdown(accuracy_table(pool_prompts(made.results))))
 
 
@@ -218,7 +188,9 @@ def tune(
         dtype: of the weights, such as bfloat16.
     """
     rows = load_problems(problems, "train", n=n)
-    tuned = tune_prompt(_load(model, device, dtype), rows, n_virtual_tokens, seed, config=config, name=out.name)
+    tuned = tune_prompt(
+        load_model(model, device=device, dtype=dtype), rows, n_virtual_tokens, seed, config=config, name=out.name
+    )
     tuned.save_pretrained(out, base_model=model)
     print(f"wrote {out}: {tuned.n_virtual} virtual tokens")
 
@@ -233,12 +205,8 @@ def check(model: str, *, prompt: str | None = None, device: str | None = None, d
         device: cpu, cuda, cuda:1, mps; default: a GPU if there is one.
         dtype: of the weights, such as bfloat16.
     """
-    loaded = _load(model, device, dtype)
+    loaded = load_model(model, device=device, dtype=dtype)
     print(check_model(loaded, prompt=None if prompt is None else load_prompts(prompt)[0]))
-
-
-def _load(model: str, device: str | None, dtype: str) -> HookedModel:
-    return load_model(model, device=device, dtype=dtype)
 
 
 def main(arguments: list[str] | None = None) -> None:

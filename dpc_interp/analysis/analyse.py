@@ -26,8 +26,8 @@ from dpc_interp.generation.transcript import Transcript, gold_transcript
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.fused_attention import describe_attention
 from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length, tokenizer_of
-from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
-from dpc_interp.prompts.sinks import attention_sinks
+from dpc_interp.prompts.prefill import can_share_prompt_cache
+from dpc_interp.prompts.sinks import prefill_with_sinks
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.tasks.problem import check_distinct
 
@@ -254,12 +254,12 @@ def _analyse_in_batches(
 ) -> list[Mapping[str, pd.DataFrame]]:
     lengths = [s.length for s in segments]
     order = by_length(lengths)
-    prompt_cache = None
-    sinks = () if prompt is None else attention_sinks(model, prompt.vectors)
+    prompt_cache: CachedDecoding | None = None
+    sinks: tuple[int, ...] = ()
     share_prompt = len(runs) > 1 and not plan.gradient_checkpointing and can_share_prompt_cache(model, max(lengths))
-    if share_prompt and prompt is not None:
-        with torch.no_grad():
-            prompt_cache = prefill_prompt(model, prompt.vectors, 1)
+    if prompt is not None:
+        sinks, cache = prefill_with_sinks(model, prompt.vectors)
+        prompt_cache = cache if share_prompt else None
 
     def analyse_batch(indices: Sequence[int]) -> Mapping[str, pd.DataFrame]:
         return _analyse_batch(

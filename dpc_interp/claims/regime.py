@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dpc_interp.analysis.schema import conform
+from dpc_interp.analysis.trigger import TriggerRule
 from dpc_interp.evaluation.evaluate import Results
 from dpc_interp.evaluation.tables import percent
 from dpc_interp.stats.changes import gain
@@ -22,6 +23,8 @@ MIN_HARMED = 30
 """Minimum harmed answers over all prompts; below it C4 and C5 are not testable."""
 MIN_LATE_TEXTS = 0.2
 """Minimum share of texts that change when they are cut off from the prompt; below it C2 to C5 are not testable."""
+MAX_P = 0.05
+"""Largest p of a rule that counts as a trigger; above it chance calibrates one as good."""
 MEASURED = ("bare", "instruct", "pt", "cut_off")
 UNKNOWN = (np.nan, np.nan, np.nan)
 
@@ -103,6 +106,18 @@ def obstacles(row: pd.Series) -> dict[str, str]:
     elif row["n_harmed"] < MIN_HARMED:
         harmed = f"{row['n_harmed']} harmed answers"
     return {"late": late, "harmed": harmed}
+
+
+def trigger_obstacle(rules: Sequence[TriggerRule]) -> str:
+    """Why no prompt of a task has a trigger, or nothing; a rule without p, such as a given one, counts as one.
+
+    Args:
+        rules: of the prompts of one task.
+    """
+    if any(np.isnan(rule.p) or rule.p <= MAX_P for rule in rules):
+        return ""
+    best = min(rules, key=lambda rule: rule.p)
+    return f"no trigger: {100 * best.p:.0f}% of shuffled outcomes reach the best rule's J ({best.youden:.2f})"
 
 
 def regime_table(frame: pd.DataFrame) -> pd.DataFrame:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from dpc_interp.analysis.schema import conform
 from dpc_interp.claims.firing import redrawn_gains
 from dpc_interp.claims.measures import COLUMNS, METHODS, measures
-from dpc_interp.claims.regime import obstacles, regime
+from dpc_interp.claims.regime import obstacles, regime, trigger_obstacle
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.evaluate import Results, check_distinct_prompts
 from dpc_interp.stats.adjusted import weighted_adjusted_difference
@@ -38,13 +38,7 @@ from dpc_interp.stats.bootstrap import resamples
 from dpc_interp.stats.changes import Gain, gain, widened
 from dpc_interp.stats.paired import holm
 from dpc_interp.stats.pooling import pool_over_prompts
-from dpc_interp.stats.weighted import (
-    Array,
-    Flags,
-    weighted_hedges_g,
-    weighted_mean,
-    weighted_ranking,
-)
+from dpc_interp.stats.weighted import Array, Flags, weighted_hedges_g, weighted_mean, weighted_ranking
 
 Effect = Literal[
     "gain",
@@ -67,8 +61,6 @@ COVARIATES = ("log_nll", "log_length", "n_steps")
 """The covariates: a mean loss makes every flow larger where the loss is large or the text is short."""
 MAX_STRATUM = 6
 """Numbers of steps above it are one stratum."""
-MAX_P = 0.05
-"""Largest p of a rule that counts as a trigger; above it chance calibrates one as good."""
 PAPER_GAIN = 0.021
 """The paper's gain of DPC over prompt tuning (Llama-3-8B, GSM8K)."""
 REGIME_AND_TRIGGER = ("late", "harmed", "trigger")
@@ -230,7 +222,10 @@ def verdicts(
     claims = [claim for claim in CLAIMS if claim.name != "C1 own" or controls is not None]
     rows, measured = [], _measures_by_task(results, controls)
     lacks_by_task = {
-        str(row["task"]): {**obstacles(row), "trigger": _no_trigger(results, str(row["task"]))}
+        str(row["task"]): {
+            **obstacles(row),
+            "trigger": trigger_obstacle([result.rule for result in results if result.task == row["task"]]),
+        }
         for _, row in regime(results).iterrows()
     }
     for task, tables in measured.items():
@@ -245,15 +240,6 @@ def verdicts(
         rows += [{"model": model, "task": task, **_judge(claim, prompts, lacks, weights, shifts)} for claim in claims]
     frame = pd.DataFrame(rows)
     return conform(frame.assign(p_holm=holm(frame["p"].to_numpy(float))), "verdicts")
-
-
-def _no_trigger(results: Sequence[Results], task: str) -> str:
-    """Why no prompt of a task has a trigger, or nothing; a rule without p, such as a given one, counts as one."""
-    rules = [result.rule for result in results if result.task == task]
-    if any(np.isnan(rule.p) or rule.p <= MAX_P for rule in rules):
-        return ""
-    best = min(rules, key=lambda rule: rule.p)
-    return f"no trigger: {100 * best.p:.0f}% of shuffled outcomes reach the best rule's J ({best.youden:.2f})"
 
 
 def _measures_by_task(results: Sequence[Results], controls: pd.DataFrame | None) -> dict[str, list[pd.DataFrame]]:

@@ -49,3 +49,23 @@ def read_keywords(keywords: Mapping[str, Any], *settings: Any) -> list[Any]:
             raise DPCInterpError(f"{old}= is the old name of {name}=; give only {name}=")
         changes[index_of[name]][name] = value
     return [replace(instance, **changed) for instance, changed in zip(settings, changes, strict=True)]
+
+
+def changed_keywords(*settings: Any) -> dict[str, Any]:
+    """The fields of dataclass instances that differ from their defaults, as keywords of a call.
+
+    Args:
+        *settings: instances of dataclasses whose fields all have defaults.
+
+    Example:
+        >>> import dpc_interp as dpc
+        >>> from dpc_interp.execution.keywords import changed_keywords
+        >>> changed_keywords(dpc.Options(gamma=5), dpc.RunConfig())
+        {'gamma': 5}
+    """
+    pairs = [(field.name, instance, type(instance)()) for instance in settings for field in fields(instance)]
+    return {
+        name: getattr(instance, name)
+        for name, instance, default in pairs
+        if getattr(instance, name) != getattr(default, name)
+    }

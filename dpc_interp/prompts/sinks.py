@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from dpc_interp.models.hooked import Hook, HookedModel
+from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel
 from dpc_interp.prompts.prefill import prefill_prompt
 
 SINK_RATIO = 10.0
@@ -43,6 +43,17 @@ def attention_sinks(model: HookedModel, vectors: Float[Tensor, "pos d_model"], s
         >>> dpc.attention_sinks(dpc.load_model("reasoner"), dpc.load_prompt("reasoner/story").vectors)
         (0,)
     """
+    return prefill_with_sinks(model, vectors, start)[0]
+
+
+def prefill_with_sinks(
+    model: HookedModel, vectors: Float[Tensor, "pos d_model"], start: int = 0
+) -> tuple[tuple[int, ...], CachedDecoding]:
+    """`attention_sinks`, and the cache of one row that the pass leaves, as `prefill_prompt` returns it.
+
+    Args:
+        model, vectors, start: see `attention_sinks`.
+    """
     n_layers = model.cfg.n_layers
     ratios: list[Float[Tensor, " n_virtual"]] = []
 
@@ -53,6 +64,6 @@ def attention_sinks(model: HookedModel, vectors: Float[Tensor, "pos d_model"], s
     middle = range(n_layers // 3, max(n_layers // 3 + 1, 2 * n_layers // 3))
     hooks: list[Hook] = [(f"blocks.{layer}.hook_resid_post", measure) for layer in middle]
     with torch.no_grad(), model.hooks(fwd_hooks=hooks):
-        prefill_prompt(model, vectors, 1)
+        cache = prefill_prompt(model, vectors, 1)
     above = torch.stack(ratios).amax(dim=0) > SINK_RATIO
-    return tuple(sorted({0, *above.nonzero().flatten().tolist()}))
+    return tuple(sorted({0, *above.nonzero().flatten().tolist()})), cache

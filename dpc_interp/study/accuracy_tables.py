@@ -20,21 +20,17 @@ ABLATION = ("pt", "dpc", "always", "random", "dpc, random token", "dpc, mask onl
 """Methods in tab2; without `always`, `random` and `oracle`, each changes one part of dpc."""
 
 
-def write_tables(studies: list[EvaluatedPrompt], folder: Path) -> str:
-    """Write the tables of a model, and a figure of each accuracy table.
+def write_tables(parts: Sequence[EvaluatedPrompt], folder: Path) -> str:
+    """Write the tables of a study, and a figure of each accuracy table.
 
     Args:
-        studies: all studies of the model, each with every method among its results.
+        parts: every evaluated prompt, each with every method among its results.
         folder: folder of the tables.
 
     Returns:
         The tables as Markdown.
     """
-    instances = pd.concat([study.results.instances for study in studies])
-    tasks = list(dict.fromkeys(instances["task"]))
-    pooled = pd.concat(
-        [pool_prompts([study.results for study in studies if study.task == task]) for task in tasks], ignore_index=True
-    )
+    pooled = pool_prompts([part.results for part in parts])
     text = []
     for name, methods, title in (
         ("tab1_accuracy", MAIN_METHODS, "Accuracy of each method"),
@@ -52,11 +48,17 @@ def write_tables(studies: list[EvaluatedPrompt], folder: Path) -> str:
 
 
 def pool_prompts(results: Sequence[Results]) -> pd.DataFrame:
-    """The methods of one task over all its prompts, with McNemar's p of each prompt as text.
+    """The methods of each task over all its prompts, with McNemar's p of each prompt as text.
 
     Args:
-        results: of the prompts of one task.
+        results: of the prompts of any tasks.
     """
+    tasks = dict.fromkeys(result.task for result in results)
+    by_task = [[result for result in results if result.task == task] for task in tasks]
+    return pd.concat([_pool_task(same) for same in by_task], ignore_index=True)
+
+
+def _pool_task(results: Sequence[Results]) -> pd.DataFrame:
     pooled = summarise(pd.concat([result.instances for result in results]), seed=results[0].options.seed)
     by_method = pd.concat([result.summary for result in results]).groupby("method", sort=False)["p_mcnemar"]
     p_by_prompt = by_method.agg(lambda values: ", ".join(f"{p:.2g}" for p in values))

@@ -20,17 +20,17 @@ RATES = tuple(np.linspace(0, 1, 21).round(2).tolist())
 """Firing rates of the curves in fig9."""
 
 
-def fig8_sink_control(study: EvaluatedPrompt, sinks: pd.DataFrame, summary: pd.DataFrame) -> Drawing:
+def fig8_sink_control(evaluated: EvaluatedPrompt, sinks: pd.DataFrame, summary: pd.DataFrame) -> Drawing:
     """Draw accumulation under the trained prompt and its controls.
 
     Args:
-        study: of the first prompt.
+        evaluated: the first prompt.
         sinks: `sink_controls` of the first prompt; its accumulation is drawn by virtual token.
         summary: `sink_summary` of all prompts; their peak ratios are drawn.
     """
     figure = plt.figure(figsize=(plots.COLUMN_WIDTH, 5.2), layout="constrained")
     upper, lower = figure.subfigures(2, 1, squeeze=False).flat
-    plots.plot_sink_control(sinks, shallow=study.shallow, ax=upper.subplots())
+    plots.plot_sink_control(sinks, shallow=evaluated.shallow, ax=upper.subplots())
     plots.plot_sink_ratios(summary, ax=lower.subplots())
     untrained = summary[summary["condition"] == "untrained"]
     ratios = "; ".join(

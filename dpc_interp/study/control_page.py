@@ -43,8 +43,7 @@ class TaskControls:
 
     Attributes:
         drawings: name of each figure -> the function that draws it, in the order of their numbers.
-        frames: triggers, regression, variants and mixed, of which the tables are made, where they could be measured,
-            and peaks, which the verdicts need.
+        frames: triggers, regression, variants and mixed, of which the tables are made, where they could be measured.
         lacking: name of a frame -> why it could not be measured.
     """
 
@@ -63,9 +62,9 @@ def measure_task(controls: list[ControlResults]) -> TaskControls:
     assert first.effects is not None
     assert first.sweeps is not None
     peaks = pd.concat([control.peaks for control in controls], ignore_index=True)
-    results = [control.study.results for control in controls]
+    results = [control.evaluated.results for control in controls]
     stats = pd.concat([result.statistics.assign(prompt=result.prompt) for result in results], ignore_index=True)
-    frames: dict[str, pd.DataFrame] = {"variants": first.sweeps["variants"], "peaks": peaks}
+    frames: dict[str, pd.DataFrame] = {"variants": first.sweeps["variants"]}
     lacking = {}
     for name, measure in (
         ("triggers", partial(compare_triggers, results)),
@@ -77,7 +76,7 @@ def measure_task(controls: list[ControlResults]) -> TaskControls:
         except DPCInterpError as error:  # for example all validation answers are alike
             lacking[name] = str(error)
     drawings: dict[str, Callable[[], Drawing]] = {
-        "fig8_sink_control": partial(fig8_sink_control, first.study, first.sinks, sink_summary(peaks)),
+        "fig8_sink_control": partial(fig8_sink_control, first.evaluated, first.sinks, sink_summary(peaks)),
         "fig10_causal": partial(fig10_causal, first.effects),
         "fig11_sensitivity": partial(fig11_sensitivity, first.sweeps),
         "fig11_single_tokens": partial(fig11_single_tokens, first.sweeps),
@@ -122,8 +121,8 @@ def provenance(task: StudyTask, controls: list[ControlResults]) -> dict[str, obj
     """
     assert controls[0].sweeps is not None
     selected = controls[0].sweeps["sensitivity"].query("selected and split == 'test'")
-    results = [control.study.results for control in controls]
-    thresholds = {control.study.prompt.name: control.study.results.rule.threshold for control in controls}
+    results = [control.evaluated.results for control in controls]
+    thresholds = {control.evaluated.prompt.name: control.evaluated.results.rule.threshold for control in controls}
     return {
         "alpha": {name: alpha if np.isfinite(alpha) else None for name, alpha in thresholds.items()},
         "selected": dict(zip(selected["option"], selected["value"].astype(str), strict=True)),
@@ -159,14 +158,19 @@ def write_control_tables(tables: list[Frames], folder: Path) -> list[str]:
 
 
 def write_controls(
-    name: str, tasks: Sequence[StudyTask], by_task: Mapping[str, list[ControlResults]], out: Path
+    name: str,
+    tasks: Sequence[StudyTask],
+    controls: Mapping[str, list[ControlResults]],
+    measured: Mapping[str, TaskControls],
+    out: Path,
 ) -> Path:
-    """Write figures, tables, the regime, the verdicts and CONTROLS.md, which lists them.
+    """Write figures, tables and CONTROLS.md, which lists them.
 
     Args:
         name: of the model.
         tasks: of the study.
-        by_task: controls of each prompt of each task.
+        controls: of each prompt of each task.
+        measured: of each task, see `measure_task`.
         out: folder of the files; figures of further tasks are written into subfolders.
 
     Returns:
@@ -179,25 +183,31 @@ def write_controls(
         "that calibrate and select, every prompt for fig8, fig9, tab3, tab4, tab6 and the verdicts, the first one for "
         "fig10, fig11 and tab5; intervals are 95%. The verdicts on the claims are in verdicts.csv.",
     ]
-    tables: list[Frames] = []
-    for i, (task, controls) in enumerate(by_task.items()):
-        measured = measure_task(controls)
-        captions = draw_task(measured, out / task if i else out)
-        tables.append(measured.frames)
-        text += [f"## {task}", "\n".join(f"- {caption}" for caption in captions)]
-    text += write_control_tables(tables, out)
+    for i, task in enumerate(tasks):
+        captions = draw_task(measured[task.name], out / task.name if i else out)
+        text += [f"## {task.name}", "\n".join(f"- {caption}" for caption in captions)]
+    text += write_control_tables([measured[task.name].frames for task in tasks], out)
     page = out / "CONTROLS.md"
     page.write_text("\n\n".join(text) + "\n")
-    provenance_by_task = {task.name: provenance(task, by_task[task.name]) for task in tasks}
+    provenance_by_task = {task.name: provenance(task, controls[task.name]) for task in tasks}
     (out / "provenance.json").write_text(json.dumps(provenance_by_task, indent=1) + "\n")
-    _write_verdicts(name, by_task, pd.concat([frames["peaks"] for frames in tables], ignore_index=True), out)
     return page
 
 
-def _write_verdicts(name: str, by_task: Mapping[str, list[ControlResults]], peaks: pd.DataFrame, out: Path) -> None:
-    """Write the verdicts over all prompts, those of each prompt, and the regime."""
-    results = [control.study.results for control in chain(*by_task.values())]
-    save_table(verdicts(results, model=name, controls=peaks), out / "verdicts")
+def write_verdicts(
+    judged: pd.DataFrame, controls: Mapping[str, list[ControlResults]], peaks: pd.DataFrame, out: Path
+) -> None:
+    """Write the verdicts over all prompts, those of each prompt, and the regime.
+
+    Args:
+        judged: frame of `verdicts`, of one model.
+        controls: of each prompt of each task.
+        peaks: `control_peaks` of every prompt.
+        out: folder of the files; it exists.
+    """
+    results = [control.evaluated.results for control in chain(*controls.values())]
+    save_table(judged, out / "verdicts")
+    name = judged["model"].iloc[0]
     by_prompt = [verdicts([result], model=name, controls=peaks).assign(prompt=result.prompt) for result in results]
     save_table(pd.concat(by_prompt, ignore_index=True), out / "verdicts_by_prompt")
     regimes = regime(results)

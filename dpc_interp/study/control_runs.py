@@ -51,16 +51,16 @@ class ControlSizes:
 
 @dataclass(frozen=True)
 class ControlResults:
-    """A study with its controls.
+    """An evaluated prompt with its controls.
 
     Attributes:
-        study: the evaluated prompt.
+        evaluated: the prompt.
         sinks: the frame of `sink_controls`.
         effects: the frames of `causal_edges` and `saliency_sanity`; None unless this is the task's first prompt.
         sweeps: the frames variants, tokens and sensitivity; None unless this is the task's first prompt.
     """
 
-    study: EvaluatedPrompt
+    evaluated: EvaluatedPrompt
     sinks: pd.DataFrame
     effects: Frames | None
     sweeps: Frames | None
@@ -69,12 +69,12 @@ class ControlResults:
     def peaks(self) -> pd.DataFrame:
         """The accumulation tokens under every control prompt; see `control_peaks`."""
         return control_peaks(
-            self.sinks, layers=self.study.shallow, exclude_sink=self.study.results.options.exclude_sink
+            self.sinks, layers=self.evaluated.shallow, exclude_sink=self.evaluated.results.options.exclude_sink
         )
 
     def with_shared_answers(self, first: ControlResults) -> ControlResults:
         """Add the answers of the methods that do not read the prompt, which the controls of the first prompt have."""
-        return replace(self, study=add_shared_answers(self.study, first.study))
+        return replace(self, evaluated=add_shared_answers(self.evaluated, first.evaluated))
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,16 @@ class RunControls:
 
     def __call__(self) -> ControlResults:
         """Compute the frames that are not stored yet."""
-        study = self.evaluated or self.settings.evaluate(self.task, self.prompt, with_shared=self.with_sweeps)
+        evaluated = self.evaluated or self.settings.evaluate(self.task, self.prompt, with_shared=self.with_sweeps)
         model, prompt, options = self.settings.source.load(), self.prompt, self.settings.options
-        runs = drop_empty_rationales(model, study.results.runs)
+        runs = drop_empty_rationales(model, evaluated.results.runs)
 
         def sinks() -> Frames:
             n_text = len(text_tokens(model, TEXT))
             room = model.cfg.n_ctx - prompt.n_virtual - n_text
             short = [run for run in runs if len(run.tokens) <= room]  # the text precedes the trained prompt
-            read, conditions = (short, CONDITIONS) if short else (runs, CONDITIONS[:-1])
+            conditions = [condition for condition in CONDITIONS if short or condition != "trained after text"]
+            read = short or runs
             read = read[: self.sizes.n_sinks]
             keywords: dict[str, Any] = {"target": options.target, "head_reduction": options.head_reduction}
             return {"sinks": sink_controls(model, read, prompt, conditions=conditions, progress=False, **keywords)}
@@ -122,7 +123,7 @@ class RunControls:
 
         names = ["knockouts", "groups", "redundancy", "curves", "sanity"]
         return ControlResults(
-            study,
+            evaluated,
             self._stored(model, sinks, ["sinks"], self.sizes.n_sinks)["sinks"],
             self._stored(model, effects, names, self.sizes.n_causal) if self.with_sweeps else None,
             self._sweep(model) if self.with_sweeps else None,

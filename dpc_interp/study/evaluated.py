@@ -130,6 +130,20 @@ class StudySettings:
         )
 
 
+@dataclass(frozen=True)
+class EvaluatePrompt:
+    """The job that evaluates one prompt; see `StudySettings.evaluate`."""
+
+    settings: StudySettings
+    task: StudyTask
+    prompt: SoftPrompt
+    with_shared: bool
+
+    def __call__(self) -> EvaluatedPrompt:
+        """Evaluate the prompt, or read what is stored."""
+        return self.settings.evaluate(self.task, self.prompt, with_shared=self.with_shared)
+
+
 def no_trigger(options: Options, task: StudyTask) -> TriggerRule:
     """A rule that never fires, where all validation answers have the same outcome; no claim about it is testable."""
     criterion = "none, all validation answers have the same outcome"

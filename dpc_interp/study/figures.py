@@ -1,4 +1,4 @@
-"""The job that evaluates a prompt and draws its figures, and the page that lists figures and tables of a study."""
+"""The figures of the prompts of a study as jobs, and the page that lists them with the tables."""
 
 from __future__ import annotations
 
@@ -6,34 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpc_interp.prompts.soft_prompt import SoftPrompt
 from dpc_interp.study.accuracy_tables import write_tables
-from dpc_interp.study.evaluated import EvaluatedPrompt, StudySettings, StudyTask, sizes_of
+from dpc_interp.study.evaluated import EvaluatedPrompt, StudyTask, sizes_of
 from dpc_interp.study.paper_figures import draw_figures
 
 
 @dataclass(frozen=True)
-class EvaluateAndDraw:
-    """The job that evaluates one prompt and draws its figures.
+class DrawFigures:
+    """The job that draws the figures of one evaluated prompt.
 
     Attributes:
-        settings: settings of the study.
-        task: of the study.
-        prompt: one of its prompts.
-        with_shared: also evaluate the methods whose answers are the same for all prompts of the task.
-        folder: folder of the figures; None: draw none.
+        evaluated: the prompt.
+        folder: of the figures.
     """
 
-    settings: StudySettings
-    task: StudyTask
-    prompt: SoftPrompt
-    with_shared: bool
-    folder: Path | None
+    evaluated: EvaluatedPrompt
+    folder: Path
 
-    def __call__(self) -> tuple[EvaluatedPrompt, list[str]]:
-        """The evaluated prompt, and a caption for each figure."""
-        part = self.settings.evaluate(self.task, self.prompt, with_shared=self.with_shared)
-        return part, [] if self.folder is None else draw_figures(part, self.folder)
+    def __call__(self) -> list[str]:
+        """A caption for each figure."""
+        return draw_figures(self.evaluated, self.folder)
 
 
 def write_page(

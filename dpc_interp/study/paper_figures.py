@@ -1,4 +1,4 @@
-"""fig1 to fig7: what happens between prompt, question and rationale. One function draws one figure of a study.
+"""fig1 to fig7: what happens between prompt, question and rationale. One function draws one figure.
 
 `draw_figures` writes all of them; to add a figure, write such a function and add it to `FIGURES`.
 """
@@ -24,11 +24,11 @@ CASE_COLUMNS = 52
 """Characters in a line of fig1."""
 
 
-def draw_figures(study: EvaluatedPrompt, folder: Path) -> list[str]:
-    """Draw fig1 to fig7 of one study.
+def draw_figures(evaluated: EvaluatedPrompt, folder: Path) -> list[str]:
+    """Draw fig1 to fig7 of one evaluated prompt.
 
     Args:
-        study: with the method `instruct` among its results.
+        evaluated: with the method `instruct` among its results.
         folder: folder of the figures; it is created.
 
     Returns:
@@ -36,14 +36,14 @@ def draw_figures(study: EvaluatedPrompt, folder: Path) -> list[str]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with plots.style_context():
-        return [draw_or_explain(draw.__name__, partial(draw, study), folder) for draw in FIGURES.values()]
+        return [draw_or_explain(draw.__name__, partial(draw, evaluated), folder) for draw in FIGURES.values()]
 
 
-def fig1_case(study: EvaluatedPrompt) -> Drawing:
+def fig1_case(evaluated: EvaluatedPrompt) -> Drawing:
     """Draw the flow from the prompt to each rationale token, of an instance it breaks and of one it fixes."""
-    outcomes = _prompt_effects(study)
-    cases = {title: _median_case(study, instances) for title, instances in outcomes.items()}
-    tokens = study.results.analysis.tokens
+    outcomes = _prompt_effects(evaluated)
+    cases = {title: _median_case(evaluated, instances) for title, instances in outcomes.items()}
+    tokens = evaluated.results.analysis.tokens
     parts = [
         tokens[tokens["instance"] == instance].assign(case=title)
         for title, instance in cases.items()
@@ -51,7 +51,7 @@ def fig1_case(study: EvaluatedPrompt) -> Drawing:
     ]
     frame = pd.concat(parts) if parts else tokens.iloc[:0].assign(case="")
     # one scale for both cases
-    deep = frame[frame["layer"].isin(study.deep)]
+    deep = frame[frame["layer"].isin(evaluated.deep)]
     vmax = float(deep.groupby(["instance", "position"])["value"].mean().max())
     heights = [_case_inches(frame[frame["instance"] == instance]) for instance in cases.values()]
     figure, axes = plt.subplots(
@@ -66,7 +66,7 @@ def fig1_case(study: EvaluatedPrompt) -> Drawing:
         plots.plot_case(
             frame[frame["instance"] == instance],
             ax=ax,
-            layers=study.deep,
+            layers=evaluated.deep,
             title=title,
             vmax=vmax,
             columns=CASE_COLUMNS,
@@ -80,18 +80,18 @@ def fig1_case(study: EvaluatedPrompt) -> Drawing:
     return Drawing("fig1_case", figure, caption, {"fig1_case": frame})
 
 
-def fig2_saliency_maps(study: EvaluatedPrompt) -> Drawing:
+def fig2_saliency_maps(evaluated: EvaluatedPrompt) -> Drawing:
     """Draw saliency maps, destination x source, shallow and deep, of a right and a wrong instance."""
-    runs = {run.problem.id: run for run in study.results.runs}
-    stats = study.results.statistics
+    runs = {run.problem.id: run for run in evaluated.results.runs}
+    stats = evaluated.results.statistics
     # two steps: long enough to have an earlier step, short enough to read
     stats = stats[[runs[instance].problem.n_steps == 2 for instance in stats["instance"]]]
-    model = study.source.load()
+    model = evaluated.source.load()
     cases = {
         outcome: _median_instance(stats[stats["correct"] == correct].set_index("instance"), "deep_flow")
         for outcome, correct in (("right", True), ("wrong", False))
     }
-    layer_ranges = {"shallow": study.shallow, "deep": study.deep}
+    layer_ranges = {"shallow": evaluated.shallow, "deep": evaluated.deep}
     figure, axes = plt.subplots(2, 2, figsize=(2 * plots.COLUMN_WIDTH, 6.2), layout="constrained")
     frames = []
     for row, (outcome, instance) in enumerate(cases.items()):
@@ -101,7 +101,7 @@ def fig2_saliency_maps(study: EvaluatedPrompt) -> Drawing:
                 ax.set_axis_off()
                 ax.text(0, 0.5, f"no {outcome} answer\nhas two steps", transform=ax.transAxes)
                 continue
-            map_ = saliency_map(model, runs[instance], study.prompt)
+            map_ = saliency_map(model, runs[instance], evaluated.prompt)
             values = map_.values[list(layers)].mean(0)
             plots.plot_saliency_map(values.numpy(), spans=map_.segments.spans(), ax=ax)
             ax.set_title(f"{outcome}, {depth} layers")
@@ -114,23 +114,23 @@ def fig2_saliency_maps(study: EvaluatedPrompt) -> Drawing:
     return Drawing("fig2_saliency_maps", figure, caption, {"fig2_saliency_maps": frame})
 
 
-def fig3_accumulation(study: EvaluatedPrompt) -> Drawing:
+def fig3_accumulation(evaluated: EvaluatedPrompt) -> Drawing:
     """Draw accumulation by layer and virtual token, and its profile over the shallow layers."""
-    frame, sinks = study.results.analysis.accumulation, study.sinks
+    frame, sinks = evaluated.results.analysis.accumulation, evaluated.sinks
     figure = plt.figure(figsize=(plots.COLUMN_WIDTH, 4.2), layout="constrained")
     # subfigures, so that the colour bar of the upper panel does not narrow the lower one
     upper, lower = figure.subfigures(2, 1, squeeze=False).flat
     plots.plot_accumulation(frame, ax=upper.subplots())
-    plots.plot_accumulation_profile(frame, shallow=study.shallow, exclude=sinks, ax=lower.subplots())
-    ratio = study.results.statistics["peak_ratio"]
+    plots.plot_accumulation_profile(frame, shallow=evaluated.shallow, exclude=sinks, ax=lower.subplots())
+    ratio = evaluated.results.statistics["peak_ratio"]
     left_out = ", ".join(map(str, sinks)) or "none"
     caption = f"the peak leaves out the sinks ({left_out}). Mean peak ratio {ratio.mean():.2f}."
     return Drawing("fig3_accumulation", figure, caption, {"fig3_accumulation": frame})
 
 
-def fig4_layer_flow(study: EvaluatedPrompt) -> Drawing:
+def fig4_layer_flow(evaluated: EvaluatedPrompt) -> Drawing:
     """Draw S_pq and S_pr by layer, right against wrong: geometric means on the left, means on the right."""
-    analysis = study.results.analysis
+    analysis = evaluated.results.analysis
     flow = analysis.flow[(analysis.flow["source"] == "prompt") & analysis.flow["step"].isna()]
     frame = flow.merge(analysis.instances[["instance", "correct"]], on="instance")
     figure, axes = plt.subplots(2, 2, figsize=(2 * plots.COLUMN_WIDTH, 4.9), layout="constrained", sharex=True)
@@ -153,14 +153,14 @@ def fig4_layer_flow(study: EvaluatedPrompt) -> Drawing:
     return Drawing("fig4_layer_flow", figure, caption, {"fig4_layer_flow": frame}, tables)
 
 
-def fig5_step_flow(study: EvaluatedPrompt) -> Drawing:
+def fig5_step_flow(evaluated: EvaluatedPrompt) -> Drawing:
     """Draw the flow from the prompt, the question and earlier steps into each rationale step."""
-    analysis = study.results.analysis
-    flow = analysis.flow[analysis.flow["step"].notna() & analysis.flow["layer"].isin(study.deep)]
+    analysis = evaluated.results.analysis
+    flow = analysis.flow[analysis.flow["step"].notna() & analysis.flow["layer"].isin(evaluated.deep)]
     frame = flow.merge(analysis.instances[["instance", "correct"]], on="instance")
     figure, axes = plt.subplots(1, 2, figsize=(2 * plots.COLUMN_WIDTH, 2.8), layout="constrained")
     for ax, log in zip(axes, (True, False), strict=True):
-        plots.plot_step_flow(frame, layers=study.deep, log=log, ax=ax)
+        plots.plot_step_flow(frame, layers=evaluated.deep, log=log, ax=ax)
     caption = (
         "deep layers, geometric means on a log scale (left) and means (right), 95% bootstrap bands; longer problems "
         "have more steps."
@@ -168,22 +168,22 @@ def fig5_step_flow(study: EvaluatedPrompt) -> Drawing:
     return Drawing("fig5_step_flow", figure, caption, {"fig5_step_flow": frame})
 
 
-def fig6_trigger(study: EvaluatedPrompt) -> Drawing:
+def fig6_trigger(evaluated: EvaluatedPrompt) -> Drawing:
     """Draw the trigger statistic by outcome, and ROC and precision-recall curves."""
-    stats, rule = study.results.statistics, study.results.rule
+    stats, rule = evaluated.results.statistics, evaluated.results.rule
     figure, axes = plt.subplots(3, 1, figsize=(plots.COLUMN_WIDTH, 8.6), layout="constrained")
     plots.plot_trigger_distribution(stats, statistic=rule.statistic, threshold=rule.threshold, ax=axes[0])
     plots.plot_roc(stats, statistics=RANKED_STATISTICS, ax=axes[1])
     plots.plot_precision_recall(stats, statistics=RANKED_STATISTICS, ax=axes[2])
     caption = f"positive = PT was wrong. {_rule_text('alpha', rule)}"
-    tables = {"fig6_trigger_scores": study.results.triggers}
+    tables = {"fig6_trigger_scores": evaluated.results.triggers}
     return Drawing("fig6_trigger", figure, caption, {"trigger_statistics": stats}, tables)  # fig7 shows them too
 
 
-def fig7_cooccurrence(study: EvaluatedPrompt) -> Drawing:
+def fig7_cooccurrence(evaluated: EvaluatedPrompt) -> Drawing:
     """Draw accumulation against late share, with both thresholds."""
-    stats, rule = study.results.statistics, study.results.rule
-    kappa = calibrate_trigger(study.results.validation, "youden", "peak_ratio")
+    stats, rule = evaluated.results.statistics, evaluated.results.rule
+    kappa = calibrate_trigger(evaluated.results.validation, "youden", "peak_ratio")
     figure, ax = plt.subplots(figsize=(plots.COLUMN_WIDTH, 2.9), layout="constrained")
     plots.plot_cooccurrence(stats, kappa=kappa.threshold, alpha=rule.threshold, ax=ax)
     caption = f"{_rule_text('kappa', kappa)} {_rule_text('alpha', rule)}"
@@ -203,9 +203,9 @@ FIGURES: Mapping[str, Callable[[EvaluatedPrompt], Drawing]] = {
 """Name -> the function that draws the figure, in the order of their numbers."""
 
 
-def _prompt_effects(study: EvaluatedPrompt) -> dict[str, pd.Series]:
+def _prompt_effects(evaluated: EvaluatedPrompt) -> dict[str, pd.Series]:
     """What the prompt does to the answer -> whether it does so, by instance."""
-    correct = study.results.instances.pivot_table(
+    correct = evaluated.results.instances.pivot_table(
         index="instance", columns="method", values="correct", aggfunc="first"
     ).astype(bool)
     return {
@@ -214,10 +214,10 @@ def _prompt_effects(study: EvaluatedPrompt) -> dict[str, pd.Series]:
     }
 
 
-def _median_case(study: EvaluatedPrompt, chosen: pd.Series) -> str | None:
+def _median_case(evaluated: EvaluatedPrompt, chosen: pd.Series) -> str | None:
     """Among the chosen instances of at least two steps, the one of median late share; None if there is none."""
-    long = [run.problem.id for run in study.results.runs if run.problem.n_steps >= 2]
-    stats = study.results.statistics.set_index("instance").filter(long, axis="index")
+    long = [run.problem.id for run in evaluated.results.runs if run.problem.n_steps >= 2]
+    stats = evaluated.results.statistics.set_index("instance").filter(long, axis="index")
     return _median_instance(stats.loc[stats.index.isin(chosen.index[chosen])], "late_share")
 
 

@@ -43,22 +43,22 @@ class ReportFigure:
 
 def write_report(
     name: str,
+    call: str,
     tasks: Sequence[StudyTask],
     parts: Sequence[EvaluatedPrompt],
     measured: Mapping[str, TaskControls],
     verdicts: pd.DataFrame,
-    given: str,
     file: Path,
 ) -> Path:
     """Write the report.
 
     Args:
         name: of the model.
+        call: the call that made the study.
         tasks: of the study.
         parts: every evaluated prompt.
         measured: name of a task -> what its controls show.
         verdicts: frame of `verdicts`.
-        given: the call that made the study.
         file: path of the report.
 
     Returns:
@@ -66,7 +66,6 @@ def write_report(
     """
     results = [part.results for part in parts]
     by_task = {task.name: [part for part in parts if part.task == task.name] for task in tasks}
-    pooled = [pool_prompts([part.results for part in same]) for same in by_task.values()]
     n, n_validation = sizes_of(tasks)
     html = _template().render(
         name=name,
@@ -76,12 +75,12 @@ def write_report(
         prompts=_table(_prompts_table(tasks)),
         versions=", ".join(f"{package} {version(package)}" for package in PACKAGES),
         lengths=", ".join(f"{task} {same[0].results.options.max_new_tokens}" for task, same in by_task.items()),
-        given=given,
+        call=call,
         regime_text=REGIME_TEXT,
         regime=_table(regime_table(regime(results))),
         claims=[line.removeprefix("- ").replace("**", "") for line in claim_lines(verdicts)],
         verdicts=_table(verdicts_table(verdicts)),
-        accuracy=_table(accuracy_table(pd.concat(pooled, ignore_index=True))),
+        accuracy=_table(accuracy_table(pool_prompts(results))),
         tasks=[
             {"name": task, "figures": list_figures(same[0], measured[task].drawings)} for task, same in by_task.items()
         ],

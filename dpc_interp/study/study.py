@@ -6,8 +6,8 @@ part is computed when it is first needed; with `out` finished parts are stored, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -24,25 +24,22 @@ from dpc_interp.claims.verdicts import verdicts
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.evaluation.ablation import ablate
 from dpc_interp.evaluation.evaluate import Results
-from dpc_interp.evaluation.grid import ProblemSample, Prompts, Tasks, as_task_list, load_prompts, load_tasks
-from dpc_interp.execution.digest import digest
-from dpc_interp.execution.keywords import read_keywords
+from dpc_interp.evaluation.grid import ProblemSample, Prompts, Tasks, load_prompts, load_tasks
+from dpc_interp.evaluation.held_out import hold_out_validation
+from dpc_interp.execution.keywords import changed_keywords, read_keywords
 from dpc_interp.execution.run_config import RunConfig
 from dpc_interp.host.processes import map_processes
 from dpc_interp.models.hooked import HookedModel
-from dpc_interp.prompts.soft_prompt import check_prompt
-from dpc_interp.study.control_page import measure_task, write_controls
+from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.study.control_page import TaskControls, measure_task, write_controls, write_verdicts
 from dpc_interp.study.control_runs import ControlResults, ControlSizes, RunControls
-from dpc_interp.study.evaluated import EvaluatedPrompt, StudySettings, StudyTask, add_shared_answers
-from dpc_interp.study.figures import EvaluateAndDraw, write_page
-from dpc_interp.study.paper_figures import FIGURES, draw_figures
+from dpc_interp.study.evaluated import EvaluatedPrompt, EvaluatePrompt, StudySettings, StudyTask, add_shared_answers
+from dpc_interp.study.figures import DrawFigures, write_page
+from dpc_interp.study.paper_figures import FIGURES
 from dpc_interp.study.report import write_report
 from dpc_interp.study.source import ModelSource
 from dpc_interp.tasks.problem import Problem
-from dpc_interp.tasks.registry import has_validation, is_file_name, load_problems
 
-HELD_OUT = 0.3
-"""Share of the problems of a task without validation problems that calibrates instead of being reported."""
 Result = TypeVar("Result")
 
 
@@ -95,53 +92,70 @@ def study(
     sample, options, run, sizes = read_keywords(
         fields, sample or ProblemSample(), options or Options(), run or RunConfig(), sizes or ControlSizes()
     )
-    keywords = dict(load_options or {})
-    if run.engine == "processes":
-        keywords["device"] = keywords.get("device") or "cpu"
-        if str(keywords["device"]) != "cpu":
-            raise DPCInterpError('engine="processes" runs on the CPU, one process a core; leave out the device')
-    source = ModelSource(model, keywords)
+    source = _source(model, run, load_options)
+    loaded = source.load()
+    by_task = load_tasks(*hold_out_validation(problems, sample))
+    tasks = [
+        StudyTask(name, by_split["test"], by_split["validation"], tuned)
+        for name, by_split, tuned in _with_prompts(by_task, prompts)
+    ]
+    for task in tasks:
+        for prompt in task.prompts:
+            check_prompt(loaded, prompt.vectors)
+    # where all jobs run in this process, the model is loaded once
+    settings = StudySettings(
+        source if run.engine == "processes" else ModelSource(loaded),
+        None if run.out is None else Path(run.out),
+        options,
+        run,
+    )
+    given = {"load_options": load_options} | changed_keywords(sample, options, run, sizes)
+    return Study(settings, tasks, sizes, name=source.name, call=describe_call(model, problems, prompts, given))
+
+
+def _source(model: str | Path | HookedModel, run: RunConfig, load_options: Mapping[str, Any] | None) -> ModelSource:
+    """Where the jobs get their model; raise for what processes of their own cannot do."""
+    source = ModelSource(model, {name: value for name, value in (load_options or {}).items() if value is not None})
     if source.is_loaded and load_options:
         raise DPCInterpError("load_options are for a model that is given by its name; this one is loaded")
-    if run.engine == "processes" and source.is_loaded:
+    if run.engine != "processes":
+        return source
+    if source.is_loaded:
         raise DPCInterpError('engine="processes" loads the model in each process; give its name or path')
-    if run.engine == "processes" and run.out is None:
+    if run.out is None:
         raise DPCInterpError('engine="processes" needs a folder where its processes leave their results; give out=')
-    loaded = source.load()
-    listed, sample = hold_out_validation(problems, sample)
-    tasks = []
-    by_task = load_tasks(listed, sample)
-    unknown = [name for name in prompts if name not in by_task] if isinstance(prompts, Mapping) else []
-    if unknown:
-        raise DPCInterpError(f"there are prompts for {unknown[0]!r}, but no problems; tasks: {', '.join(by_task)}")
+    if str(source.keywords.get("device", "cpu")) != "cpu":
+        raise DPCInterpError('engine="processes" runs on the CPU, one process a core; leave out the device')
+    return replace(source, keywords={**source.keywords, "device": "cpu"})
+
+
+def _with_prompts(
+    by_task: Mapping[str, Mapping[str, Sequence[Problem]]], prompts: Prompts | Mapping[str, Prompts]
+) -> Iterator[tuple[str, Mapping[str, Sequence[Problem]], list[SoftPrompt]]]:
+    """The tasks with their problems and loaded prompts; raise unless both name the same tasks."""
+    by_name = prompts if isinstance(prompts, Mapping) else dict.fromkeys(by_task, prompts)
+    for name in by_name.keys() - by_task.keys():
+        raise DPCInterpError(f"there are prompts for {name!r}, but no problems; tasks: {', '.join(by_task)}")
     for name, by_split in by_task.items():
-        if isinstance(prompts, Mapping) and name not in prompts:
-            raise DPCInterpError(f"there is no prompt for {name!r}; prompts are given for: {', '.join(prompts)}")
-        tuned = load_prompts(prompts[name] if isinstance(prompts, Mapping) else prompts)
-        for prompt in tuned:
-            check_prompt(loaded, prompt.vectors)
-        tasks.append(StudyTask(name, by_split["test"], by_split["validation"], tuned))
-    if run.engine != "processes":  # all jobs run in this process, so the model is loaded once
-        source = ModelSource(loaded)
-    folder = None if run.out is None else Path(run.out)
-    made = Study(StudySettings(source, folder, options, run), tasks, sizes, name=ModelSource(model).name)
-    made.given = describe_call(model, problems, prompts, out=out, sample=sample, options=options, run=run, sizes=sizes)
-    return made
+        if name not in by_name:
+            raise DPCInterpError(f"there is no prompt for {name!r}; prompts are given for: {', '.join(by_name)}")
+        yield name, by_split, load_prompts(by_name[name])
 
 
-def describe_call(model: object, problems: object, prompts: object, **settings: Any) -> str:
+def describe_call(model: object, problems: object, prompts: object, keywords: Mapping[str, object]) -> str:
     """The call of `study` as Python code, in which loaded things are shown by their names in angle brackets.
 
     Args:
         model, problems, prompts: see `study`.
-        settings: dataclasses, of which only what differs from the defaults is shown, and other keywords.
+        keywords: others; those that are None are left out.
     """
 
     def show(value: object) -> str:
         if isinstance(value, Problem):
             return f"<a problem of {value.task}>"
         if isinstance(value, Mapping):
-            return "{" + ", ".join(f"{name!r}: {show(one)}" for name, one in value.items()) + "}"
+            shown = [f"{name!r}: {show(one)}" for name, one in value.items() if one is not None]
+            return "{" + ", ".join(shown) + "}"
         if isinstance(value, Sequence) and not isinstance(value, str):
             if value and isinstance(value[0], Problem):
                 return f"<{len(value)} problems of {value[0].task}>"
@@ -150,47 +164,8 @@ def describe_call(model: object, problems: object, prompts: object, **settings: 
             return repr(value)
         return repr(str(value)) if isinstance(value, Path) else f"<{getattr(value, 'name', type(value).__name__)}>"
 
-    keywords: dict[str, object] = {}
-    for name, value in settings.items():
-        if is_dataclass(value) and not isinstance(value, type):
-            default = type(value)()
-            changed = {field.name: getattr(value, field.name) for field in fields(value)}
-            keywords |= {key: one for key, one in changed.items() if one != getattr(default, key)}
-        elif value is not None:
-            keywords[name] = value
-    arguments = [show(model), show(problems), show(prompts)]
-    return f"dpc.study({', '.join([*arguments, *(f'{name}={show(value)}' for name, value in keywords.items())])})"
-
-
-def hold_out_validation(problems: Tasks, sample: ProblemSample) -> tuple[list[Any], ProblemSample]:
-    """Take validation problems from each task that has none.
-
-    Args:
-        problems: see `study`.
-        sample: which problems are drawn.
-
-    Returns:
-        The tasks without these problems, and the sample with them. They are `HELD_OUT` of the problems, at most
-        `sample.n_validation`, those whose questions have the smallest hashes. Of a file at most `sample.n` of the
-        others are left; a list is reported whole.
-    """
-    tasks: list[str | Sequence[Problem]] = []
-    validation = dict(sample.validation)
-    for entry in as_task_list(problems):
-        is_file = isinstance(entry, str | Path) and not has_validation(entry)
-        # all of a file: what is reported is cut to `n` after these problems are taken
-        rows = load_problems(entry, "test", None if is_file_name(entry) else sample.n) if is_file else entry
-        if isinstance(rows, str) or not rows:
-            tasks.append(rows)
-            continue
-        name = rows[0].task
-        if name not in validation and (is_file or not has_validation(name)):
-            ordered = sorted(rows, key=lambda problem: digest(problem.question.encode()))
-            validation[name] = ordered[: round(HELD_OUT * len(rows))][: sample.n_validation]
-            held = {problem.id for problem in validation[name]}
-            rows = [problem for problem in rows if problem.id not in held]
-        tasks.append(rows[: sample.n] if is_file else rows)
-    return tasks, replace(sample, validation=validation)
+    named = [f"{name}={show(value)}" for name, value in keywords.items() if value is not None]
+    return f"dpc.study({', '.join([show(model), show(problems), show(prompts), *named])})"
 
 
 class Study:
@@ -201,13 +176,14 @@ class Study:
         tasks: with their prompts.
         sizes: of the controls.
         name: of the model.
+        call: the call that made the study, which the report shows.
     """
 
-    def __init__(self, settings: StudySettings, tasks: Sequence[StudyTask], sizes: ControlSizes, name: str):
-        self._settings, self._tasks, self._sizes, self.name = settings, list(tasks), sizes, name
-        self._captions: dict[str, list[str]] = {}
-        self.given = repr(self)
-        """The call that made the study, for the report."""
+    def __init__(
+        self, settings: StudySettings, tasks: Sequence[StudyTask], sizes: ControlSizes, *, name: str, call: str
+    ):
+        self._settings, self._tasks, self._sizes = settings, list(tasks), sizes
+        self.name, self.call = name, call
 
     def __repr__(self) -> str:
         n_prompts = sum(len(task.prompts) for task in self._tasks)
@@ -218,46 +194,26 @@ class Study:
         """The names of the tasks."""
         return [task.name for task in self._tasks]
 
-    @cached_property
-    def parts(self) -> list[EvaluatedPrompt]:
-        """Every prompt evaluated, in the order of tasks and prompts."""
-        return self._evaluate(None)
-
     @property
     def results(self) -> list[Results]:
         """The results of every prompt, in the order of tasks and prompts."""
-        return [part.results for part in self.parts]
+        return [part.results for part in self._parts]
 
     def regime(self) -> pd.DataFrame:
         """Whether the experiment of each task is in the paper's regime; see `regime`."""
         return regime(self.results)
 
-    def verdicts(self) -> pd.DataFrame:
-        """The claims judged on each task; see `verdicts`. It runs the controls."""
-        results = [control.study.results for control in chain(*self.controls.values())]
-        return verdicts(results, model=self.name, controls=self.peaks())
+    def controls(self) -> dict[str, list[ControlResults]]:
+        """The controls of every prompt, by task; knock-outs and sweeps, which take longest, of first prompts only."""
+        return self._controls
 
     def peaks(self) -> pd.DataFrame:
         """The accumulation tokens under every control prompt; see `control_peaks`. It runs the controls."""
-        return pd.concat([control.peaks for control in chain(*self.controls.values())], ignore_index=True)
+        return pd.concat([control.peaks for control in chain(*self._controls.values())], ignore_index=True)
 
-    @cached_property
-    def controls(self) -> dict[str, list[ControlResults]]:
-        """The controls of every prompt, by task; knock-outs and sweeps, which take longest, of first prompts only."""
-        # other processes read evaluations from the folder; in this one they are at hand
-        parts = [] if self._settings.run.engine == "processes" else self.parts
-        evaluated = {(part.task, part.prompt.name): part for part in parts}
-        jobs = [
-            RunControls(
-                self._settings, task, prompt, self._sizes, not k, evaluated=evaluated.get((task.name, prompt.name))
-            )
-            for task in self._tasks
-            for k, prompt in enumerate(task.prompts)
-        ]
-        jobs.sort(key=lambda job: not job.with_sweeps)  # the longest jobs first
-        controls = self._run(jobs, "evaluate and control")
-        by_task = {name: [control for control in controls if control.study.task == name] for name in self.tasks}
-        return {name: [control.with_shared_answers(same[0]) for control in same] for name, same in by_task.items()}
+    def verdicts(self) -> pd.DataFrame:
+        """The claims judged on each task; see `verdicts`. It runs the controls."""
+        return self._verdicts
 
     def ablation(self, grid: Mapping[str, Sequence[Any]], **keywords: Any) -> pd.DataFrame:
         """`ablate` on the first prompt of each task.
@@ -289,9 +245,8 @@ class Study:
             raise UnknownNameError("figure", name, list(FIGURES))
         if task is not None and task not in self.tasks:
             raise UnknownNameError("task", task, self.tasks)
-        part = next(part for part in self.parts if part.task == (task or self.tasks[0]))
         with plots.style_context():
-            return FIGURES[name](part).figure
+            return FIGURES[name](self._first_parts[task or self.tasks[0]]).figure
 
     def figures(self, folder: str | Path) -> Path:
         """Write fig1 to fig7 of the first prompt of each task, tab1 and tab2, and README.md, which lists them.
@@ -303,14 +258,9 @@ class Study:
             The path of the page.
         """
         out = Path(folder)
-        if "parts" in self.__dict__:  # evaluated already
-            for i, task in enumerate(self._tasks):
-                first = next(part for part in self.parts if part.task == task.name)
-                self._captions[task.name] = draw_figures(first, out / task.name if i else out)
-        else:
-            self.__dict__["parts"] = self._evaluate(out)
-        parts = self.parts
-        return write_page(self.name, self._tasks, parts, self._captions, out)
+        jobs = [DrawFigures(self._first_parts[task], out / task if i else out) for i, task in enumerate(self.tasks)]
+        captions = dict(zip(self.tasks, self._run(jobs, "draw"), strict=True))
+        return write_page(self.name, self._tasks, self._parts, captions, out)
 
     def control_figures(self, folder: str | Path) -> Path:
         """Run the controls; write fig8 to fig11, tab3 to tab6, regime, verdicts, and CONTROLS.md, which lists them.
@@ -321,7 +271,10 @@ class Study:
         Returns:
             The path of the page.
         """
-        return write_controls(self.name, self._tasks, self.controls, Path(folder))
+        out = Path(folder)
+        page = write_controls(self.name, self._tasks, self._controls, self._measured, out)
+        write_verdicts(self._verdicts, self._controls, self.peaks(), out)
+        return page
 
     def report(self, file: str | Path) -> Path:
         """Write the report: what was run, the regime, verdicts, tables and every figure. It runs the controls.
@@ -332,34 +285,53 @@ class Study:
         Returns:
             The path.
         """
-        measured = {task: measure_task(controls) for task, controls in self.controls.items()}
-        parts = [control.study for control in chain(*self.controls.values())]
-        return write_report(self.name, self._tasks, parts, measured, self.verdicts(), self.given, Path(file))
+        parts = [control.evaluated for control in chain(*self._controls.values())]
+        return write_report(self.name, self.call, self._tasks, parts, self._measured, self._verdicts, Path(file))
 
-    def _evaluate(self, out: Path | None) -> list[EvaluatedPrompt]:
-        """Evaluate every prompt; draw the figures of the first one of each task where there is a folder."""
+    @cached_property
+    def _parts(self) -> list[EvaluatedPrompt]:
+        """Every prompt evaluated, in the order of tasks and prompts."""
         jobs = [
-            EvaluateAndDraw(
-                self._settings,
-                task,
-                prompt,
-                with_shared=not k,
-                folder=None if k or out is None else (out / task.name if i else out),
-            )
-            for i, task in enumerate(self._tasks)
+            EvaluatePrompt(self._settings, task, prompt, with_shared=not k)
+            for task in self._tasks
             for k, prompt in enumerate(task.prompts)
         ]
-        # jobs that draw take longest: start them first, so that none of them runs alone at the end
-        order = sorted(range(len(jobs)), key=lambda j: (jobs[j].folder is None, -j))
-        desc = "evaluate" if out is None else "evaluate and draw"
-        results = dict(zip(order, self._run([jobs[j] for j in order], desc), strict=True))
-        parts, first = [], {}
-        for j, job in enumerate(jobs):
-            part, captions = results[j]
-            if job.with_shared:
-                self._captions[job.task.name], first[job.task.name] = captions, part
-            parts.append(add_shared_answers(part, first[job.task.name]))
-        return parts
+        order = sorted(range(len(jobs)), key=lambda j: not jobs[j].with_shared)  # the longest jobs first
+        parts = dict(zip(order, self._run([jobs[j] for j in order], "evaluate"), strict=True))
+        first = {job.task.name: parts[j] for j, job in enumerate(jobs) if job.with_shared}
+        return [add_shared_answers(parts[j], first[job.task.name]) for j, job in enumerate(jobs)]
+
+    @property
+    def _first_parts(self) -> dict[str, EvaluatedPrompt]:
+        """The first evaluated prompt of each task."""
+        return {part.task: part for part in reversed(self._parts)}
+
+    @cached_property
+    def _controls(self) -> dict[str, list[ControlResults]]:
+        # other processes read evaluations from the folder; in this one they are at hand
+        parts = [] if self._settings.run.engine == "processes" else self._parts
+        evaluated = {(part.task, part.prompt.name): part for part in parts}
+        jobs = [
+            RunControls(
+                self._settings, task, prompt, self._sizes, not k, evaluated=evaluated.get((task.name, prompt.name))
+            )
+            for task in self._tasks
+            for k, prompt in enumerate(task.prompts)
+        ]
+        jobs.sort(key=lambda job: not job.with_sweeps)  # the longest jobs first
+        controls = self._run(jobs, "evaluate and control")
+        by_task = {name: [control for control in controls if control.evaluated.task == name] for name in self.tasks}
+        return {name: [control.with_shared_answers(same[0]) for control in same] for name, same in by_task.items()}
+
+    @cached_property
+    def _measured(self) -> dict[str, TaskControls]:
+        """What the controls of each task show."""
+        return {task: measure_task(controls) for task, controls in self._controls.items()}
+
+    @cached_property
+    def _verdicts(self) -> pd.DataFrame:
+        results = [control.evaluated.results for control in chain(*self._controls.values())]
+        return verdicts(results, model=self.name, controls=self.peaks())
 
     def _run(self, jobs: Sequence[Callable[[], Result]], desc: str) -> list[Result]:
         """The results of independent jobs, in their order."""

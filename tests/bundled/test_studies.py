@@ -8,35 +8,33 @@ import pytest
 
 from dpc_interp import DPCInterpError
 from dpc_interp.bundled.recipes import RECIPES, Recipe
-from dpc_interp.bundled.studies import bundled_study
+from dpc_interp.bundled.studies import BundledStudy
 
 
 def test_all_tasks_and_seeds_or_the_chosen_ones(tmp_path: Path) -> None:
-    every = bundled_study(n=3, n_validation=2, runs=tmp_path)
+    every = BundledStudy(n=3, n_validation=2, runs=tmp_path).open()
     assert every.tasks == list(RECIPES["reasoner"])
     story = every._tasks[0]
     assert [prompt.name for prompt in story.prompts] == [f"story/seed{seed}" for seed in range(3)]
     assert (len(story.test), len(story.validation)) == (3, 2)
     assert story.test == RECIPES["reasoner"]["story"].load("test", 3, seed=0)
-    one = bundled_study("reasoner", ["rule"], 1, n=3, n_validation=2, runs=tmp_path)
+    one = BundledStudy("reasoner", ["rule"], 1, n=3, n_validation=2, runs=tmp_path).open()
     assert (one.tasks, len(one._tasks[0].prompts)) == (["rule"], 1)
 
 
 def test_models_and_tasks_without_prompts_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DPCInterpError, match=r"unknown task of reasoner 'stroy'.*story"):
-        bundled_study("reasoner", ["stroy"])
+        BundledStudy("reasoner", ["stroy"]).open()
     with pytest.raises(DPCInterpError, match=r"unknown model .*'gpt-9'"):
-        bundled_study("gpt-9")
+        BundledStudy("gpt-9").open()
     monkeypatch.setattr("dpc_interp.bundled.recipes.RECIPES", {"mine": {"story": Recipe("story")}})
     with pytest.raises(DPCInterpError, match=r"no prompt for mine/story yet; run make prompts MODEL=mine"):
-        bundled_study("mine")
+        BundledStudy("mine").open()
 
 
 def test_stages_of_other_sizes_have_another_folder(tmp_path: Path) -> None:
     def folder(**sizes: int) -> Path:
-        return bundled_study(
-            tasks=["story"], n_seeds=1, runs=tmp_path, **{"n": 3, "n_validation": 2, **sizes}
-        )._settings.folder
+        return BundledStudy(runs=tmp_path, **{"n": 3, "n_validation": 2, **sizes}).folder
 
     assert folder().parent == tmp_path
     assert folder().name.startswith("reasoner-3-2-")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from dpc_interp import DPCInterpError
+from dpc_interp import DPCInterpError, Options, RunConfig
 from dpc_interp.errors import UnknownNameError
-from dpc_interp.execution.keywords import read_keywords
+from dpc_interp.execution.keywords import changed_keywords, read_keywords
 
 
 @dataclass(frozen=True)
@@ -55,3 +55,10 @@ def test_an_old_name_that_is_itself_a_field_needs_no_warning() -> None:
         patience: int = 1
 
     assert read_keywords({"patience": 2}, Old()) == [Old(2)]
+
+
+def test_only_what_differs_from_the_defaults_is_changed() -> None:
+    assert changed_keywords(Options(), RunConfig()) == {}
+    given = {"gamma": 5, "deep": (1,), "batch_size": 3}
+    options, run = read_keywords(given, Options(), RunConfig())
+    assert changed_keywords(options, run) == given

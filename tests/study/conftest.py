@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,18 +15,36 @@ import pytest
 from dpc_interp import Results, evaluate, load_model, load_problems, load_prompt
 from dpc_interp.evaluation.methods import METHODS, TRIGGERED
 from dpc_interp.evaluation.summary import summarise
+from dpc_interp.evaluation.sweeps import SWEPT_VALUES, VARIANTS
+from dpc_interp.study import control_runs
 from dpc_interp.study.evaluated import EvaluatedPrompt
 from dpc_interp.study.source import ModelSource
 from dpc_interp.tasks.problem import SPLITS
 from dpc_interp.tasks.registry import SYNTHETIC
 
 PROMPT = "reasoner/algebra/seed0"
+FEW = {
+    "corruption_variants": {
+        "variants": {name: VARIANTS[name] for name in ("accumulation token", "noise", "knock-out, deep")}
+    },
+    "option_sensitivity": {"values": {option: SWEPT_VALUES[option][:2] for option in ("gamma", "target")}},
+}
+"""Options of the sweeps that make them short."""
 
 
 @pytest.fixture(autouse=True)
 def close_figures() -> None:
     yield
     plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def few_sweeps() -> Iterator[None]:
+    """Controls in this process sweep few options; `tests/evaluation/test_sweeps.py` tests all of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, values in FEW.items():
+            patch.setattr(control_runs, name, partial(getattr(control_runs, name), **values))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -19,8 +18,6 @@ import pytest
 
 from dpc_interp import cli
 from dpc_interp.claims.verdicts import CLAIMS
-from dpc_interp.evaluation.sweeps import SWEPT_VALUES, VARIANTS
-from dpc_interp.study import control_runs
 from dpc_interp.study.control_page import write_control_tables
 
 FIGURES = (
@@ -47,13 +44,6 @@ TABLES = (
 OPTIONS = ("--tasks", "algebra", "--seeds", "2", "--n", "30", "--n-validation", "30")
 """Of both commands: one task, two prompts, few problems."""
 SIZES = ("--n-causal", "3", "--n-sweep", "6", "--n-heads", "2")
-FEW = {
-    "corruption_variants": {
-        "variants": {name: VARIANTS[name] for name in ("accumulation token", "noise", "knock-out, deep")}
-    },
-    "option_sensitivity": {"values": {option: SWEPT_VALUES[option][:2] for option in ("gamma", "target")}},
-}
-"""Options of the sweeps that make them short."""
 
 
 def folders(folder: Path) -> list[str]:
@@ -64,8 +54,6 @@ def run_here(command: str, arguments: list[str]) -> None:
     """Run a command in this process, its jobs one after the other."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["dpc_interp.study.study"], "map_processes", lambda jobs, *_: [job() for job in jobs])
-        for name, values in FEW.items():
-            patch.setattr(control_runs, name, partial(getattr(control_runs, name), **values))
         with pytest.raises(SystemExit) as end:
             cli.main([command, *OPTIONS, *arguments])
     assert not end.value.code
@@ -82,7 +70,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def judged(drawn: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def judged(drawn: tuple[Path, Path], few_sweeps: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of `make verdicts` after `make figures`."""
     folder = tmp_path_factory.mktemp("controls")
     shutil.copytree(drawn[1].parent / "runs", folder / "runs")

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dpc_interp import Options, RunConfig
 from dpc_interp.study import figures
-from dpc_interp.study.evaluated import EvaluatedPrompt, StudySettings, StudyTask
-from dpc_interp.study.figures import EvaluateAndDraw, write_page
+from dpc_interp.study.evaluated import EvaluatedPrompt, StudyTask
+from dpc_interp.study.figures import DrawFigures, write_page
 
 
 @pytest.fixture
@@ -18,15 +17,9 @@ def task(study: EvaluatedPrompt) -> StudyTask:
     return StudyTask("algebra", [run.problem for run in study.results.runs], [], [study.prompt])
 
 
-@pytest.mark.parametrize("draws", [True, False])
-def test_a_prompt_is_drawn_where_there_is_a_folder(
-    draws: bool, study: EvaluatedPrompt, task: StudyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(StudySettings, "evaluate", lambda self, task, prompt, with_shared: study)
+def test_the_job_draws_into_its_folder(study: EvaluatedPrompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "draw_figures", lambda part, folder: [f"{part.prompt.name} in {folder.name}"])
-    settings = StudySettings(study.source, None, Options(), RunConfig())
-    job = EvaluateAndDraw(settings, task, study.prompt, with_shared=True, folder=tmp_path / "out" if draws else None)
-    assert job() == (study, ["algebra/seed0 in out"] if draws else [])
+    assert DrawFigures(study, tmp_path / "out")() == ["algebra/seed0 in out"]
 
 
 def test_the_page_has_sizes_tables_and_captions(study: EvaluatedPrompt, task: StudyTask, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def html(
     measured = {"algebra": TaskControls({"fig9_triggers": impossible}, {}, {})}
     file = tmp_path_factory.mktemp("report") / "sub" / "report.html"
     part = replace(study, results=replace(study.results, instances=study.results.instances.assign(finished=True)))
-    return write_report(NAME, [task], [part], measured, judged, f"dpc.study({NAME!r})", file).read_text(
+    return write_report(NAME, f"dpc.study({NAME!r})", [task], [part], measured, judged, file).read_text(
         encoding="utf-8"
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +10,11 @@ import pandas as pd
 import pytest
 
 import dpc_interp as dpc
-from dpc_interp import DPCInterpError, Problem, ProblemSample, SoftPrompt, Study
+from dpc_interp import DPCInterpError, Problem, SoftPrompt, Study
 from dpc_interp.evaluation.evaluate import evaluate
 from dpc_interp.evaluation.methods import METHODS
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.study import evaluated
-from dpc_interp.study.study import HELD_OUT, hold_out_validation
 
 SIZES = {"n_sinks": 2, "n_causal": 1, "n_sweep": 2, "n_heads": 1}
 
@@ -32,7 +30,9 @@ def prompts(prompt: SoftPrompt) -> list[SoftPrompt]:
 
 
 @pytest.fixture(scope="module")
-def made(model: HookedModel, prompts: list[SoftPrompt], tmp_path_factory: pytest.TempPathFactory) -> Study:
+def made(
+    model: HookedModel, prompts: list[SoftPrompt], few_sweeps: None, tmp_path_factory: pytest.TempPathFactory
+) -> Study:
     """A model of random weights, which answers nothing right."""
     problems = own(dpc.load_problems("story", n=20, seed=3))
     folder = tmp_path_factory.mktemp("study")
@@ -76,24 +76,6 @@ def test_finished_parts_are_read(made: Study, model: HookedModel, prompts: list[
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*.parquet")} == before
 
 
-def test_without_a_folder_every_prompt_is_evaluated_once(
-    model: HookedModel, prompts: list[SoftPrompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-    monkeypatch.setattr(
-        evaluated, "evaluate", lambda *args, **kwargs: calls.append(args[2].name) or evaluate(*args, **kwargs)
-    )
-    problems = own(dpc.load_problems("story", n=8, seed=3))
-    made = dpc.study(model, problems, prompts, max_new_tokens=12, progress=False, **SIZES)
-    assert len(made.results) == 2
-    n_calls = len(calls)
-    made.figures(tmp_path)
-    made.controls  # noqa: B018
-    assert len(calls) == n_calls
-    for control in made.controls["mine"]:
-        assert control.study.results.instances.groupby("method").size().nunique() == 1, "no answer twice"
-
-
 def test_a_figure_is_drawn_in_a_notebook(made: Study) -> None:
     figure = made.figure("accumulation")
     assert isinstance(figure, plt.Figure)
@@ -110,34 +92,6 @@ def test_an_ablation_uses_the_problems_of_the_study(made: Study) -> None:
     assert (rows["n"] == 14).all()
 
 
-def test_held_out_problems_are_those_of_the_smallest_hashes(problems: list[Problem]) -> None:
-    mine = own(problems)
-    (test,), sample = hold_out_validation([mine], ProblemSample())
-    held = sample.validation["mine"]
-    assert len(held) == round(HELD_OUT * len(mine))
-    assert {p.id for p in test} | {p.id for p in held} == {p.id for p in mine}
-    assert not {p.id for p in test} & {p.id for p in held}
-    _, other = hold_out_validation([mine[::-1]], ProblemSample())
-    assert other.validation["mine"] == held, "whatever the order"
-    given = ProblemSample(validation={"mine": mine[:2]})
-    assert hold_out_validation([mine[2:]], given) == ([mine[2:]], given)
-    assert hold_out_validation("story", ProblemSample()) == (["story"], ProblemSample())
-
-
-@pytest.mark.parametrize("stem", ["mine", "story"])
-def test_a_file_calibrates_on_its_own_problems(problems: list[Problem], tmp_path: Path, stem: str) -> None:
-    """Also where it has the name of a task, whose problems are others."""
-    file = tmp_path / f"{stem}.jsonl"
-    file.write_text("\n".join(json.dumps({"question": p.question, "answer": p.answer}) for p in problems[:20]))
-    for entry in (file, str(file)):
-        (test,), sample = hold_out_validation(entry, ProblemSample(n=5, n_validation=4))
-        (held,) = sample.validation.values()
-        assert (len(test), len(held)) == (5, 4)
-        questions = {p.question for p in (*test, *held)}
-        assert len(questions) == 9
-        assert questions <= {p.question for p in problems[:20]}
-
-
 def test_prompts_may_differ_between_tasks(model: HookedModel, prompts: list[SoftPrompt]) -> None:
     by_task = {"story": prompts[:1], "rule": prompts}
     made = dpc.study(model, ["story", "rule"], by_task, n=2, n_validation=2, progress=False)
@@ -151,25 +105,55 @@ def test_prompts_may_differ_between_tasks(model: HookedModel, prompts: list[Soft
 
 def test_the_call_is_shown_with_what_differs_from_the_defaults(model: HookedModel, prompts: list[SoftPrompt]) -> None:
     made = dpc.study(model, "story", prompts, n=2, n_validation=2, gamma=5, batch_size=3, n_sweep=7)
-    assert "'story', [<mine/seed0>, <mine/seed1>], n=2, n_validation=2, gamma=5, batch_size=3, n_sweep=7)" in made.given
+    assert "'story', [<mine/seed0>, <mine/seed1>], n=2, n_validation=2, gamma=5, batch_size=3, n_sweep=7)" in made.call
     named = dpc.study("reasoner", "story", "reasoner/story", n=2, n_validation=2)
-    assert named.given == "dpc.study('reasoner', 'story', 'reasoner/story', n=2, n_validation=2)"
+    assert named.call == "dpc.study('reasoner', 'story', 'reasoner/story', n=2, n_validation=2)"
 
 
-def test_options_reach_the_controls(model: HookedModel, prompts: list[SoftPrompt]) -> None:
+OTHER = {"head_reduction": "sum_of_abs", "exclude_sink": False, "deep": [0], "alpha_offset": 0.1}
+"""Options that differ from the defaults."""
+
+
+@pytest.fixture(scope="module")
+def unstored(model: HookedModel, prompts: list[SoftPrompt], few_sweeps: None) -> tuple[Study, list[str]]:
+    """A study without a folder, whose controls have run, and the names of the prompts in the order of evaluations."""
+    calls: list[str] = []
+
+    def record(model: HookedModel, problems: object, prompt: SoftPrompt, *args: object, **keywords: object) -> object:
+        calls.append(prompt.name)
+        return evaluate(model, problems, prompt, *args, **keywords)
+
     problems = own(dpc.load_problems("story", n=8, seed=3))
-    options = {"head_reduction": "sum_of_abs", "exclude_sink": False, "deep": [0], "alpha_offset": 0.1}
-    made = dpc.study(model, problems, prompts[:1], progress=False, max_new_tokens=12, **options, **SIZES)
-    (control,) = made.controls["mine"]
-    assert control.study.sinks == ()
-    runs = dpc.drop_empty_rationales(model, control.study.results.runs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluated, "evaluate", record)
+        made = dpc.study(model, problems, prompts, progress=False, max_new_tokens=12, **OTHER, **SIZES)
+        made.controls()
+        assert len(made.results) == 2
+    return made, calls
+
+
+def test_without_a_folder_every_prompt_is_evaluated_once(unstored: tuple[Study, list[str]]) -> None:
+    """Twice where the first evaluation finds that no trigger can be calibrated."""
+    made, calls = unstored
+    assert calls == ["mine/seed0"] * 2 + ["mine/seed1"] * 2
+    for control in made.controls()["mine"]:
+        assert control.evaluated.results.instances.groupby("method").size().nunique() == 1, "no answer twice"
+
+
+def test_options_reach_the_controls(
+    unstored: tuple[Study, list[str]], model: HookedModel, prompts: list[SoftPrompt]
+) -> None:
+    made, _ = unstored
+    control = made.controls()["mine"][0]
+    assert control.evaluated.sinks == ()
+    runs = dpc.drop_empty_rationales(model, control.evaluated.results.runs)
     keywords = {"head_reduction": "sum_of_abs", "conditions": ["trained"], "progress": False}
     expected = dpc.sink_controls(model, runs[:2], prompts[0], **keywords)
     drawn = control.sinks[control.sinks["condition"] == "trained"].reset_index(drop=True)
     pd.testing.assert_frame_equal(drawn, expected, check_dtype=False)
-    direct = dpc.control_peaks(control.sinks, layers=control.study.shallow, exclude_sink=False)
-    pd.testing.assert_frame_equal(made.peaks(), direct)
-    causal = dpc.causal_edges(model, runs[:1], prompts[0], options=dpc.Options(**options), progress=False)
+    direct = dpc.control_peaks(control.sinks, layers=control.evaluated.shallow, exclude_sink=False)
+    pd.testing.assert_frame_equal(control.peaks, direct)
+    causal = dpc.causal_edges(model, runs[:1], prompts[0], options=dpc.Options(**OTHER), progress=False)
     pd.testing.assert_frame_equal(control.effects["knockouts"], causal.knockouts, check_dtype=False)
 
 

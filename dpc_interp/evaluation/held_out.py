@@ -1,0 +1,47 @@
+"""Validation problems for a task that has none: some of its own problems, which are then not reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dpc_interp.evaluation.grid import ProblemSample, Tasks, as_task_list
+from dpc_interp.execution.digest import digest
+from dpc_interp.tasks.problem import Problem
+from dpc_interp.tasks.registry import has_validation, is_file_name, load_problems
+
+HELD_OUT = 0.3
+"""Share of the problems of a task without validation problems that calibrates instead of being reported."""
+
+
+def hold_out_validation(problems: Tasks, sample: ProblemSample) -> tuple[list[Any], ProblemSample]:
+    """Take validation problems from each task that has none.
+
+    Args:
+        problems: names, or lists of problems (each of one task), one or several.
+        sample: which problems are drawn.
+
+    Returns:
+        The tasks without these problems, and the sample with them. They are `HELD_OUT` of the problems, at most
+        `sample.n_validation`, those whose questions have the smallest hashes. Of a file at most `sample.n` of the
+        others are left; a list is reported whole.
+    """
+    tasks: list[str | Sequence[Problem]] = []
+    validation = dict(sample.validation)
+    for entry in as_task_list(problems):
+        is_file = isinstance(entry, str | Path) and not has_validation(entry)
+        # all of a file: what is reported is cut to `n` after these problems are taken
+        rows = load_problems(entry, "test", None if is_file_name(entry) else sample.n) if is_file else entry
+        if isinstance(rows, str) or not rows:
+            tasks.append(rows)
+            continue
+        name = rows[0].task
+        if name not in validation and (is_file or not has_validation(name)):
+            ordered = sorted(rows, key=lambda problem: digest(problem.question.encode()))
+            validation[name] = ordered[: round(HELD_OUT * len(rows))][: sample.n_validation]
+            held = {problem.id for problem in validation[name]}
+            rows = [problem for problem in rows if problem.id not in held]
+        tasks.append(rows[: sample.n] if is_file else rows)
+    return tasks, replace(sample, validation=validation)
