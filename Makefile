@@ -8,6 +8,9 @@ PYTEST_ARGS ?=
 ifeq ($(MODEL),smollm2-135m)
 FIGURES_ARGS ?= --tasks story --seeds 1 --n 300 --n-validation 100 --batch-size 64
 VERDICTS_ARGS ?= --tasks story --n 300 --n-validation 100 --batch-size 64 --n-sinks 30 --n-causal 10 --n-sweep 30 --n-heads 5
+else
+# all tuning seeds are for the verdicts
+FIGURES_ARGS ?= --seeds 3
 endif
 UV_VERSION ?= 0.13.9
 TL4_PIN := transformer-lens>=4,<5
@@ -19,7 +22,7 @@ SMOLLM2 := $(VENV)/.smollm2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup figures verdicts test test-others test-ray test-tl4 test-min test-gpu lint types format notebooks prompts reasoner card calibration bench smollm2 gsm-symbolic lock clean
+.PHONY: help setup figures verdicts study-gsm8k test test-others test-ray test-tl4 test-min test-gpu lint types format notebooks prompts reasoner card calibration bench smollm2 gsm-symbolic lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,8 +40,8 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/python
 	@touch $@
 
 # otherwise glibc returns every large tensor to the kernel and requests it again
-figures verdicts bench: export MALLOC_MMAP_THRESHOLD_ := 1073741824
-figures verdicts bench: export MALLOC_TRIM_THRESHOLD_ := 4294967296
+figures verdicts bench study-gsm8k: export MALLOC_MMAP_THRESHOLD_ := 1073741824
+figures verdicts bench study-gsm8k: export MALLOC_TRIM_THRESHOLD_ := 4294967296
 ifeq ($(MODEL),smollm2-135m)
 figures verdicts prompts: $(SMOLLM2)
 endif
@@ -47,6 +50,18 @@ figures: $(STAMP) ## draw every figure and table of MODEL into figures/MODEL
 
 verdicts: $(STAMP) ## test the paper's claims: controls in figures/MODEL, and figures/VERDICTS.md
 	$(BIN)/dpc-interp verdicts --model $(MODEL) $(VERDICTS_ARGS)
+
+# Without the files next to the repository GSM8K is fetched from the Hub
+DATA ?= $(or $(wildcard ../shared/data/gsm8k_test.jsonl),gsm8k)
+TRAIN ?= $(or $(wildcard ../shared/data/gsm8k_train.jsonl),gsm8k)
+GSM8K := studies/smollm2-gsm8k
+
+study-gsm8k: $(SMOLLM2) $(GSM8K)/prompt/adapter_model.safetensors ## study SmolLM2 on 100 problems of GSM8K, of the file DATA if one is given
+	$(BIN)/dpc-interp study --config $(GSM8K).yaml --problems $(DATA)
+
+$(GSM8K)/prompt/adapter_model.safetensors: | $(SMOLLM2)
+	$(BIN)/dpc-interp tune smollm2-135m $(TRAIN) $(@D) --device cpu --n 220 --max-steps 100 --batch-size 4 \
+		--learning-rate 0.12 --init-text 'Let us solve the problem step by step.'
 
 # Some environments forbid byte code; here each of some 40 Python processes would compile the package anew
 test: export PYTHONDONTWRITEBYTECODE :=

@@ -47,6 +47,7 @@ from dpc_interp.prompts.tuning import TuningConfig, tune_prompt
 from dpc_interp.stats.regression import trigger_regression
 from dpc_interp.study.control_runs import ControlSizes
 from dpc_interp.study.study import Study, study
+from dpc_interp.study.study_plan import Costs, StudyPlan
 from dpc_interp.tasks.problem import Problem
 from dpc_interp.tasks.registry import load_problems
 
@@ -57,6 +58,7 @@ __all__ = [
     "CausalEffects",
     "ControlSizes",
     "CorruptionPlan",
+    "Costs",
     "DPCInterpError",
     "KnockoutPlan",
     "MemoryPlan",
@@ -71,6 +73,7 @@ __all__ = [
     "Segments",
     "SoftPrompt",
     "Study",
+    "StudyPlan",
     "Transcript",
     "TriggerRule",
     "TuningConfig",

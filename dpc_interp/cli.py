@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+import yaml
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
+from cyclopts.config import Yaml
 
 from dpc_interp.analysis.options import Options
 from dpc_interp.bundled.studies import BundledStudy
@@ -26,7 +29,8 @@ from dpc_interp.parity.check import check_model
 from dpc_interp.prompts.tuning import TuningConfig, tune_prompt
 from dpc_interp.study.accuracy_tables import pool_prompts
 from dpc_interp.study.control_runs import ControlSizes
-from dpc_interp.study.source import folder_name
+from dpc_interp.study.evaluated import folder_name
+from dpc_interp.study.study import Study
 from dpc_interp.study.study import study as make_study
 from dpc_interp.tasks.registry import has_validation, load_problems
 
@@ -34,37 +38,15 @@ Flat = Parameter(name="*")
 """Every field of a dataclass is an option of its own name."""
 Backend = Literal["hooked", "bridge"]
 
-app = App(
-    name="dpc-interp",
-    help="See, and change, what a soft prompt does inside a language model while it reasons.",
-    version=version("dpc_interp"),
-    help_format="plaintext",
-    default_parameter=Parameter(consume_multiple=True, negative_iterable=(), negative_none=()),
-)
+SETTINGS = "study.yaml"
+"""The file in the folder of a study that holds the arguments of its command."""
 
 
-@app.command
-def study(
-    model: str,
-    *,
-    prompts: list[str],
-    problems: list[str],
-    validation: list[str] | None = None,
-    n: int = ProblemSample.n,
-    n_validation: int = ProblemSample.n_validation,
-    device: str | None = None,
-    dtype: str = "float32",
-    backend: Backend | None = None,
-    options: Annotated[Options | None, Flat] = None,
-    run: Annotated[RunConfig | None, Flat] = None,
-    sizes: Annotated[ControlSizes | None, Flat] = None,
-) -> None:
-    """Evaluate prompts, run the controls, judge the paper's claims; write figures, tables and a report.
+@dataclass(frozen=True, kw_only=True)
+class StudyCall:
+    """What a study is given besides its model.
 
-    Files go to --out, by default to studies/ and the name of the model; the same command resumes there.
-
-    Args:
-        model: name, folder or .gguf file of the model.
+    Attributes:
         prompts: adapters, by name or folder; several tuning seeds, or no claim can be judged.
         problems: tasks, by name or file.
         validation: files whose problems calibrate, one for each task that is a file; default: 30% of its problems.
@@ -73,32 +55,141 @@ def study(
         device: cpu, cuda, cuda:1, mps; default: a GPU if there is one.
         dtype: of the weights, such as bfloat16.
         backend: hooked or bridge; default: hooked where it can be.
+        options: what is computed.
+        run: how it is run; `out` is the folder of the study.
+        sizes: of the controls.
     """
-    run = run or RunConfig()
-    out = Path(run.out or Path("studies") / folder_name(Path(model).name))
-    files = [file for file in problems if not has_validation(file)]
-    if validation and len(validation) != len(files):
-        raise DPCInterpError(
-            f"--validation has {len(validation)} files for {len(files)} tasks without a validation split; give one each"
+
+    prompts: list[str]
+    problems: list[str]
+    validation: list[str] | None = None
+    n: int = ProblemSample.n
+    n_validation: int = ProblemSample.n_validation
+    device: str | None = None
+    dtype: str = "float32"
+    backend: Backend | None = None
+    options: Annotated[Options, Flat] = field(default_factory=Options)
+    run: Annotated[RunConfig, Flat] = field(default_factory=RunConfig)
+    sizes: Annotated[ControlSizes, Flat] = field(default_factory=ControlSizes)
+
+    def folder(self, model: str) -> Path:
+        """The folder of the study of a model."""
+        return Path(self.run.out or Path("studies") / folder_name(Path(model).name))
+
+    def open(self, model: str) -> Study:
+        """The study of a model; nothing has been computed yet."""
+        files = [file for file in self.problems if not has_validation(file)]
+        if self.validation and len(self.validation) != len(files):
+            raise DPCInterpError(
+                f"--validation has {len(self.validation)} files for {len(files)} tasks without a validation split; "
+                "give one each"
+            )
+        held_out = {
+            load_problems(file, n=1)[0].task: load_problems(calibrates, n=None)
+            for file, calibrates in zip(files, self.validation or (), strict=False)
+        }
+        return make_study(
+            model,
+            self.problems,
+            self.prompts,
+            load_options={"device": self.device, "dtype": self.dtype, "backend": self.backend},
+            sample=ProblemSample(self.n, self.n_validation, validation=held_out),
+            options=self.options,
+            run=replace(self.run, out=self.folder(model) / "runs"),
+            sizes=self.sizes,
         )
-    held_out = {
-        load_problems(file, n=1)[0].task: load_problems(calibrates, n=None)
-        for file, calibrates in zip(files, validation or (), strict=False)
-    }
-    made = make_study(
-        model,
-        problems,
-        prompts,
-        load_options={"device": device, "dtype": dtype, "backend": backend},
-        sample=ProblemSample(n, n_validation, validation=held_out),
-        options=options,
-        run=replace(run, out=out / "runs"),
-        sizes=sizes,
-    )
+
+    def write(self, model: str, file: Path) -> None:
+        """Write every argument that has a value, defaults too, as YAML that `--config` reads."""
+        record = {"model": model} | asdict(self)
+        for nested in ("options", "run", "sizes"):
+            record |= record.pop(nested)
+        record["out"] = self.folder(model)
+        text = f"# dpc-interp {version('dpc_interp')}; again: dpc-interp study --config {file}\n"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + yaml.safe_dump(_plain(record), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """The value as YAML holds it."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items() if one is not None}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Add the arguments in the file `--config` to those of the command line."""
+    for argument in arguments:
+        if argument.name == "--config" and argument.tokens:
+            file = argument.tokens[0].value
+            if not Path(file).expanduser().is_file():
+                raise DPCInterpError(f"there is no file {file}; give the YAML file with the arguments of a study")
+            Yaml(file, use_commands_as_keys=False)(app, commands, arguments)
+
+
+app = App(
+    name="dpc-interp",
+    help="See, and change, what a soft prompt does inside a language model while it reasons.",
+    version=version("dpc_interp"),
+    help_format="plaintext",
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=(), negative_none=()),
+    config=_read_config,
+)
+
+
+@app.command
+def study(model: str, *, which: Annotated[StudyCall, Flat], config: Path | None = None) -> None:
+    """Evaluate prompts, run the controls, judge the paper's claims; write figures, tables and a report.
+
+    It prints first how long it will take. Files go to --out, by default to studies/ and the name of the model; the same
+    command resumes there. What the study was given is written there too, as study.yaml.
+
+    Args:
+        model: name, folder or .gguf file of the model.
+        config: YAML file with any of these arguments, such as study.yaml of another study; those of the command line
+            take precedence.
+    """
+    made, out = which.open(model), which.folder(model)
+    if not (out / SETTINGS).exists():  # a study that resumes was planned before
+        print(made.plan())
+    which.write(model, out / SETTINGS)
     print(f"wrote {made.figures(out / 'figures')}")
     print(f"wrote {made.control_figures(out / 'figures')}")
     print(f"wrote {write_page(out)}")
     print(f"wrote {made.report(out / 'report.html')}")
+
+
+@app.command
+def plan(
+    model: str, *, which: Annotated[StudyCall, Flat], config: Path | None = None, minutes: float | None = None
+) -> None:
+    """Print what a study would compute, and about how long it would take, after a short timing.
+
+    Args:
+        model: name, folder or .gguf file of the model.
+        config: YAML file with any of these arguments.
+        minutes: also print the sizes of the controls with which the study ends within this time.
+    """
+    planned = which.open(model).plan()
+    print(planned)
+    if minutes is not None:
+        sizes = asdict(planned.within(minutes))
+        print(" ".join(f"--{name.replace('_', '-')} {value}" for name, value in sizes.items()))
+
+
+@app.command
+def report(folder: Path, *, out: Path | None = None) -> None:
+    """Write the report of a study again, from its finished parts.
+
+    Args:
+        folder: of the study, in which study.yaml is.
+        out: path of the report; default: report.html in the folder.
+    """
+    _, given, *_ = app.parse_args(["study", "--config", str(folder / SETTINGS)], exit_on_error=False, print_error=False)
+    made = given.arguments["which"].open(given.arguments["model"])
+    print(f"wrote {made.report(out or folder / 'report.html')}")
 
 
 @app.command
@@ -216,9 +307,9 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: of the command; None: those of this process.
     """
     try:
-        app(arguments)
-    except DPCInterpError as error:
-        print(f"dpc-interp: {error}", file=sys.stderr)
+        app(arguments, exit_on_error=False, print_error=False)
+    except (DPCInterpError, CycloptsError) as error:
+        print(f"dpc-interp: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -38,7 +38,7 @@ ONLY_IMPORTS = {
     "stats": {"errors"},
     "mathematics": {"errors"},
     "attention": {"errors"},
-    "execution": {"errors", "attention", "models"},
+    "execution": {"errors", "host", "attention", "models"},
     "plots": {"errors", "stats", "analysis.layers", "analysis.schema"},
 }
 """Rooms that may import from fewer rooms than their rank allows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def run(arguments: list[str]) -> int:
     return int(end.value.code or 0)
 
 
-@pytest.mark.parametrize("command", ["study", "figures", "verdicts", "evaluate", "tune", "check"])
+@pytest.mark.parametrize("command", ["study", "plan", "figures", "verdicts", "evaluate", "tune", "check"])
 def test_help_names_the_arguments(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     text = capsys.readouterr().out
@@ -41,6 +42,13 @@ def test_help_of_options_is_that_of_the_dataclass(capsys: pytest.CaptureFixture[
         (["evaluate", "reasoner", "smollm2-135m/story", "story"], "this model needs [n_virtual, 128]"),
         (["evaluate", "reasoner", "reasoner/story", "no.jsonl"], "no.jsonl"),
         (["evaluate", "reasoner", "reasoner/story", "story", "--gamma", "101"], "gamma"),
+        (
+            ["evaluate", "reasoner", "reasoner/story", "story", "--gama", "1"],
+            "Unknown option: --gama.",
+        ),
+        (["study", "reasoner", "--problems", "story"], 'Command "study" parameter --prompts requires'),
+        (["study", "--config", "no.yaml"], "there is no file no.yaml; give the YAML file"),
+        (["report", "no-such-folder"], "there is no file no-such-folder/study.yaml"),
         (["figures", "--model", "gpt-9"], "unknown model"),
         (["figures", "--tasks", "stroy"], "unknown task of reasoner 'stroy'"),
     ],
@@ -64,3 +72,63 @@ def test_a_prompt_is_tuned_checked_and_evaluated(tmp_path: Path, capsys: pytest.
     quick = ["--n", "4", "--batch-size", "4", "--max-new-tokens", "20"]
     assert run(["evaluate", "reasoner", str(folder), "story", *quick]) == 0
     assert "pt" in capsys.readouterr().out
+
+
+CALL = cli.StudyCall(
+    prompts=["reasoner/story/seed0", "reasoner/story/seed1"],
+    problems=["mine.jsonl"],
+    validation=["other.jsonl"],
+    n=30,
+    dtype="bfloat16",
+    options=Options(
+        gamma=5,
+        deep=[4, 5],
+        stop_strings=("\n\n", "Q: ü"),
+        template=dpc.QuestionFormat("Q: {question}\nA:"),
+    ),
+    run=dpc.RunConfig(out="here", batch_size=7, progress=False),
+    sizes=dpc.ControlSizes(n_causal=3),
+)
+
+
+def parsed(arguments: list[str]) -> tuple[str, cli.StudyCall]:
+    _, given, *_ = cli.app.parse_args(["study", *arguments], exit_on_error=False, print_error=False)
+    return given.arguments["model"], given.arguments["which"]
+
+
+def test_the_settings_that_a_study_writes_are_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    CALL.write("reasoner", file)
+    model, call = parsed(["--config", str(file)])
+    assert model == "reasoner"
+    assert replace(call, run=replace(call.run, out=str(call.run.out))) == CALL
+    assert file.read_text().startswith(f"# dpc-interp {dpc.__version__}; again: dpc-interp study --config {file}\n")
+
+
+def test_the_command_line_takes_precedence_over_settings(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    CALL.write("reasoner", file)
+    model, call = parsed(["other", "--config", str(file), "--gamma", "3", "--prompts", "one"])
+    assert (model, call.options.gamma, call.prompts, call.n) == ("other", 3, ["one"], 30)
+
+
+def test_unknown_settings_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text("model: reasoner\nprompts: [reasoner/story]\nproblems: [story]\ngama: 3\n")
+    assert run(["study", "--config", str(file)]) == 2
+    assert capsys.readouterr().err.startswith('dpc-interp: Unknown option: "[gama]" from ')
+
+
+@pytest.mark.parametrize("file", sorted(Path(__file__).parents[1].glob("studies/*.yaml")), ids=lambda file: file.stem)
+def test_study_files_of_the_repository_are_read(file: Path) -> None:
+    model, call = parsed(["--config", str(file)])
+    assert call.folder(model) == Path("studies") / file.stem
+    assert all(prompt.startswith(("adapters/", "studies/")) for prompt in call.prompts)
+
+
+def test_a_plan_is_printed_and_sizes_that_fit_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--n", "4", "--n-validation", "4", "--batch-size", "4", "--minutes", "600"]
+    assert run(["plan", "reasoner", "--prompts", "reasoner/story", "--problems", "story", *few]) == 0
+    text = capsys.readouterr().out
+    assert "| story | answers | 1 |" in text
+    assert text.splitlines()[-1] == "--n-sinks 100 --n-causal 60 --n-sweep 200 --n-heads 40"

@@ -1,6 +1,6 @@
 """The soft prompts that ship with the package, and how each was tuned.
 
-`python -m dpc_interp.bundled.recipes --model reasoner` tunes three seeds for each task. For SmolLM2 each prompt takes
+`python -m dpc_interp.bundled.recipes --model reasoner` tunes ten seeds for each task. For SmolLM2 each prompt takes
 about 20 minutes on one core. An existing prompt is skipped; remove its folder to tune it again.
 """
 
@@ -44,7 +44,7 @@ class Recipe:
     problem_max_steps: int | None = None
     n_train: int = 4000
     n_virtual_tokens: int = 20
-    n_seeds: int = 3
+    n_seeds: int = 10
     dtype: torch.dtype = torch.float32
     tuning: TuningConfig = field(default_factory=TuningConfig)
 
@@ -65,12 +65,14 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
             "story",
             problem_max_steps=3,
             n_virtual_tokens=41,
+            n_seeds=3,
             dtype=torch.bfloat16,
             tuning=replace(SMOLLM2, init_text=STORY),
         ),
         "gsm_symbolic": Recipe(
             "gsm_symbolic/10,16,31,43,62,72",
             n_virtual_tokens=41,
+            n_seeds=3,
             dtype=torch.bfloat16,
             tuning=replace(SMOLLM2, max_steps=100, init_text=GSM),
         ),

@@ -95,8 +95,7 @@ def causal_edges(
 ) -> CausalEffects:
     """Knock out the edges that saliency ranks high and low.
 
-    It costs about (n_layers + 1) * (2 + n_draws) + n_layers * (n_top + 1) + n_groups + len(fractions) * (2 + n_draws)
-    forward passes a run.
+    It costs `n_causal_passes` forward passes a run.
 
     Args:
         model: a `HookedTransformer` or `TransformerBridge`.
@@ -167,6 +166,20 @@ def causal_edges(
     used: dict[str, object] = {"fraction": fraction, "deep": deep, "n_draws": n_draws, "n_groups": n_groups}
     used |= {"n_top": n_top} | {name: getattr(options, name) for name in ("exclude_sink", "head_reduction", "seed")}
     return CausalEffects(conform(knockouts, "knockouts"), groups, curves, used | {"prompt": prompt.name}, redundancy)
+
+
+def n_causal_passes(
+    n_layers: int, *, n_draws: int = 3, n_groups: int = 20, n_top: int = 4, n_fractions: int = len(FRACTIONS)
+) -> int:
+    """The most forward passes that `causal_edges` makes for one run.
+
+    Args:
+        n_layers: of the model.
+        n_draws, n_groups, n_top: see `causal_edges`.
+        n_fractions: length of its `fractions`.
+    """
+    n_orders = 2 + n_draws
+    return (n_layers + 1) * n_orders + n_layers * (n_top + 1) + n_groups + n_fractions * n_orders + 2
 
 
 def _check_runs(

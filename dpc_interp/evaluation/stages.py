@@ -26,7 +26,7 @@ from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.jobs import AnalyseShard, GenerateShard, Intervention
 from dpc_interp.execution.batch_splits import by_length
 from dpc_interp.execution.digest import digest, model_digest
-from dpc_interp.execution.engine import Engine, Frames, Job, ShardResult
+from dpc_interp.execution.engine import Engine, Frames, Job, JobResult
 from dpc_interp.execution.run_config import RunConfig
 from dpc_interp.execution.store import RunStore
 from dpc_interp.generation.text_options import TextOptions, name_of
@@ -170,7 +170,7 @@ class Stages:
         drafts: Sequence[Tensor] | None,
         text: TextOptions,
         within: Intervention | None,
-    ) -> list[Job]:
+    ) -> list[Job[Frames]]:
         n_virtual = 0 if prompt is None else prompt.n_virtual
         questions = encode_questions(
             self.model, problems, n_virtual, text.max_new_tokens or 0, given=text.question_format
@@ -190,7 +190,7 @@ class Stages:
             for part in _parts(by_length([len(question) for question in questions]), self.run.shard_size)
         ]
 
-    def _generate(self, stage: str, jobs: Sequence[Job]) -> pd.DataFrame:
+    def _generate(self, stage: str, jobs: Sequence[Job[Frames]]) -> pd.DataFrame:
         return self._compute(stage, jobs, lambda frames: int(frames["answers"]["generated_tokens"].str.len().sum()))[
             "answers"
         ]
@@ -217,8 +217,8 @@ class Stages:
             options={"prompt": self.prompt.name, "target": target, "head_reduction": head_reduction},
         )
 
-    def _compute(self, stage: str, jobs: Sequence[Job], count_tokens: Callable[[Frames], int]) -> Frames:
-        def compute_missing(missing: Sequence[Job]) -> Iterator[ShardResult]:
+    def _compute(self, stage: str, jobs: Sequence[Job[Frames]], count_tokens: Callable[[Frames], int]) -> Frames:
+        def compute_missing(missing: Sequence[Job[Frames]]) -> Iterator[JobResult[Frames]]:
             results = self.engine.map(self.model, missing)
             hidden = not self.run.progress or len(missing) == 1
             yield from tqdm(results, desc=stage, total=len(missing), unit="shard", disable=hidden, leave=False)

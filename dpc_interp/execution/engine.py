@@ -1,7 +1,7 @@
-"""Engines compute the shards of a run: `LocalEngine` one by one in this process, `RayEngine` on Ray actors.
+"""Engines compute jobs on a model: in this process, in processes of this machine, or on Ray actors (`RayEngine`).
 
-An engine is given jobs, frozen dataclasses that map a model to the frames of one shard. The process that holds the
-engine is the only one that writes to the run store.
+A job is a frozen dataclass that maps a model to a result: to the frames of one shard of a stage, which the process that
+holds the engine writes to the run store, or to a part of a study.
 """
 
 from __future__ import annotations
@@ -11,31 +11,36 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import cache
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
 
+from dpc_interp.errors import DPCInterpError
+from dpc_interp.host.processes import run_processes
 from dpc_interp.models.hooked import HookedModel
+from dpc_interp.models.loading import ModelSource, model_source
 
 ENGINES = ("local", "processes", "ray")
 Frames = Mapping[str, pd.DataFrame]
-Job = Callable[[HookedModel], Frames]
-"""Computes one shard; a frozen dataclass, so that it can be sent to another process."""
+Result = TypeVar("Result")
+Job = Callable[[HookedModel], Result]
+"""Computes one result; a frozen dataclass, so that it can be sent to another process."""
 
 
 @dataclass(frozen=True)
-class ShardResult:
+class JobResult(Generic[Result]):
     """The result of one job.
 
     Attributes:
         index: of the job among those given to `Engine.map`.
-        frames: of the shard, by name.
+        value: what the job returned; of a shard, its frames by name.
         seconds: wall time of the job.
         worker: host and process that computed it, `host/pid`.
     """
 
     index: int
-    frames: Frames
+    value: Result
     seconds: float
     worker: str
 
@@ -44,12 +49,12 @@ class ShardResult:
 class Engine(Protocol):
     """Computes jobs on a model."""
 
-    def map(self, model: HookedModel, jobs: Sequence[Job]) -> Iterator[ShardResult]:
+    def map(self, model: HookedModel, jobs: Sequence[Job[Result]]) -> Iterator[JobResult[Result]]:
         """Yield each result as soon as it is finished, in any order.
 
         Args:
             model: passed to each job.
-            jobs: one per shard.
+            jobs: independent of each other; they are started in their order.
         """
         ...
 
@@ -57,20 +62,83 @@ class Engine(Protocol):
 class LocalEngine:
     """Computes one job after another in this process."""
 
-    def map(self, model: HookedModel, jobs: Sequence[Job]) -> Iterator[ShardResult]:
+    def map(self, model: HookedModel, jobs: Sequence[Job[Result]]) -> Iterator[JobResult[Result]]:
         """Yield the results in the order of the jobs; see `Engine.map`."""
         for index, job in enumerate(jobs):
             yield run_job(model, index, job)
 
 
-def run_job(model: HookedModel, index: int, job: Job) -> ShardResult:
+class ProcessEngine:
+    """Computes jobs in processes of this machine, each with its own copy of a small model on the CPU.
+
+    Args:
+        n_workers: maximum number of processes; None: one per core.
+    """
+
+    def __init__(self, n_workers: int | None = None):
+        self._n_workers = n_workers
+
+    def map(self, model: HookedModel, jobs: Sequence[Job[Result]]) -> Iterator[JobResult[Result]]:
+        """Yield each result as soon as it is finished, in any order; see `Engine.map`.
+
+        Args:
+            model: that `load_model` loaded; each process loads it again by its name.
+            jobs: see `Engine.map`.
+
+        Raises:
+            DPCInterpError: a model that `load_model` did not load, or one that is on a GPU.
+        """
+        source = process_source(model)
+        jobs_there = [_JobThere(source, index, job) for index, job in enumerate(jobs)]
+        for _, result in run_processes(jobs_there, self._n_workers):
+            yield result
+
+
+def process_source(model: HookedModel) -> ModelSource:
+    """Where each process loads the model from.
+
+    Args:
+        model: any supported model.
+
+    Raises:
+        DPCInterpError: processes cannot load it again, or each would hold a copy of it on a GPU.
+    """
+    source = model_source(model)
+    if source is None:
+        raise DPCInterpError('engine="processes" loads the model in each process; load it with dpc.load_model')
+    if str(model.cfg.device) != "cpu":
+        raise DPCInterpError(
+            f'engine="processes" runs on the CPU, and this model is on {model.cfg.device}; use engine="local", or '
+            '"ray" for several GPUs'
+        )
+    return source
+
+
+@dataclass(frozen=True)
+class _JobThere(Generic[Result]):
+    """A job with the model that its process loads."""
+
+    source: ModelSource
+    index: int
+    job: Job[Result]
+
+    def __call__(self) -> JobResult[Result]:
+        return run_job(_load_once(self.source), self.index, self.job)
+
+
+@cache
+def _load_once(source: ModelSource) -> HookedModel:
+    return source.load("cpu")
+
+
+def run_job(model: HookedModel, index: int, job: Job[Result]) -> JobResult[Result]:
     """Run one job in this process and time it.
 
     Args:
         model: passed to the job.
         index: of the job, copied to the result.
-        job: computes the frames of one shard.
+        job: computes the result.
     """
     start = time.perf_counter()
-    frames = job(model)
-    return ShardResult(index, frames, time.perf_counter() - start, f"{socket.gethostname()}/{os.getpid()}")
+    value = job(model)
+    return JobResult(index, value, time.perf_counter() - start, f"{socket.gethostname()}/{os.getpid()}")

@@ -1,7 +1,7 @@
-"""`RayEngine` computes shards on the actors of a Ray cluster: `pip install "dpc_interp[ray]"`.
+"""`RayEngine` computes jobs on the actors of a Ray cluster: `pip install "dpc_interp[ray]"`.
 
-Each actor holds the model and is given one shard at a time; the frames return to this process, which alone writes to
-the run store. An actor that dies is restarted and computes its shard again.
+Each actor holds the model and is given one job at a time; the results return to this process. An actor that dies is
+restarted and computes its job again.
 
 A model travels in two parts: a pickle of everything but its parameters, and the parameters. Where `load_model` loaded
 the model, each actor loads the same name and takes the parameters from there, so that they never pass through this
@@ -25,16 +25,16 @@ from torch import Tensor
 
 from dpc_interp.errors import DPCInterpError, warn_user
 from dpc_interp.execution.digest import model_digest
-from dpc_interp.execution.engine import Job, ShardResult, run_job
+from dpc_interp.execution.engine import Job, JobResult, Result, run_job
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.models.loading import ModelSource, model_source
 
 MAX_ATTEMPTS = 4
-"""Attempts per actor and per shard before giving up."""
+"""Attempts per actor and per job before giving up."""
 
 
 class RayEngine:
-    """Computes shards on the actors of a Ray cluster.
+    """Computes jobs on the actors of a Ray cluster.
 
     Args:
         ray: the module, initialised.
@@ -49,15 +49,15 @@ class RayEngine:
         self._weights: list[Any] | None = None
         self._actors: list[Any] = []
 
-    def map(self, model: HookedModel, jobs: Sequence[Job]) -> Iterator[ShardResult]:
+    def map(self, model: HookedModel, jobs: Sequence[Job[Result]]) -> Iterator[JobResult[Result]]:
         """Yield each result as soon as it is finished, in any order; see `Engine.map`.
 
         Args:
             model: copied to the actors on the first call, and again when another model is given.
-            jobs: one per shard.
+            jobs: see `Engine.map`.
 
         Raises:
-            DPCInterpError: an actor died `MAX_ATTEMPTS` times on one shard, or the cluster has fewer cores or GPUs than
+            DPCInterpError: an actor died `MAX_ATTEMPTS` times on one job, or the cluster has fewer cores or GPUs than
                 `n_workers`. Errors of a job itself are raised unchanged.
         """
         self._ensure_actors(model, len(jobs))
@@ -71,12 +71,12 @@ class RayEngine:
             (ready, *_), _ = self._ray.wait(list(running))
             idle.append(running.pop(ready))
             try:
-                result: ShardResult = self._ray.get(ready)
+                result: JobResult[Result] = self._ray.get(ready)
             except self._ray.exceptions.RayTaskError as error:
                 raise error.cause from None  # the job's own error, without the stack of the actor
             except self._ray.exceptions.RayError as error:
                 raise DPCInterpError(
-                    f"a worker died {MAX_ATTEMPTS} times on one shard ({str(error).partition(chr(10))[0][:80]}); "
+                    f"a worker died {MAX_ATTEMPTS} times on one job ({str(error).partition(chr(10))[0][:80]}); "
                     "give its machine more memory or use a smaller batch_size, and make the same call again to resume"
                 ) from error
             yield result
@@ -213,7 +213,7 @@ class _Worker:
         """Whether the weights are those of the model that the engine was given."""
         return self._same_weights
 
-    def run(self, index: int, job: Job) -> ShardResult:
+    def run(self, index: int, job: Job[Result]) -> JobResult[Result]:
         if not self._same_weights:  # an actor that died has loaded the model again, from files that changed meanwhile
             raise DPCInterpError(
                 "a restarted worker loaded other weights than before; restore the model's files, or load the model "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.execution.backoff import check_batch_size
-from dpc_interp.execution.engine import ENGINES, Engine, LocalEngine
+from dpc_interp.execution.engine import ENGINES, Engine, LocalEngine, ProcessEngine
 from dpc_interp.execution.ray_cluster import connect_ray, import_ray
 from dpc_interp.execution.ray_engine import RayEngine
 
@@ -24,9 +24,9 @@ class RunConfig:
         batch_size: maximum number of questions decoded together.
         shard_size: number of instances that are stored together (at most 64 in an analysis). A smaller shard loses
             less when a run is interrupted and keeps more workers busy; no batch is larger than a shard.
-        engine: `local`, this process; `processes`, a study's prompts side by side, one process a core, outside a
-            study the same as `local`; `ray`, actors that each hold the model, on the Ray cluster that is initialised
-            or at RAY_ADDRESS, or else on one started on this machine.
+        engine: what computes the shards, and the prompts of a study: `local`, this process; `processes`, one process a
+            core, each with its own copy of a small model on the CPU; `ray`, actors that each hold the model, on the
+            Ray cluster that is initialised or at RAY_ADDRESS, or else on one started on this machine.
         n_workers: number of processes, or of Ray actors; None: one per GPU for a model on a GPU on Ray, else one per
             core.
         speculate_from_gold: use the written rationales as draft tokens for the answers of prompt tuning. The answers
@@ -72,8 +72,10 @@ class RunConfig:
         Raises:
             DPCInterpError: Ray cannot be started.
         """
-        if self.engine != "ray":
+        if self.engine == "local":
             yield LocalEngine()
+        elif self.engine == "processes":
+            yield ProcessEngine(self.n_workers)
         else:
             with connect_ray(self.n_workers) as ray, closing(RayEngine(ray, self.n_workers)) as engine:
                 yield engine

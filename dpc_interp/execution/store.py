@@ -37,7 +37,7 @@ from dpc_interp.execution.atomic import (
     write_atomically,
 )
 from dpc_interp.execution.digest import digest
-from dpc_interp.execution.engine import Frames, ShardResult
+from dpc_interp.execution.engine import Frames, JobResult
 from dpc_interp.execution.manifest import MANIFEST, check_manifest, manifest_bytes, read_manifest, run_manifest
 
 TIMINGS, DIGESTS = "timings.jsonl", "digests.json"
@@ -84,13 +84,13 @@ class RunStore:
             name: name of the stage.
             compute: computes the frame.
         """
-        return self.sharded(name, [None], lambda _: [ShardResult(0, {"rows": compute()}, 0.0, "")])["rows"]
+        return self.sharded(name, [None], lambda _: [JobResult(0, {"rows": compute()}, 0.0, "")])["rows"]
 
     def sharded(
         self,
         stage: str,
         shards: Sequence[Shard],
-        compute: Callable[[Sequence[Shard]], Iterable[ShardResult]],
+        compute: Callable[[Sequence[Shard]], Iterable[JobResult[Frames]]],
         count_tokens: Callable[[Frames], int] | None = None,
     ) -> Frames:
         """The frames of a stage: stored shards are read, the others computed, all joined in the order of `shards`.
@@ -113,10 +113,10 @@ class RunStore:
                 k = missing[result.index]
                 if count_tokens is not None:
                     # before the shard is stored: a kill in between leaves an extra timing, which `timings` drops
-                    n_tokens = count_tokens(result.frames)
+                    n_tokens = count_tokens(result.value)
                     timing = {"seconds": result.seconds, "tokens": n_tokens, "worker": result.worker}
                     self._record_timing({"stage": stage, "shard": k} | timing)
-                frames_of[k] = self._write_shard(stage, k, n, result.frames)
+                frames_of[k] = self._write_shard(stage, k, n, result.value)
         except KeyboardInterrupt as stop:
             if self.folder is None or stop.args:  # a stage inside this one has given its message already
                 raise
@@ -237,7 +237,7 @@ class SharedStore(RunStore):
         self,
         stage: str,
         shards: Sequence[Shard],
-        compute: Callable[[Sequence[Shard]], Iterable[ShardResult]],
+        compute: Callable[[Sequence[Shard]], Iterable[JobResult[Frames]]],
         count_tokens: Callable[[Frames], int] | None = None,
     ) -> Frames:
         """See `RunStore.sharded`; later calls return the same frames, so do not modify them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
@@ -24,40 +24,44 @@ Result = TypeVar("Result")
 
 
 def map_processes(jobs: Sequence[Callable[[], Result]], desc: str, n_processes: int | None = None) -> list[Result]:
-    """Run each job in a worker process; the first error ends all of them.
+    """Run each job in a worker process, with a progress bar; the first error ends all of them.
 
     Args:
-        jobs: frozen dataclasses with a `__call__`, so that they can be sent to another process.
+        jobs: see `run_processes`.
         desc: label of the progress bar.
         n_processes: maximum number of worker processes; None: one per core.
 
     Returns:
         The results, in the order of the jobs.
     """
+    results = dict(tqdm(run_processes(jobs, n_processes), desc=desc, unit="job", total=len(jobs)))
+    return [results[i] for i in range(len(jobs))]
+
+
+def run_processes(jobs: Sequence[Callable[[], Result]], n_processes: int | None = None) -> Iterator[tuple[int, Result]]:
+    """Run each job in a worker process; the first error ends all of them.
+
+    Args:
+        jobs: frozen dataclasses with a `__call__`, so that they can be sent to another process.
+        n_processes: maximum number of worker processes; None: one per core.
+
+    Yields:
+        The index of a job and its result, as soon as it is finished.
+    """
     # forking this process itself would copy its locks, and the threads of torch that hold them would not exist
     context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     context.set_forkserver_preload(PRELOADED)
-    results: dict[int, Result] = {}
     cores = os.cpu_count() or 1
     n_workers = min(n_processes or cores, max(1, len(jobs)))
-    with (
-        ProcessPoolExecutor(
-            n_workers,
-            mp_context=context,
-            initializer=_start_worker,
-            initargs=(max(1, cores // n_workers),),
-        ) as pool,
-        tqdm(total=len(jobs), desc=desc, unit="job") as bar,
-    ):
+    n_threads = max(1, cores // n_workers)
+    with ProcessPoolExecutor(n_workers, mp_context=context, initializer=_start_worker, initargs=(n_threads,)) as pool:
         futures = {pool.submit(job): i for i, job in enumerate(jobs)}
         try:
             for future in as_completed(futures):
-                results[futures[future]] = future.result()
-                bar.update()
+                yield futures[future], future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return [results[i] for i in range(len(jobs))]
 
 
 def _start_worker(n_threads: int) -> None:

@@ -28,8 +28,7 @@ from dpc_interp.interventions.act import Act, choose_heads, head_gains
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.embedding import text_tokens
 from dpc_interp.prompts.soft_prompt import SoftPrompt
-from dpc_interp.study.evaluated import EvaluatedPrompt, StudySettings, StudyTask, add_shared_answers
-from dpc_interp.study.source import folder_name
+from dpc_interp.study.evaluated import EvaluatedPrompt, StudySettings, StudyTask, add_shared_answers, folder_name
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,10 @@ class RunControls:
     with_sweeps: bool
     evaluated: EvaluatedPrompt | None = None
 
-    def __call__(self) -> ControlResults:
+    def __call__(self, model: HookedModel) -> ControlResults:
         """Compute the frames that are not stored yet."""
-        evaluated = self.evaluated or self.settings.evaluate(self.task, self.prompt, with_shared=self.with_sweeps)
-        model, prompt, options = self.settings.source.load(), self.prompt, self.settings.options
+        task, prompt, options = self.task, self.prompt, self.settings.options
+        evaluated = self.evaluated or self.settings.evaluate(model, task, prompt, with_shared=self.with_sweeps)
         runs = drop_empty_rationales(model, evaluated.results.runs)
 
         def sinks() -> Frames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +18,8 @@ from dpc_interp.evaluation.evaluate import Results, evaluate
 from dpc_interp.evaluation.methods import METHODS, SHARED_METHODS
 from dpc_interp.evaluation.summary import summarise
 from dpc_interp.execution.run_config import RunConfig
+from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.soft_prompt import SoftPrompt
-from dpc_interp.study.source import ModelSource, folder_name
 from dpc_interp.tasks.problem import Problem
 
 
@@ -51,12 +52,10 @@ class EvaluatedPrompt:
     """A task evaluated with one prompt.
 
     Attributes:
-        source: of the model.
         prompt: that was evaluated.
         results: results of `evaluate`.
     """
 
-    source: ModelSource
     prompt: SoftPrompt
     results: Results
 
@@ -86,28 +85,28 @@ class StudySettings:
     """What all jobs of a study share.
 
     Attributes:
-        source: of the model.
         folder: of the finished stages; None: nothing is stored.
         options: what is computed.
         run: how it is run; its `out` is not used.
     """
 
-    source: ModelSource
     folder: Path | None
     options: Options
     run: RunConfig
 
-    def evaluate(self, task: StudyTask, prompt: SoftPrompt, *, with_shared: bool) -> EvaluatedPrompt:
+    def evaluate(
+        self, model: HookedModel, task: StudyTask, prompt: SoftPrompt, *, with_shared: bool
+    ) -> EvaluatedPrompt:
         """Evaluate one prompt of a task with every method.
 
         Args:
+            model: of the study.
             task: its problems are answered, its validation problems calibrate.
             prompt: one of its prompts.
             with_shared: also answer the problems by the methods that do not read the prompt.
         """
         methods = [method for method in METHODS if with_shared or method not in SHARED_METHODS]
         folder = folder_name(task.name, prompt.name)
-        model = self.source.load()
         try:
             calibration: dict[str, Any] = {"validation": task.validation, "run": self.run_in(folder)}
             results = evaluate(model, task.test, prompt, methods, options=self.options, **calibration)
@@ -115,19 +114,18 @@ class StudySettings:
             calibration = {"rule": no_trigger(self.options, task), "run": self.run_in(f"{folder}-no-trigger")}
             options = replace(self.options, alpha_offset=0.0)  # there is no threshold to move
             results = evaluate(model, task.test, prompt, methods, options=options, **calibration)
-        return EvaluatedPrompt(self.source, prompt, results)
+        return EvaluatedPrompt(prompt, results)
 
     def run_in(self, name: str) -> RunConfig:
         """How one job is run, with its stages in a folder of this name."""
         out = None if self.folder is None else self.folder / name
-        engine = "local" if self.run.engine == "processes" else self.run.engine
-        workers = None if engine == "local" else self.run.n_workers
-        # a study reports no costs; in processes of their own, bars would overwrite each other
+        # a study reports no costs
         speculate = True if self.run.speculate_from_gold is None else self.run.speculate_from_gold
-        progress = self.run.progress and self.run.engine != "processes"
-        return replace(
-            self.run, out=out, engine=engine, n_workers=workers, speculate_from_gold=speculate, progress=progress
-        )
+        run = replace(self.run, out=out, speculate_from_gold=speculate)
+        if run.engine == "local":
+            return run
+        # a job computes its shards itself, and bars of several processes would overwrite each other
+        return replace(run, engine="local", n_workers=None, progress=False)
 
 
 @dataclass(frozen=True)
@@ -139,9 +137,14 @@ class EvaluatePrompt:
     prompt: SoftPrompt
     with_shared: bool
 
-    def __call__(self) -> EvaluatedPrompt:
+    def __call__(self, model: HookedModel) -> EvaluatedPrompt:
         """Evaluate the prompt, or read what is stored."""
-        return self.settings.evaluate(self.task, self.prompt, with_shared=self.with_shared)
+        return self.settings.evaluate(model, self.task, self.prompt, with_shared=self.with_shared)
+
+
+def folder_name(*parts: str) -> str:
+    """A name for a folder: the parts with hyphens between them and in place of what a path may not contain."""
+    return re.sub(r"[^\w.,+-]+", "-", "-".join(parts)).strip("-.") or "unnamed"
 
 
 def no_trigger(options: Options, task: StudyTask) -> TriggerRule:

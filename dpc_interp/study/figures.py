@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dpc_interp.models.hooked import HookedModel
 from dpc_interp.study.accuracy_tables import write_tables
 from dpc_interp.study.evaluated import EvaluatedPrompt, StudyTask, sizes_of
 from dpc_interp.study.paper_figures import draw_figures
@@ -23,9 +24,9 @@ class DrawFigures:
     evaluated: EvaluatedPrompt
     folder: Path
 
-    def __call__(self) -> list[str]:
+    def __call__(self, model: HookedModel) -> list[str]:
         """A caption for each figure."""
-        return draw_figures(self.evaluated, self.folder)
+        return draw_figures(self.evaluated, model, self.folder)
 
 
 def write_page(

@@ -15,6 +15,7 @@ import pandas as pd
 from dpc_interp import plots
 from dpc_interp.analysis.analyse import saliency_map
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger
+from dpc_interp.models.hooked import HookedModel
 from dpc_interp.study.evaluated import EvaluatedPrompt
 from dpc_interp.study.output import Drawing, draw_or_explain
 
@@ -24,11 +25,12 @@ CASE_COLUMNS = 52
 """Characters in a line of fig1."""
 
 
-def draw_figures(evaluated: EvaluatedPrompt, folder: Path) -> list[str]:
+def draw_figures(evaluated: EvaluatedPrompt, model: HookedModel, folder: Path) -> list[str]:
     """Draw fig1 to fig7 of one evaluated prompt.
 
     Args:
         evaluated: with the method `instruct` among its results.
+        model: that was evaluated.
         folder: folder of the figures; it is created.
 
     Returns:
@@ -36,10 +38,10 @@ def draw_figures(evaluated: EvaluatedPrompt, folder: Path) -> list[str]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with plots.style_context():
-        return [draw_or_explain(draw.__name__, partial(draw, evaluated), folder) for draw in FIGURES.values()]
+        return [draw_or_explain(draw.__name__, partial(draw, evaluated, model), folder) for draw in FIGURES.values()]
 
 
-def fig1_case(evaluated: EvaluatedPrompt) -> Drawing:
+def fig1_case(evaluated: EvaluatedPrompt, model: HookedModel) -> Drawing:
     """Draw the flow from the prompt to each rationale token, of an instance it breaks and of one it fixes."""
     outcomes = _prompt_effects(evaluated)
     cases = {title: _median_case(evaluated, instances) for title, instances in outcomes.items()}
@@ -80,13 +82,12 @@ def fig1_case(evaluated: EvaluatedPrompt) -> Drawing:
     return Drawing("fig1_case", figure, caption, {"fig1_case": frame})
 
 
-def fig2_saliency_maps(evaluated: EvaluatedPrompt) -> Drawing:
+def fig2_saliency_maps(evaluated: EvaluatedPrompt, model: HookedModel) -> Drawing:
     """Draw saliency maps, destination x source, shallow and deep, of a right and a wrong instance."""
     runs = {run.problem.id: run for run in evaluated.results.runs}
     stats = evaluated.results.statistics
     # two steps: long enough to have an earlier step, short enough to read
     stats = stats[[runs[instance].problem.n_steps == 2 for instance in stats["instance"]]]
-    model = evaluated.source.load()
     cases = {
         outcome: _median_instance(stats[stats["correct"] == correct].set_index("instance"), "deep_flow")
         for outcome, correct in (("right", True), ("wrong", False))
@@ -114,7 +115,7 @@ def fig2_saliency_maps(evaluated: EvaluatedPrompt) -> Drawing:
     return Drawing("fig2_saliency_maps", figure, caption, {"fig2_saliency_maps": frame})
 
 
-def fig3_accumulation(evaluated: EvaluatedPrompt) -> Drawing:
+def fig3_accumulation(evaluated: EvaluatedPrompt, model: HookedModel) -> Drawing:
     """Draw accumulation by layer and virtual token, and its profile over the shallow layers."""
     frame, sinks = evaluated.results.analysis.accumulation, evaluated.sinks
     figure = plt.figure(figsize=(plots.COLUMN_WIDTH, 4.2), layout="constrained")
@@ -128,7 +129,7 @@ def fig3_accumulation(evaluated: EvaluatedPrompt) -> Drawing:
     return Drawing("fig3_accumulation", figure, caption, {"fig3_accumulation": frame})
 
 
-def fig4_layer_flow(evaluated: EvaluatedPrompt) -> Drawing:
+def fig4_layer_flow(evaluated: EvaluatedPrompt, model: HookedModel) -> Drawing:
     """Draw S_pq and S_pr by layer, right against wrong: geometric means on the left, means on the right."""
     analysis = evaluated.results.analysis
     flow = analysis.flow[(analysis.flow["source"] == "prompt") & analysis.flow["step"].isna()]
@@ -153,7 +154,7 @@ def fig4_layer_flow(evaluated: EvaluatedPrompt) -> Drawing:
     return Drawing("fig4_layer_flow", figure, caption, {"fig4_layer_flow": frame}, tables)
 
 
-def fig5_step_flow(evaluated: EvaluatedPrompt) -> Drawing:
+def fig5_step_flow(evaluated: EvaluatedPrompt, model: HookedModel) -> Drawing:
     """Draw the flow from the prompt, the question and earlier steps into each rationale step."""
     analysis = evaluated.results.analysis
     flow = analysis.flow[analysis.flow["step"].notna() & analysis.flow["layer"].isin(evaluated.deep)]
@@ -168,7 +169,7 @@ def fig5_step_flow(evaluated: EvaluatedPrompt) -> Drawing:
     return Drawing("fig5_step_flow", figure, caption, {"fig5_step_flow": frame})
 
 
-def fig6_trigger(evaluated: EvaluatedPrompt) -> Drawing:
+def fig6_trigger(evaluated: EvaluatedPrompt, model: HookedModel) -> Drawing:
     """Draw the trigger statistic by outcome, and ROC and precision-recall curves."""
     stats, rule = evaluated.results.statistics, evaluated.results.rule
     figure, axes = plt.subplots(3, 1, figsize=(plots.COLUMN_WIDTH, 8.6), layout="constrained")
@@ -180,7 +181,7 @@ def fig6_trigger(evaluated: EvaluatedPrompt) -> Drawing:
     return Drawing("fig6_trigger", figure, caption, {"trigger_statistics": stats}, tables)  # fig7 shows them too
 
 
-def fig7_cooccurrence(evaluated: EvaluatedPrompt) -> Drawing:
+def fig7_cooccurrence(evaluated: EvaluatedPrompt, model: HookedModel) -> Drawing:
     """Draw accumulation against late share, with both thresholds."""
     stats, rule = evaluated.results.statistics, evaluated.results.rule
     kappa = calibrate_trigger(evaluated.results.validation, "youden", "peak_ratio")
@@ -191,7 +192,7 @@ def fig7_cooccurrence(evaluated: EvaluatedPrompt) -> Drawing:
     return Drawing("fig7_cooccurrence", figure, caption, tables=tables)
 
 
-FIGURES: Mapping[str, Callable[[EvaluatedPrompt], Drawing]] = {
+FIGURES: Mapping[str, Callable[[EvaluatedPrompt, HookedModel], Drawing]] = {
     "case": fig1_case,
     "saliency_maps": fig2_saliency_maps,
     "accumulation": fig3_accumulation,

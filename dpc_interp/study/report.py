@@ -20,9 +20,9 @@ from dpc_interp.claims.regime import regime, regime_table
 from dpc_interp.claims.verdict_page import REGIME_TEXT, claim_lines, verdicts_table
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.tables import accuracy_table
+from dpc_interp.models.hooked import HookedModel
 from dpc_interp.plots.fonts import use_fallback_fonts
 from dpc_interp.study.accuracy_tables import pool_prompts
-from dpc_interp.study.control_page import TaskControls
 from dpc_interp.study.evaluated import EvaluatedPrompt, StudyTask, sizes_of
 from dpc_interp.study.output import Drawing, close_new_figures
 from dpc_interp.study.paper_figures import FIGURES
@@ -46,7 +46,7 @@ def write_report(
     call: str,
     tasks: Sequence[StudyTask],
     parts: Sequence[EvaluatedPrompt],
-    measured: Mapping[str, TaskControls],
+    figures: Mapping[str, Sequence[ReportFigure]],
     verdicts: pd.DataFrame,
     file: Path,
 ) -> Path:
@@ -57,7 +57,7 @@ def write_report(
         call: the call that made the study.
         tasks: of the study.
         parts: every evaluated prompt.
-        measured: name of a task -> what its controls show.
+        figures: name of a task -> its figures.
         verdicts: frame of `verdicts`.
         file: path of the report.
 
@@ -81,9 +81,7 @@ def write_report(
         claims=[line.removeprefix("- ").replace("**", "") for line in claim_lines(verdicts)],
         verdicts=_table(verdicts_table(verdicts)),
         accuracy=_table(accuracy_table(pool_prompts(results))),
-        tasks=[
-            {"name": task, "figures": list_figures(same[0], measured[task].drawings)} for task, same in by_task.items()
-        ],
+        tasks=[{"name": task, "figures": drawn} for task, drawn in figures.items()],
         version=version("dpc_interp"),
     )
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -115,14 +113,19 @@ def list_warnings(tasks: Sequence[StudyTask], parts: Sequence[EvaluatedPrompt], 
     return warnings
 
 
-def list_figures(part: EvaluatedPrompt, controls: Mapping[str, Callable[[], Drawing]]) -> list[ReportFigure]:
+def list_figures(
+    part: EvaluatedPrompt, model: HookedModel, controls: Mapping[str, Callable[[], Drawing]]
+) -> list[ReportFigure]:
     """The figures of one task as SVG.
 
     Args:
         part: its first prompt.
+        model: that was evaluated.
         controls: name -> the function that draws a figure of its controls.
     """
-    drawings: dict[str, Callable[[], Drawing]] = {draw.__name__: partial(draw, part) for draw in FIGURES.values()}
+    drawings: dict[str, Callable[[], Drawing]] = {
+        draw.__name__: partial(draw, part, model) for draw in FIGURES.values()
+    }
     with plots.style_context(), plt.rc_context({"svg.hashsalt": "dpc_interp"}):
         return [_as_svg(name, draw) for name, draw in (drawings | dict(controls)).items()]
 

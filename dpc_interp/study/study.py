@@ -6,12 +6,13 @@ part is computed when it is first needed; with `out` finished parts are stored, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -26,21 +27,22 @@ from dpc_interp.evaluation.ablation import ablate
 from dpc_interp.evaluation.evaluate import Results
 from dpc_interp.evaluation.grid import ProblemSample, Prompts, Tasks, load_prompts, load_tasks
 from dpc_interp.evaluation.held_out import hold_out_validation
+from dpc_interp.execution.engine import Job, Result, process_source
 from dpc_interp.execution.keywords import changed_keywords, read_keywords
 from dpc_interp.execution.run_config import RunConfig
-from dpc_interp.host.processes import map_processes
 from dpc_interp.models.hooked import HookedModel
+from dpc_interp.models.loading import load_model
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.study.control_page import TaskControls, measure_task, write_controls, write_verdicts
 from dpc_interp.study.control_runs import ControlResults, ControlSizes, RunControls
 from dpc_interp.study.evaluated import EvaluatedPrompt, EvaluatePrompt, StudySettings, StudyTask, add_shared_answers
 from dpc_interp.study.figures import DrawFigures, write_page
 from dpc_interp.study.paper_figures import FIGURES
-from dpc_interp.study.report import write_report
-from dpc_interp.study.source import ModelSource
+from dpc_interp.study.report import list_figures, write_report
+from dpc_interp.study.study_plan import Costs, StudyPlan, plan_study
 from dpc_interp.tasks.problem import Problem
 
-Result = TypeVar("Result")
+DRAW = "draw"
 
 
 def study(
@@ -69,8 +71,8 @@ def study(
             split; None: the defaults of `ProblemSample`. Where a task has neither, as a file, 30% of its problems
             calibrate, and the first `n` of the others are reported.
         options: what is computed; None: the defaults of `Options`.
-        run: how it is run; None: the defaults of `RunConfig`. `engine="processes"` evaluates prompts side by side, one
-            process a core, each with its own copy of a small model that is given by name.
+        run: how it is run; None: the defaults of `RunConfig`. With another engine than `local` prompts are evaluated
+            side by side, each by one worker; workers on several machines need `out` on a file system that they share.
         sizes: how many problems the controls use; None: the defaults of `ControlSizes`.
         fields: single fields of `ProblemSample`, `Options`, `RunConfig` and `ControlSizes` by their own names.
 
@@ -79,7 +81,7 @@ def study(
 
     Raises:
         DPCInterpError: whatever `load_model`, `load_problems` and `load_prompt` refuse, a prompt that does not fit the
-            model, a task without prompts or without validation problems, or a loaded model with engine "processes".
+            model, a task without prompts or without validation problems, or a model that the engine cannot use.
 
     Example:
         >>> import dpc_interp as dpc
@@ -92,8 +94,7 @@ def study(
     sample, options, run, sizes = read_keywords(
         fields, sample or ProblemSample(), options or Options(), run or RunConfig(), sizes or ControlSizes()
     )
-    source = _source(model, run, load_options)
-    loaded = source.load()
+    loaded = _load(model, run, load_options)
     by_task = load_tasks(*hold_out_validation(problems, sample))
     tasks = [
         StudyTask(name, by_split["test"], by_split["validation"], tuned)
@@ -102,31 +103,29 @@ def study(
     for task in tasks:
         for prompt in task.prompts:
             check_prompt(loaded, prompt.vectors)
-    # where all jobs run in this process, the model is loaded once
-    settings = StudySettings(
-        source if run.engine == "processes" else ModelSource(loaded),
-        None if run.out is None else Path(run.out),
-        options,
-        run,
-    )
+    settings = StudySettings(None if run.out is None else Path(run.out).absolute(), options, run)
     given = {"load_options": load_options} | changed_keywords(sample, options, run, sizes)
-    return Study(settings, tasks, sizes, name=source.name, call=describe_call(model, problems, prompts, given))
+    call = describe_call(model, problems, prompts, given)
+    return Study(loaded, settings, tasks, sizes, name=_name_of(model), call=call)
 
 
-def _source(model: str | Path | HookedModel, run: RunConfig, load_options: Mapping[str, Any] | None) -> ModelSource:
-    """Where the jobs get their model; raise for what processes of their own cannot do."""
-    source = ModelSource(model, {name: value for name, value in (load_options or {}).items() if value is not None})
-    if source.is_loaded and load_options:
+def _load(model: str | Path | HookedModel, run: RunConfig, load_options: Mapping[str, Any] | None) -> HookedModel:
+    """The model, loaded; raise for one that the engine cannot use."""
+    keywords = {name: value for name, value in (load_options or {}).items() if value is not None}
+    if isinstance(model, str | Path):
+        model = load_model(model, **({"device": "cpu"} if run.engine == "processes" else {}) | keywords)
+    elif keywords:
         raise DPCInterpError("load_options are for a model that is given by its name; this one is loaded")
-    if run.engine != "processes":
-        return source
-    if source.is_loaded:
-        raise DPCInterpError('engine="processes" loads the model in each process; give its name or path')
-    if run.out is None:
-        raise DPCInterpError('engine="processes" needs a folder where its processes leave their results; give out=')
-    if str(source.keywords.get("device", "cpu")) != "cpu":
-        raise DPCInterpError('engine="processes" runs on the CPU, one process a core; leave out the device')
-    return replace(source, keywords={**source.keywords, "device": "cpu"})
+    if run.engine == "processes":
+        process_source(model)
+    return model
+
+
+def _name_of(model: str | Path | HookedModel) -> str:
+    """The name of a model; of a path its last part."""
+    if isinstance(model, str | Path):
+        return Path(model).expanduser().name if Path(model).expanduser().exists() else str(model)
+    return str(model.cfg.model_name)
 
 
 def _with_prompts(
@@ -172,6 +171,7 @@ class Study:
     """A study; see `study`, which makes one.
 
     Args:
+        model: the model.
         settings: what all its jobs share.
         tasks: with their prompts.
         sizes: of the controls.
@@ -180,9 +180,16 @@ class Study:
     """
 
     def __init__(
-        self, settings: StudySettings, tasks: Sequence[StudyTask], sizes: ControlSizes, *, name: str, call: str
+        self,
+        model: HookedModel,
+        settings: StudySettings,
+        tasks: Sequence[StudyTask],
+        sizes: ControlSizes,
+        *,
+        name: str,
+        call: str,
     ):
-        self._settings, self._tasks, self._sizes = settings, list(tasks), sizes
+        self._model, self._settings, self._tasks, self._sizes = model, settings, list(tasks), sizes
         self.name, self.call = name, call
 
     def __repr__(self) -> str:
@@ -215,6 +222,24 @@ class Study:
         """The claims judged on each task; see `verdicts`. It runs the controls."""
         return self._verdicts
 
+    def plan(self, *, costs: Costs | None = None, n_workers: int | None = None) -> StudyPlan:
+        """What the study generates and reads, and about how long it takes; finished parts are counted too.
+
+        Args:
+            costs: of the model; None: a few texts are generated and read to measure them.
+            n_workers: that share the jobs; None: those of the engine.
+
+        Example:
+            >>> import dpc_interp as dpc
+            >>> made = dpc.study("reasoner", "story", "reasoner/story", n=4, n_validation=4, progress=False)
+            >>> plan = made.plan(costs=dpc.Costs(decode=1e-3, read=1e-4))
+            >>> plan.parts.set_index("part").loc["analysis", "passes"]
+            np.int64(8)
+        """
+        run = self._settings.run
+        n_workers = n_workers or run.n_workers or (1 if run.engine == "local" else os.cpu_count() or 1)
+        return plan_study(self._model, self._settings, self._tasks, self._sizes, costs=costs, n_workers=n_workers)
+
     def ablation(self, grid: Mapping[str, Sequence[Any]], **keywords: Any) -> pd.DataFrame:
         """`ablate` on the first prompt of each task.
 
@@ -222,13 +247,12 @@ class Study:
             grid: field of `Options` -> its values.
             keywords: others of `ablate`, such as `methods`.
         """
-        model = self._settings.source.load()
         run, options = self._settings.run_in("ablation"), self._settings.options
         rows = []
         for task in self._tasks:
             sample = ProblemSample(validation={task.name: task.validation})
             settings = {"grid": grid, "sample": sample, "options": options, "run": run, **keywords}
-            rows.append(ablate(model, list(task.test), task.prompts[0], **settings))
+            rows.append(ablate(self._model, list(task.test), task.prompts[0], **settings))
         return pd.concat(rows, ignore_index=True)
 
     def figure(self, name: str, task: str | None = None) -> Figure:
@@ -246,7 +270,7 @@ class Study:
         if task is not None and task not in self.tasks:
             raise UnknownNameError("task", task, self.tasks)
         with plots.style_context():
-            return FIGURES[name](self._first_parts[task or self.tasks[0]]).figure
+            return FIGURES[name](self._first_parts[task or self.tasks[0]], self._model).figure
 
     def figures(self, folder: str | Path) -> Path:
         """Write fig1 to fig7 of the first prompt of each task, tab1 and tab2, and README.md, which lists them.
@@ -259,7 +283,7 @@ class Study:
         """
         out = Path(folder)
         jobs = [DrawFigures(self._first_parts[task], out / task if i else out) for i, task in enumerate(self.tasks)]
-        captions = dict(zip(self.tasks, self._run(jobs, "draw"), strict=True))
+        captions = dict(zip(self.tasks, self._run(jobs, DRAW), strict=True))
         return write_page(self.name, self._tasks, self._parts, captions, out)
 
     def control_figures(self, folder: str | Path) -> Path:
@@ -286,7 +310,11 @@ class Study:
             The path.
         """
         parts = [control.evaluated for control in chain(*self._controls.values())]
-        return write_report(self.name, self.call, self._tasks, parts, self._measured, self._verdicts, Path(file))
+        first = {part.task: part for part in reversed(parts)}
+        figures = {
+            task: list_figures(first[task], self._model, measured.drawings) for task, measured in self._measured.items()
+        }
+        return write_report(self.name, self.call, self._tasks, parts, figures, self._verdicts, Path(file))
 
     @cached_property
     def _parts(self) -> list[EvaluatedPrompt]:
@@ -308,8 +336,9 @@ class Study:
 
     @cached_property
     def _controls(self) -> dict[str, list[ControlResults]]:
-        # other processes read evaluations from the folder; in this one they are at hand
-        parts = [] if self._settings.run.engine == "processes" else self._parts
+        # workers read evaluations from the folder; without one, and in this process, they are at hand
+        at_hand = self._settings.run.engine == "local" or self._settings.folder is None
+        parts = self._parts if at_hand else []
         evaluated = {(part.task, part.prompt.name): part for part in parts}
         jobs = [
             RunControls(
@@ -333,9 +362,13 @@ class Study:
         results = [control.evaluated.results for control in chain(*self._controls.values())]
         return verdicts(results, model=self.name, controls=self.peaks())
 
-    def _run(self, jobs: Sequence[Callable[[], Result]], desc: str) -> list[Result]:
+    def _run(self, jobs: Sequence[Job[Result]], desc: str) -> list[Result]:
         """The results of independent jobs, in their order."""
         run = self._settings.run
-        if run.engine == "processes":
-            return map_processes(jobs, desc, run.n_workers)
-        return [job() for job in tqdm(jobs, desc=desc, unit="job", disable=not run.progress)]
+        if desc == DRAW and run.engine == "ray":  # other machines may not have the folder of the figures
+            run = replace(run, engine="local", n_workers=None)
+        with run.open_engine() as engine:
+            finished = engine.map(self._model, jobs)
+            bar = tqdm(finished, desc=desc, unit="job", total=len(jobs), disable=not run.progress)
+            results = {result.index: result.value for result in bar}
+        return [results[index] for index in range(len(jobs))]

@@ -23,7 +23,7 @@ from dpc_interp import (
 )
 from dpc_interp.evaluation.jobs import GenerateShard
 from dpc_interp.evaluation.stages import Stages, problem_digest, prompt_digest
-from dpc_interp.execution.engine import Job, LocalEngine, ShardResult
+from dpc_interp.execution.engine import Frames, Job, JobResult, LocalEngine
 from dpc_interp.execution.store import SharedStore
 from dpc_interp.models.hooked import HookedModel
 
@@ -37,7 +37,7 @@ class RecordingEngine(LocalEngine):
     def __init__(self) -> None:
         self.jobs: list[Job] = []
 
-    def map(self, model: HookedModel, jobs: Sequence[Job]) -> Iterator[ShardResult]:
+    def map(self, model: HookedModel, jobs: Sequence[Job]) -> Iterator[JobResult[Frames]]:
         self.jobs += jobs
         return super().map(model, jobs)
 

@@ -25,10 +25,12 @@ from dpc_interp import (
     drop_empty_rationales,
     evaluate,
     generate,
+    load_model,
     load_problems,
+    load_prompt,
 )
 from dpc_interp.evaluation.jobs import AnalyseShard
-from dpc_interp.execution.engine import Engine, LocalEngine, run_job
+from dpc_interp.execution.engine import Engine, LocalEngine, ProcessEngine, process_source, run_job
 from dpc_interp.execution.ray_engine import RayEngine
 from dpc_interp.models.hooked import HookedModel
 
@@ -116,7 +118,7 @@ def test_local_jobs_come_in_their_order(model: HookedModel) -> None:
     frames = [{"rows": pd.DataFrame({"k": [k]})} for k in range(3)]
     results = list(LocalEngine().map(model, [lambda _, k=k: frames[k] for k in range(3)]))
     assert [result.index for result in results] == [0, 1, 2]
-    assert [result.frames for result in results] == frames
+    assert [result.value for result in results] == frames
     assert all(result.worker.endswith(f"/{os.getpid()}") for result in results)
 
 
@@ -130,8 +132,33 @@ def test_a_job_is_given_the_model_and_timed(model: HookedModel) -> None:
     assert run_job(model, 3, job).index == 3
 
 
-def test_both_engines_are_engines() -> None:
+def test_processes_load_the_model_by_its_name_and_give_the_same_frames() -> None:
+    """Of the reasoner in bfloat16: the processes load it as it was loaded here."""
+    model = load_model("reasoner", device="cpu", dtype="bfloat16")
+    problems = load_problems("story", n=4)
+    prompt = load_prompt("reasoner/story")
+    runs = generate(model, problems, prompt, max_new_tokens=8, progress=False)
+    jobs = [AnalyseShard(runs[k : k + 2], prompt, "generated", "abs_of_sum", False) for k in (0, 2)]
+    results = {result.index: result for result in ProcessEngine(1).map(model, jobs)}
+    for index, expected in enumerate(LocalEngine().map(model, jobs)):
+        assert results[index].worker != expected.worker
+        for name, frame in expected.value.items():
+            pd.testing.assert_frame_equal(results[index].value[name], frame, rtol=1e-4)
+
+
+def test_processes_need_a_model_that_they_can_load(model: HookedModel) -> None:
+    with pytest.raises(DPCInterpError, match='engine="processes" loads the model in each process; load it with'):
+        process_source(model)
+    loaded = load_model("reasoner", device="cpu")
+    assert process_source(loaded).name.endswith("reasoner")
+    loaded.cfg.device = "cuda"
+    with pytest.raises(DPCInterpError, match='runs on the CPU, and this model is on cuda; use engine="local"'):
+        process_source(loaded)
+
+
+def test_all_engines_are_engines() -> None:
     assert isinstance(LocalEngine(), Engine)
+    assert isinstance(ProcessEngine(), Engine)
     assert isinstance(RayEngine(None, 1), Engine)
     assert not isinstance(object(), Engine)
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from dpc_interp import DPCInterpError, load_model
 from dpc_interp.execution import ray_engine
 from dpc_interp.execution.digest import model_digest
-from dpc_interp.execution.engine import ShardResult
+from dpc_interp.execution.engine import JobResult
 from dpc_interp.execution.ray_engine import RayEngine
 from dpc_interp.models.end_tokens import end_tokens
 from dpc_interp.models.hooked import HookedModel
@@ -70,10 +70,10 @@ class FakeRay:
                 ready.remote = lambda error=error: lambda: raise_(error)
         return SimpleNamespace(run=SimpleNamespace(remote=self._submit), has_same_weights=ready)
 
-    def _submit(self, index: int, job: Callable[[Any], Any]) -> Callable[[], ShardResult]:
+    def _submit(self, index: int, job: Callable[[Any], Any]) -> Callable[[], JobResult]:
         self.n_running += 1
         self.most_running = max(self.most_running, self.n_running)
-        return lambda: ShardResult(index, job(None), 0.0, "host/1")
+        return lambda: JobResult(index, job(None), 0.0, "host/1")
 
     def wait(self, running: list[Any]) -> tuple[list[Any], list[Any]]:
         self.n_running -= 1
@@ -94,7 +94,7 @@ def jobs(n: int) -> list[Any]:
 def test_every_job_is_computed_once_by_at_most_n_workers(model: HookedModel) -> None:
     ray = FakeRay(n_cpus=8)
     engine = RayEngine(ray, 3)
-    frames = {result.index: result.frames["rows"] for result in engine.map(model, jobs(7))}
+    frames = {result.index: result.value["rows"] for result in engine.map(model, jobs(7))}
     assert {index: frame["k"].tolist() for index, frame in frames.items()} == {k: [k] for k in range(7)}
     assert ray.n_started == ray.most_running == 3
     list(engine.map(model, jobs(2)))
@@ -126,9 +126,7 @@ def test_an_actor_that_keeps_dying_is_one_line(model: HookedModel) -> None:
     def get(future: object) -> object:
         raise RayError("The actor died unexpectedly\nand this is why")
 
-    with pytest.raises(
-        DPCInterpError, match=r"a worker died 4 times on one shard \(The actor died .*\); give"
-    ) as caught:
+    with pytest.raises(DPCInterpError, match=r"a worker died 4 times on one job \(The actor died .*\); give") as caught:
         list(RayEngine(FakeRay(get), 2).map(model, jobs(1)))
     assert "\n" not in str(caught.value)
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from dpc_interp import DPCInterpError, RunConfig
-from dpc_interp.execution.engine import LocalEngine
+from dpc_interp.execution.engine import LocalEngine, ProcessEngine
 from dpc_interp.execution.ray_engine import RayEngine
 
 
@@ -40,5 +40,7 @@ def test_the_engine_is_the_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))
     with RunConfig().open_engine() as engine:
         assert type(engine) is LocalEngine
+    with RunConfig(engine="processes").open_engine() as engine:
+        assert type(engine) is ProcessEngine
     with RunConfig(engine="ray").open_engine() as engine:
         assert type(engine) is RayEngine

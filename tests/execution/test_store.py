@@ -18,30 +18,30 @@ import pytest
 from dpc_interp import DPCInterpError
 from dpc_interp.execution import manifest as manifest_module
 from dpc_interp.execution.atomic import remove
-from dpc_interp.execution.engine import ShardResult
+from dpc_interp.execution.engine import Frames, JobResult
 from dpc_interp.execution.store import RunStore, SharedStore
 
 FRAME = pd.DataFrame({"instance": ["a", "b"], "generated_tokens": [[1, 2], []], "answer": ["3", None]})
 SHARDS = ["ab", "cd", "e"]
 Contents = Callable[[Path], dict[str, bytes]]
-Compute = Callable[[Sequence[str]], Iterable[ShardResult]]
+Compute = Callable[[Sequence[str]], Iterable[JobResult[Frames]]]
 
 
 def never(shards: object = None) -> pd.DataFrame:
     pytest.fail("a stored stage was computed again")
 
 
-def letters(shards: Sequence[str]) -> Iterable[ShardResult]:
+def letters(shards: Sequence[str]) -> Iterable[JobResult[Frames]]:
     """Compute two frames of each shard, the last shard first."""
     for index in reversed(range(len(shards))):
         frame = pd.DataFrame({"letter": list(shards[index])})
-        yield ShardResult(index, {"small": frame, "large": frame["letter"].str.upper().to_frame()}, 0.5, "here")
+        yield JobResult(index, {"small": frame, "large": frame["letter"].str.upper().to_frame()}, 0.5, "here")
 
 
 def recorder(requested: list[str]) -> Compute:
     """Compute as `letters` does, and record the shards that were requested."""
 
-    def compute(shards: Sequence[str]) -> Iterable[ShardResult]:
+    def compute(shards: Sequence[str]) -> Iterable[JobResult[Frames]]:
         requested.extend(shards)
         return letters(shards)
 
@@ -72,7 +72,7 @@ def test_shards_are_joined_in_order_and_can_be_read_by_pandas(tmp_path: Path) ->
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
 def test_an_interrupted_stage_keeps_its_finished_shards(tmp_path: Path, stop: type[BaseException]) -> None:
-    def interrupted(shards: Sequence[str]) -> Iterable[ShardResult]:
+    def interrupted(shards: Sequence[str]) -> Iterable[JobResult[Frames]]:
         yield next(iter(letters(shards)))
         raise stop
 
@@ -287,7 +287,7 @@ def test_two_processes_may_store_the_same_shard(tmp_path: Path) -> None:
     """Two studies of the same model share their sweeps."""
     one, other = SharedStore(tmp_path), SharedStore(tmp_path)
 
-    def compute_after_the_other(shards: Sequence[str]) -> Iterable[ShardResult]:
+    def compute_after_the_other(shards: Sequence[str]) -> Iterable[JobResult[Frames]]:
         joined(other)
         return letters(shards)
 
@@ -318,7 +318,7 @@ def test_timings_without_a_folder_are_those_of_this_process() -> None:
 def test_an_interrupt_names_the_innermost_stage(tmp_path: Path) -> None:
     store = SharedStore(tmp_path)
 
-    def stopped(shards: Sequence[str]) -> Iterable[ShardResult]:
+    def stopped(shards: Sequence[str]) -> Iterable[JobResult[Frames]]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="0 of the 3 shards of stage are stored"):

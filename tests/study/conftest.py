@@ -16,9 +16,9 @@ from dpc_interp import Results, evaluate, load_model, load_problems, load_prompt
 from dpc_interp.evaluation.methods import METHODS, TRIGGERED
 from dpc_interp.evaluation.summary import summarise
 from dpc_interp.evaluation.sweeps import SWEPT_VALUES, VARIANTS
+from dpc_interp.models.hooked import HookedModel
 from dpc_interp.study import control_runs
 from dpc_interp.study.evaluated import EvaluatedPrompt
-from dpc_interp.study.source import ModelSource
 from dpc_interp.tasks.problem import SPLITS
 from dpc_interp.tasks.registry import SYNTHETIC
 
@@ -74,20 +74,25 @@ def with_answers() -> Callable[[Results, dict[str, list[bool]], str], Results]:
 
 
 @pytest.fixture(scope="session")
-def study(with_answers: Callable[..., Results]) -> EvaluatedPrompt:
+def reasoner() -> HookedModel:
+    """The model of `study`."""
+    return load_model("reasoner", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def study(with_answers: Callable[..., Results], reasoner: HookedModel) -> EvaluatedPrompt:
     """24 problems of `algebra`.
 
     With the prompt, as decoded, some answers are correct. All other methods, by hand, answer the first problem
     correctly and the second not, and so on.
     """
     problems, validation = (load_problems("algebra", split, n=24, seed=0) for split in ("test", "validation"))
-    model, prompt = load_model("reasoner", device="cpu"), load_prompt(PROMPT)
-    results = evaluate(model, problems, prompt, ["pt"], validation=validation, progress=False)
+    prompt = load_prompt(PROMPT)
+    results = evaluate(reasoner, problems, prompt, ["pt"], validation=validation, progress=False)
     answers: dict[str, list[bool]] = {method: [True, False] for method in METHODS}
     answers["pt"] = results.statistics["correct"].tolist()
     assert 0 < sum(answers["pt"]) < len(answers["pt"])
-    source = ModelSource("reasoner", {"device": "cpu"})
-    return EvaluatedPrompt(source, prompt, with_answers(results, answers, prompt.name))
+    return EvaluatedPrompt(prompt, with_answers(results, answers, prompt.name))
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from dpc_interp import cli
+from dpc_interp import RunConfig, cli
 from dpc_interp.claims.verdicts import CLAIMS
+from dpc_interp.execution.engine import LocalEngine
 from dpc_interp.study.control_page import write_control_tables
 
 FIGURES = (
@@ -53,7 +55,7 @@ def folders(folder: Path) -> list[str]:
 def run_here(command: str, arguments: list[str]) -> None:
     """Run a command in this process, its jobs one after the other."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["dpc_interp.study.study"], "map_processes", lambda jobs, *_: [job() for job in jobs])
+        patch.setattr(RunConfig, "open_engine", lambda run: nullcontext(LocalEngine()))
         with pytest.raises(SystemExit) as end:
             cli.main([command, *OPTIONS, *arguments])
     assert not end.value.code

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dpc_interp.models.hooked import HookedModel
 from dpc_interp.study import figures
 from dpc_interp.study.evaluated import EvaluatedPrompt, StudyTask
 from dpc_interp.study.figures import DrawFigures, write_page
@@ -17,9 +18,13 @@ def task(study: EvaluatedPrompt) -> StudyTask:
     return StudyTask("algebra", [run.problem for run in study.results.runs], [], [study.prompt])
 
 
-def test_the_job_draws_into_its_folder(study: EvaluatedPrompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "draw_figures", lambda part, folder: [f"{part.prompt.name} in {folder.name}"])
-    assert DrawFigures(study, tmp_path / "out")() == ["algebra/seed0 in out"]
+def test_the_job_draws_into_its_folder(
+    study: EvaluatedPrompt, model: HookedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        figures, "draw_figures", lambda part, given, folder: [f"{part.prompt.name} in {folder.name}"] * (given is model)
+    )
+    assert DrawFigures(study, tmp_path / "out")(model) == ["algebra/seed0 in out"]
 
 
 def test_the_page_has_sizes_tables_and_captions(study: EvaluatedPrompt, task: StudyTask, tmp_path: Path) -> None:

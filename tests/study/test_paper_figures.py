@@ -11,14 +11,15 @@ import pytest
 
 from dpc_interp import plots, saliency_map
 from dpc_interp.analysis.schema import round_significant
+from dpc_interp.models.hooked import HookedModel
 from dpc_interp.study.evaluated import EvaluatedPrompt
 from dpc_interp.study.paper_figures import FIGURES, draw_figures, fig1_case, fig2_saliency_maps
 
 
 @pytest.fixture(scope="module")
-def folder(study: EvaluatedPrompt, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(study: EvaluatedPrompt, reasoner: HookedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study") / "figures"
-    captions = draw_figures(study, folder)
+    captions = draw_figures(study, reasoner, folder)
     (folder / "captions.txt").write_text("\n".join(captions))
     return folder
 
@@ -51,29 +52,33 @@ def test_cases_are_the_median_instances_of_their_kind(study: EvaluatedPrompt, fo
         assert f"{case}: {holds.sum()} of 24" in (folder / "captions.txt").read_text()
 
 
-def test_no_case_is_drawn_where_the_prompt_changes_no_answer(study: EvaluatedPrompt, tmp_path: Path) -> None:
+def test_no_case_is_drawn_where_the_prompt_changes_no_answer(
+    study: EvaluatedPrompt, reasoner: HookedModel, tmp_path: Path
+) -> None:
     instances = study.results.instances
     pt = instances[instances["method"] == "pt"]
     unchanged = replace(study.results, instances=pd.concat([pt, pt.assign(method="instruct")]))
     with plots.style_context():
-        caption = fig1_case(replace(study, results=unchanged)).save(tmp_path)
+        caption = fig1_case(replace(study, results=unchanged), reasoner).save(tmp_path)
     assert "right when instructed, wrong with the prompt: 0 of 24" in caption
     assert "wrong when instructed, right with the prompt: 0 of 24" in caption
     assert pd.read_parquet(tmp_path / "fig1_case.parquet").empty
 
 
-def test_no_map_is_drawn_where_no_answer_has_two_steps(study: EvaluatedPrompt, tmp_path: Path) -> None:
+def test_no_map_is_drawn_where_no_answer_has_two_steps(
+    study: EvaluatedPrompt, reasoner: HookedModel, tmp_path: Path
+) -> None:
     others = [run.problem.id for run in study.results.runs if run.problem.n_steps != 2]
     statistics = study.results.statistics.loc[lambda frame: frame["instance"].isin(others)]
     with plots.style_context():
-        fig2_saliency_maps(replace(study, results=replace(study.results, statistics=statistics))).save(tmp_path)
+        part = replace(study, results=replace(study.results, statistics=statistics))
+        fig2_saliency_maps(part, reasoner).save(tmp_path)
     assert pd.read_parquet(tmp_path / "fig2_saliency_maps.parquet").empty
 
 
-def test_saliency_maps_are_means_over_the_layers(study: EvaluatedPrompt, folder: Path) -> None:
+def test_saliency_maps_are_means_over_the_layers(study: EvaluatedPrompt, reasoner: HookedModel, folder: Path) -> None:
     frame = pd.read_parquet(folder / "fig2_saliency_maps.parquet")
     runs = {run.problem.id: run for run in study.results.runs}
-    model, prompt = study.source.load(), study.prompt
     layers = {"shallow": study.shallow, "deep": study.deep}
     assert {tuple(key) for key in frame[["outcome", "layers"]].drop_duplicates().to_numpy()} == {
         (outcome, depth) for outcome in ("right", "wrong") for depth in ("shallow", "deep")
@@ -82,7 +87,7 @@ def test_saliency_maps_are_means_over_the_layers(study: EvaluatedPrompt, folder:
         run = runs[rows["instance"].iloc[0]]
         assert run.correct == (outcome == "right")
         assert run.problem.n_steps == 2
-        expected = saliency_map(model, run, prompt).values[list(layers[depth])].mean(0)
+        expected = saliency_map(reasoner, run, study.prompt).values[list(layers[depth])].mean(0)
         drawn = expected[rows["destination"].tolist(), rows["source"].tolist()].numpy()
         np.testing.assert_allclose(rows["value"], drawn, rtol=1e-4, atol=1e-12)
         assert len(rows) == int((expected != 0).sum())

@@ -12,11 +12,11 @@ import pytest
 
 from dpc_interp import verdicts
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.study.control_page import TaskControls
+from dpc_interp.models.hooked import HookedModel
 from dpc_interp.study.evaluated import EvaluatedPrompt, StudyTask
 from dpc_interp.study.output import Drawing
 from dpc_interp.study.paper_figures import FIGURES
-from dpc_interp.study.report import list_warnings, write_report
+from dpc_interp.study.report import list_figures, list_warnings, write_report
 
 NAME = "<script>alert('a')</script>"
 
@@ -34,17 +34,20 @@ def judged(study: EvaluatedPrompt) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def html(
-    study: EvaluatedPrompt, task: StudyTask, judged: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
+    study: EvaluatedPrompt,
+    reasoner: HookedModel,
+    task: StudyTask,
+    judged: pd.DataFrame,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
     def impossible() -> Drawing:
         raise DPCInterpError("no answer is right & all are wrong")
 
-    measured = {"algebra": TaskControls({"fig9_triggers": impossible}, {}, {})}
     file = tmp_path_factory.mktemp("report") / "sub" / "report.html"
     part = replace(study, results=replace(study.results, instances=study.results.instances.assign(finished=True)))
-    return write_report(NAME, f"dpc.study({NAME!r})", [task], [part], measured, judged, file).read_text(
-        encoding="utf-8"
-    )
+    figures = {"algebra": list_figures(part, reasoner, {"fig9_triggers": impossible})}
+    write_report(NAME, f"dpc.study({NAME!r})", [task], [part], figures, judged, file)
+    return file.read_text(encoding="utf-8")
 
 
 def test_names_are_shown_as_text(html: str) -> None:

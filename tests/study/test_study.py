@@ -158,12 +158,8 @@ def test_options_reach_the_controls(
 
 
 def test_bad_input_raises_before_any_work(model: HookedModel, prompts: list[SoftPrompt]) -> None:
-    with pytest.raises(DPCInterpError, match='engine="processes" loads the model in each process; give its name'):
+    with pytest.raises(DPCInterpError, match='engine="processes" loads the model in each process; load it with'):
         dpc.study(model, "story", prompts, n=2, engine="processes")
-    with pytest.raises(DPCInterpError, match='engine="processes" needs a folder'):
-        dpc.study("reasoner", "story", "reasoner/story", n=2, engine="processes")
-    with pytest.raises(DPCInterpError, match='engine="processes" runs on the CPU'):
-        dpc.study("reasoner", "story", "reasoner/story", "out", load_options={"device": "cuda"}, engine="processes")
     with pytest.raises(DPCInterpError, match="load_options are for a model that is given by its name"):
         dpc.study(model, "story", prompts, load_options={"dtype": "bfloat16"})
     narrow = SoftPrompt(prompts[0].vectors[:, :8], "narrow")
