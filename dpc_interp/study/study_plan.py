@@ -77,16 +77,19 @@ class StudyPlan:
         """Hours of one worker."""
         return float(self.parts["hours"].sum())
 
-    def wall_hours(self, n_workers: int) -> float:
-        """Hours until the last of some workers is finished.
+    @property
+    def longest_hours(self) -> float:
+        """Hours of the first prompt of a task, the longest chain of work that no two workers can share."""
+        each = self.parts["hours"] / self.parts["jobs"]
+        return float(each.groupby(self.parts["task"]).sum().max())
 
-        At least the longest job, and at least an equal share of the work.
+    def wall_hours(self, n_workers: int) -> float:
+        """Hours until the last worker is finished: an equal share of the work, or the longest chain if it is longer.
 
         Args:
             n_workers: workers, each with a model of its own.
         """
-        longest = float((self.parts["hours"] / self.parts["jobs"]).max())
-        return max(longest, self.hours / n_workers)
+        return max(self.longest_hours, self.hours / n_workers)
 
     def within(self, minutes: float) -> ControlSizes:
         """Sizes of the controls with which the study ends within a time; none is larger than the planned one.
