@@ -48,6 +48,7 @@ def shape(name: str, tokenizer: Any) -> HookedTransformer:
         positional_embedding_type="rotary",
         dtype=torch.bfloat16,
         device="meta",
+        init_weights=False,
         model_name=name,
     )
     with torch.device("meta"):

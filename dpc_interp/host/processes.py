@@ -7,6 +7,7 @@ one thread sums do not depend on the number of cores.
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -55,13 +56,18 @@ def run_processes(jobs: Sequence[Callable[[], Result]], n_processes: int | None 
     n_workers = min(n_processes or cores, max(1, len(jobs)))
     n_threads = max(1, cores // n_workers)
     with ProcessPoolExecutor(n_workers, mp_context=context, initializer=_start_worker, initargs=(n_threads,)) as pool:
-        futures = {pool.submit(job): i for i, job in enumerate(jobs)}
+        futures = {pool.submit(_run_pickled, pickle.dumps(job)): i for i, job in enumerate(jobs)}
         try:
             for future in as_completed(futures):
-                yield futures[future], future.result()
+                yield futures[future], pickle.loads(future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _run_pickled(job: bytes) -> bytes:
+    """Run a job. Plain pickles copy tensors; those of torch would keep a file open for each tensor of each result."""
+    return pickle.dumps(pickle.loads(job)())
 
 
 def _start_worker(n_threads: int) -> None:

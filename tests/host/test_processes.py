@@ -6,16 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from dpc_interp.host.processes import map_processes
 
 PARENT = """
 import time
+from copy import deepcopy
 from functools import partial
 from dpc_interp.host.processes import map_processes
 if __name__ == "__main__":
@@ -34,6 +37,14 @@ def test_the_first_error_ends_the_other_jobs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a number"):
         map_processes([partial(int, "not a number"), *waiting, partial((tmp_path / "last").touch)], "test", 1)
     assert not (tmp_path / "last").exists()
+
+
+def test_results_with_many_tensors_keep_no_file_open() -> None:
+    tensors = [torch.full((1,), k) for k in range(500)]
+    before = psutil.Process().num_fds()
+    (copies,) = map_processes([partial(deepcopy, tensors)], "test", 1)
+    assert [int(copy) for copy in copies] == list(range(500))
+    assert psutil.Process().num_fds() < before + 50
 
 
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
