@@ -58,9 +58,9 @@ def shape(name: str, tokenizer: Any) -> HookedTransformer:
 
 
 def costs_of(model: HookedTransformer) -> Costs:
-    """A token needs the weights once a batch; a position four products of a number and each weight."""
+    """A token needs the weights once a batch; a position two operations a weight, four with the backward pass."""
     n_weights = sum(weight.numel() for weight in model.parameters())
-    return Costs(decode=2 * n_weights / BANDWIDTH / BATCH, read=4 * 2 * n_weights / 2 / FLOPS)
+    return Costs(prefill=2 * n_weights / FLOPS, decode=2 * n_weights / BANDWIDTH / BATCH, read=4 * n_weights / FLOPS)
 
 
 def main() -> None:

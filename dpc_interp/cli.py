@@ -19,7 +19,7 @@ from cyclopts.config import Yaml
 
 from dpc_interp.analysis.options import Options
 from dpc_interp.bundled.studies import BundledStudy
-from dpc_interp.claims.verdict_page import write_page
+from dpc_interp.claims.verdict_page import write_page as write_verdict_page
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.grid import ProblemSample, load_prompts
 from dpc_interp.evaluation.tables import accuracy_table, markdown
@@ -44,12 +44,13 @@ SETTINGS = "study.yaml"
 
 @dataclass(frozen=True, kw_only=True)
 class StudyCall:
-    """What a study is given besides its model.
+    """Arguments of a study other than the model.
 
     Attributes:
         prompts: adapters, by name or folder; several tuning seeds, or no claim can be judged.
         problems: tasks, by name or file.
-        validation: files whose problems calibrate, one for each task that is a file; default: 30% of its problems.
+        validation: files whose problems calibrate, one for each task without a validation split, such as a file;
+            default: 30% of its problems.
         n: problems of each task that are reported.
         n_validation: problems of each task that calibrate, at most.
         device: cpu, cuda, cuda:1, mps; default: a GPU if there is one.
@@ -85,7 +86,7 @@ class StudyCall:
                 "give one each"
             )
         held_out = {
-            load_problems(file, n=1)[0].task: load_problems(calibrates, n=None)
+            load_problems(file, n=1)[0].task: load_problems(calibrates, n=self.n_validation)
             for file, calibrates in zip(files, self.validation or (), strict=False)
         }
         return make_study(
@@ -99,15 +100,49 @@ class StudyCall:
             sizes=self.sizes,
         )
 
-    def write(self, model: str, file: Path) -> None:
-        """Write every argument that has a value, defaults too, as YAML that `--config` reads."""
-        record = {"model": model} | asdict(self)
+    def record(self, model: str) -> dict[str, Any]:
+        """Every argument that has a value, defaults too, as YAML holds it; files by their full path."""
+        record = {"model": _full_path(model)} | asdict(self)
         for nested in ("options", "run", "sizes"):
             record |= record.pop(nested)
-        record["out"] = self.folder(model)
+        record |= {"prompts": list(map(_full_path, self.prompts)), "problems": list(map(_full_path, self.problems))}
+        record |= {"validation": self.validation and list(map(_full_path, self.validation))}
+        plain: dict[str, Any] = _plain(record | {"out": self.folder(model)})
+        return plain
+
+    def check_resumes(self, model: str, file: Path) -> None:
+        """Raise unless the arguments that results depend on are those in the file of an earlier run."""
+        same = (
+            "model",
+            "prompts",
+            "problems",
+            "validation",
+            "n",
+            "n_validation",
+            "dtype",
+            "backend",
+            *asdict(self.options),
+        )
+        earlier, now = yaml.safe_load(file.read_text(encoding="utf-8")), self.record(model)
+        changed = [name for name in same if earlier.get(name) != now.get(name)]
+        if changed:
+            raise DPCInterpError(
+                f"{file.parent} was given another {', '.join(changed)} before; give another --out, or the same"
+            )
+
+    def write(self, model: str, file: Path) -> None:
+        """Write the arguments as YAML that `--config` reads."""
         text = f"# dpc-interp {version('dpc_interp')}; again: dpc-interp study --config {file}\n"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text + yaml.safe_dump(_plain(record), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        file.write_text(
+            text + yaml.safe_dump(self.record(model), sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
+
+
+def _full_path(name: str) -> str:
+    """The full path of a file or folder; a name unchanged."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.exists() else name
 
 
 def _plain(value: Any) -> Any:
@@ -152,12 +187,14 @@ def study(model: str, *, which: Annotated[StudyCall, Flat], config: Path | None 
             take precedence.
     """
     made, out = which.open(model), which.folder(model)
-    if not (out / SETTINGS).exists():  # a study that resumes was planned before
+    if (out / SETTINGS).exists():
+        which.check_resumes(model, out / SETTINGS)
+    else:
         print(made.plan())
     which.write(model, out / SETTINGS)
     print(f"wrote {made.figures(out / 'figures')}")
     print(f"wrote {made.control_figures(out / 'figures')}")
-    print(f"wrote {write_page(out)}")
+    print(f"wrote {write_verdict_page(out)}")
     print(f"wrote {made.report(out / 'report.html')}")
 
 
@@ -165,17 +202,17 @@ def study(model: str, *, which: Annotated[StudyCall, Flat], config: Path | None 
 def plan(
     model: str, *, which: Annotated[StudyCall, Flat], config: Path | None = None, minutes: float | None = None
 ) -> None:
-    """Print what a study would compute, and about how long it would take, after a short timing.
+    """Print what a study computes and about how long it takes, after a short timing.
 
     Args:
         model: name, folder or .gguf file of the model.
         config: YAML file with any of these arguments.
-        minutes: also print the sizes of the controls with which the study ends within this time.
+        minutes: shrink the controls until the study takes at most this time, and print their sizes as options.
     """
-    planned = which.open(model).plan()
+    planned = which.open(model).plan(minutes=minutes)
     print(planned)
     if minutes is not None:
-        sizes = asdict(planned.within(minutes))
+        sizes = asdict(planned.sizes)
         print(" ".join(f"--{name.replace('_', '-')} {value}" for name, value in sizes.items()))
 
 
@@ -187,9 +224,12 @@ def report(folder: Path, *, out: Path | None = None) -> None:
         folder: of the study, in which study.yaml is.
         out: path of the report; default: report.html in the folder.
     """
+    if not (folder / "runs").is_dir():
+        raise DPCInterpError(f"{folder} holds no study; give the folder that dpc-interp study wrote")
     _, given, *_ = app.parse_args(["study", "--config", str(folder / SETTINGS)], exit_on_error=False, print_error=False)
-    made = given.arguments["which"].open(given.arguments["model"])
-    print(f"wrote {made.report(out or folder / 'report.html')}")
+    which: StudyCall = given.arguments["which"]
+    which = replace(which, run=replace(which.run, out=folder))  # the folder may have been moved
+    print(f"wrote {which.open(given.arguments['model']).report(out or folder / 'report.html')}")
 
 
 @app.command
@@ -222,7 +262,7 @@ def verdicts(
     which = which or BundledStudy()
     start = time.perf_counter()
     folder = which.open(sizes).control_figures(out or Path("figures") / which.model).parent
-    page = write_page(folder.parent)
+    page = write_verdict_page(folder.parent)
     print(f"wrote {folder} and {page} in {time.perf_counter() - start:.0f} s")
 
 

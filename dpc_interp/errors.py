@@ -32,6 +32,10 @@ class UnknownNameError(DPCInterpError):
             names = f"the closest known ones are {', '.join(get_close_matches(str(name), known, n=3, cutoff=0.0))}"
         super().__init__(f"unknown {kind} {name!r}; {names}")
 
+    def __reduce__(self) -> tuple[type[DPCInterpError], tuple[object, ...]]:
+        """Pickle the message, which is all that another process needs."""
+        return DPCInterpError, self.args
+
 
 class ShapeError(DPCInterpError):
     """A tensor whose shape does not fit the model."""

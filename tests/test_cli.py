@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_help_of_options_is_that_of_the_dataclass(capsys: pytest.CaptureFixture[
         ),
         (["study", "reasoner", "--problems", "story"], 'Command "study" parameter --prompts requires'),
         (["study", "--config", "no.yaml"], "there is no file no.yaml; give the YAML file"),
-        (["report", "no-such-folder"], "there is no file no-such-folder/study.yaml"),
+        (["report", "no-such-folder"], "no-such-folder holds no study"),
         (["figures", "--model", "gpt-9"], "unknown model"),
         (["figures", "--tasks", "stroy"], "unknown task of reasoner 'stroy'"),
     ],
@@ -105,6 +106,23 @@ def test_the_settings_that_a_study_writes_are_read_again(tmp_path: Path) -> None
     assert file.read_text().startswith(f"# dpc-interp {dpc.__version__}; again: dpc-interp study --config {file}\n")
 
 
+def test_a_folder_keeps_the_settings_of_its_study(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    CALL.write("reasoner", file)
+    replace(CALL, run=replace(CALL.run, batch_size=1), sizes=dpc.ControlSizes()).check_resumes("reasoner", file)
+    other = replace(CALL, n=31, options=replace(CALL.options, gamma=4))
+    with pytest.raises(dpc.DPCInterpError, match=r"was given another n, gamma before; give another --out"):
+        other.check_resumes("reasoner", file)
+
+
+def test_files_are_written_by_their_full_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.jsonl").touch()
+    record = CALL.record("reasoner")
+    assert record["problems"] == [str(tmp_path / "mine.jsonl")]
+    assert record["prompts"] == CALL.prompts, "names"
+
+
 def test_the_command_line_takes_precedence_over_settings(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     CALL.write("reasoner", file)
@@ -127,8 +145,27 @@ def test_study_files_of_the_repository_are_read(file: Path) -> None:
 
 
 def test_a_plan_is_printed_and_sizes_that_fit_a_time(capsys: pytest.CaptureFixture[str]) -> None:
-    few = ["--n", "4", "--n-validation", "4", "--batch-size", "4", "--minutes", "600"]
+    few = ["--n", "4", "--n-validation", "4", "--batch-size", "4", "--minutes", "900"]
     assert run(["plan", "reasoner", "--prompts", "reasoner/story", "--problems", "story", *few]) == 0
     text = capsys.readouterr().out
     assert "| story | answers | 1 |" in text
-    assert text.splitlines()[-1] == "--n-sinks 100 --n-causal 60 --n-sweep 200 --n-heads 40"
+    assert text.splitlines()[-1] == "--n-sinks 4 --n-causal 4 --n-sweep 4 --n-heads 4"
+
+
+def test_a_report_is_written_of_the_study_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    CALL.write("reasoner", tmp_path / "study.yaml")
+    assert run(["report", str(tmp_path)]) == 2
+    assert "holds no study; give the folder" in capsys.readouterr().err
+    (tmp_path / "runs").mkdir()
+    opened = []
+
+    def open_study(call: cli.StudyCall, model: str) -> SimpleNamespace:
+        opened.append((model, call.n, call.options.gamma, call.folder(model)))
+        return SimpleNamespace(report=lambda file: file)
+
+    monkeypatch.setattr(cli.StudyCall, "open", open_study)
+    assert run(["report", str(tmp_path)]) == 0
+    assert opened == [("reasoner", 30, 5, tmp_path)], "not the folder that it was written to"
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'report.html'}\n"

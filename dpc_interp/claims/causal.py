@@ -95,7 +95,7 @@ def causal_edges(
 ) -> CausalEffects:
     """Knock out the edges that saliency ranks high and low.
 
-    It costs `n_causal_passes` forward passes a run.
+    It costs `n_causal_passes` passes a run.
 
     Args:
         model: a `HookedTransformer` or `TransformerBridge`.
@@ -171,7 +171,7 @@ def causal_edges(
 def n_causal_passes(
     n_layers: int, *, n_draws: int = 3, n_groups: int = 20, n_top: int = 4, n_fractions: int = len(FRACTIONS)
 ) -> int:
-    """The most forward passes that `causal_edges` makes for one run.
+    """The most passes that `causal_edges` makes for one run.
 
     Args:
         n_layers: of the model.
@@ -179,7 +179,8 @@ def n_causal_passes(
         n_fractions: length of its `fractions`.
     """
     n_orders = 2 + n_draws
-    return (n_layers + 1) * n_orders + n_layers * (n_top + 1) + n_groups + n_fractions * n_orders + 2
+    # three more: all late edges removed, the loss with all edges, and the saliency
+    return (n_layers + 1) * n_orders + n_layers * (n_top + 1) + n_groups + n_fractions * n_orders + 3
 
 
 def _check_runs(

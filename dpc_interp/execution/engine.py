@@ -17,7 +17,8 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 import pandas as pd
 
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.host.processes import run_processes
+from dpc_interp.execution.digest import model_digest
+from dpc_interp.host.processes import ProcessPool
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.models.loading import ModelSource, model_source
 
@@ -76,7 +77,7 @@ class ProcessEngine:
     """
 
     def __init__(self, n_workers: int | None = None):
-        self._n_workers = n_workers
+        self._pool = ProcessPool(n_workers)
 
     def map(self, model: HookedModel, jobs: Sequence[Job[Result]]) -> Iterator[JobResult[Result]]:
         """Yield each result as soon as it is finished, in any order; see `Engine.map`.
@@ -86,12 +87,16 @@ class ProcessEngine:
             jobs: see `Engine.map`.
 
         Raises:
-            DPCInterpError: a model that `load_model` did not load, or one that is on a GPU.
+            DPCInterpError: a model that `load_model` did not load, whose weights were changed after it was loaded, or
+                that is on a GPU.
         """
-        source = process_source(model)
-        jobs_there = [_JobThere(source, index, job) for index, job in enumerate(jobs)]
-        for _, result in run_processes(jobs_there, self._n_workers):
+        source, key = process_source(model), model_digest(model)
+        for _, result in self._pool.run([_JobOfSource(source, key, index, job) for index, job in enumerate(jobs)]):
             yield result
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.close()
 
 
 def process_source(model: HookedModel) -> ModelSource:
@@ -115,20 +120,27 @@ def process_source(model: HookedModel) -> ModelSource:
 
 
 @dataclass(frozen=True)
-class _JobThere(Generic[Result]):
-    """A job with the model that its process loads."""
+class _JobOfSource(Generic[Result]):
+    """A job with the source of its model, and the digest that its weights must have."""
 
     source: ModelSource
+    key: str
     index: int
     job: Job[Result]
 
     def __call__(self) -> JobResult[Result]:
-        return run_job(_load_once(self.source), self.index, self.job)
+        return run_job(_load_once(self.source, self.key), self.index, self.job)
 
 
 @cache
-def _load_once(source: ModelSource) -> HookedModel:
-    return source.load("cpu")
+def _load_once(source: ModelSource, key: str) -> HookedModel:
+    model = source.load("cpu")
+    if model_digest(model) != key:
+        raise DPCInterpError(
+            f"the weights differ from those that {source.name} gives: they were changed after loading, or the files "
+            'were; load the model again, or use engine="local"'
+        )
+    return model
 
 
 def run_job(model: HookedModel, index: int, job: Job[Result]) -> JobResult[Result]:

@@ -7,11 +7,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.execution.backoff import check_batch_size
 from dpc_interp.execution.engine import ENGINES, Engine, LocalEngine, ProcessEngine
 from dpc_interp.execution.ray_cluster import connect_ray, import_ray
 from dpc_interp.execution.ray_engine import RayEngine
+from dpc_interp.host.processes import n_cores
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class RunConfig:
 
     Attributes:
         out: folder that keeps each finished shard; an interrupted run resumes when the same call is made again. None:
-            nothing is stored.
+            nothing is stored (the command `study` then uses studies/ and the name of the model).
         batch_size: maximum number of questions decoded together.
         shard_size: number of instances that are stored together (at most 64 in an analysis). A smaller shard loses
             less when a run is interrupted and keeps more workers busy; no batch is larger than a shard.
@@ -31,7 +34,7 @@ class RunConfig:
             core.
         speculate_from_gold: use the written rationales as draft tokens for the answers of prompt tuning. The answers
             are the same and come sooner where most are correct, but `timings` no longer measure what decoding costs.
-            None: only in grids and sweeps, which report no timings.
+            None: in grids, sweeps and studies, which report no timings, but not in `evaluate`.
         progress: show progress bars.
 
     Raises:
@@ -65,6 +68,17 @@ class RunConfig:
         if self.engine == "ray":
             import_ray()  # report a missing Ray before any work
 
+    def count_workers(self, device: str) -> int:
+        """The number of workers that share the jobs.
+
+        Args:
+            device: of the model.
+        """
+        if self.engine == "local":
+            return 1
+        on_gpu = self.engine == "ray" and device.startswith("cuda")
+        return self.n_workers or (max(1, torch.cuda.device_count()) if on_gpu else n_cores())
+
     @contextmanager
     def open_engine(self) -> Iterator[Engine]:
         """Open the engine for the length of the context.
@@ -75,7 +89,8 @@ class RunConfig:
         if self.engine == "local":
             yield LocalEngine()
         elif self.engine == "processes":
-            yield ProcessEngine(self.n_workers)
+            with closing(ProcessEngine(self.n_workers)) as processes:
+                yield processes
         else:
             with connect_ray(self.n_workers) as ray, closing(RayEngine(ray, self.n_workers)) as engine:
                 yield engine

@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for_jobs
+from contextlib import closing
 from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
 from typing import TypeVar
@@ -24,45 +27,78 @@ PRELOADED = ["torch", "transformer_lens"]
 Result = TypeVar("Result")
 
 
+class ProcessPool:
+    """Worker processes that start when they are first needed and stay until `close`.
+
+    Args:
+        n_processes: maximum number of worker processes; None: one per core.
+    """
+
+    def __init__(self, n_processes: int | None = None):
+        self.n_processes = n_processes or n_cores()
+        self._executor: ProcessPoolExecutor | None = None
+
+    def run(self, jobs: Sequence[Callable[[], Result]]) -> Iterator[tuple[int, Result]]:
+        """Run each job in a worker process; the first error ends all of them.
+
+        Args:
+            jobs: frozen dataclasses with a `__call__`, so that they can be sent to another process.
+
+        Yields:
+            The index of a job and its result, as soon as it is finished.
+        """
+        if self._executor is None:
+            self._executor = self._start()
+        waiting, running = deque(enumerate(jobs)), dict[Future[bytes], int]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < 2 * self.n_processes:  # one for each worker, and one that is next
+                    index, job = waiting.popleft()
+                    running[self._executor.submit(_run_pickled, pickle.dumps(job))] = index
+                finished, _ = wait_for_jobs(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield running.pop(future), pickle.loads(future.result())
+        except BaseException:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = None
+            raise
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._executor is not None:
+            self._executor.shutdown()
+            self._executor = None
+
+    def _start(self) -> ProcessPoolExecutor:
+        # forking this process itself would copy its locks, and the threads of torch that hold them would not exist
+        context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+        context.set_forkserver_preload(PRELOADED)
+        n_threads = max(1, n_cores() // self.n_processes)
+        return ProcessPoolExecutor(
+            self.n_processes, mp_context=context, initializer=_start_worker, initargs=(n_threads,)
+        )
+
+
+def n_cores() -> int:
+    """The cores that this process may use, which a scheduler or container may limit."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def map_processes(jobs: Sequence[Callable[[], Result]], desc: str, n_processes: int | None = None) -> list[Result]:
     """Run each job in a worker process, with a progress bar; the first error ends all of them.
 
     Args:
-        jobs: see `run_processes`.
+        jobs: see `ProcessPool.run`.
         desc: label of the progress bar.
         n_processes: maximum number of worker processes; None: one per core.
 
     Returns:
         The results, in the order of the jobs.
     """
-    results = dict(tqdm(run_processes(jobs, n_processes), desc=desc, unit="job", total=len(jobs)))
+    n_workers = min(n_processes or n_cores(), max(1, len(jobs)))
+    with closing(ProcessPool(n_workers)) as pool:
+        results = dict(tqdm(pool.run(jobs), desc=desc, unit="job", total=len(jobs)))
     return [results[i] for i in range(len(jobs))]
-
-
-def run_processes(jobs: Sequence[Callable[[], Result]], n_processes: int | None = None) -> Iterator[tuple[int, Result]]:
-    """Run each job in a worker process; the first error ends all of them.
-
-    Args:
-        jobs: frozen dataclasses with a `__call__`, so that they can be sent to another process.
-        n_processes: maximum number of worker processes; None: one per core.
-
-    Yields:
-        The index of a job and its result, as soon as it is finished.
-    """
-    # forking this process itself would copy its locks, and the threads of torch that hold them would not exist
-    context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
-    context.set_forkserver_preload(PRELOADED)
-    cores = os.cpu_count() or 1
-    n_workers = min(n_processes or cores, max(1, len(jobs)))
-    n_threads = max(1, cores // n_workers)
-    with ProcessPoolExecutor(n_workers, mp_context=context, initializer=_start_worker, initargs=(n_threads,)) as pool:
-        futures = {pool.submit(_run_pickled, pickle.dumps(job)): i for i, job in enumerate(jobs)}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], pickle.loads(future.result())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _run_pickled(job: bytes) -> bytes:

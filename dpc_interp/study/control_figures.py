@@ -28,8 +28,9 @@ def fig8_sink_control(evaluated: EvaluatedPrompt, sinks: pd.DataFrame, summary: 
         sinks: `sink_controls` of the first prompt; its accumulation is drawn by virtual token.
         summary: `sink_summary` of all prompts; their peak ratios are drawn.
     """
-    figure = plt.figure(figsize=(plots.COLUMN_WIDTH, 5.2), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, squeeze=False).flat
+    heights = [2.6, 2.6 + 0.25 * max(0, summary["prompt"].nunique() - 3)]  # room for each prompt and its legend
+    figure = plt.figure(figsize=(plots.COLUMN_WIDTH, sum(heights)), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=heights).flat
     plots.plot_sink_control(sinks, shallow=evaluated.shallow, ax=upper.subplots())
     plots.plot_sink_ratios(summary, ax=lower.subplots())
     untrained = summary[summary["condition"] == "untrained"]

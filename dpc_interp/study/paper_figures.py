@@ -1,11 +1,12 @@
 """fig1 to fig7: what happens between prompt, question and rationale. One function draws one figure.
 
-`draw_figures` writes all of them; to add a figure, write such a function and add it to `FIGURES`.
+`DrawFigures` writes all of them; to add a figure, write such a function and add it to `FIGURES`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,20 +26,26 @@ CASE_COLUMNS = 52
 """Characters in a line of fig1."""
 
 
-def draw_figures(evaluated: EvaluatedPrompt, model: HookedModel, folder: Path) -> list[str]:
-    """Draw fig1 to fig7 of one evaluated prompt.
+@dataclass(frozen=True)
+class DrawFigures:
+    """The job that draws fig1 to fig7 of one evaluated prompt.
 
-    Args:
+    Attributes:
         evaluated: with the method `instruct` among its results.
-        model: that was evaluated.
         folder: folder of the figures; it is created.
-
-    Returns:
-        A caption for each figure.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with plots.style_context():
-        return [draw_or_explain(draw.__name__, partial(draw, evaluated, model), folder) for draw in FIGURES.values()]
+
+    evaluated: EvaluatedPrompt
+    folder: Path
+
+    def __call__(self, model: HookedModel) -> list[str]:
+        """A caption for each figure."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with plots.style_context():
+            return [
+                draw_or_explain(draw.__name__, partial(draw, self.evaluated, model), self.folder)
+                for draw in FIGURES.values()
+            ]
 
 
 def fig1_case(evaluated: EvaluatedPrompt, model: HookedModel) -> Drawing:

@@ -6,7 +6,6 @@ part is computed when it is first needed; with `out` finished parts are stored, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -36,8 +35,8 @@ from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
 from dpc_interp.study.control_page import TaskControls, measure_task, write_controls, write_verdicts
 from dpc_interp.study.control_runs import ControlResults, ControlSizes, RunControls
 from dpc_interp.study.evaluated import EvaluatedPrompt, EvaluatePrompt, StudySettings, StudyTask, add_shared_answers
-from dpc_interp.study.figures import DrawFigures, write_page
-from dpc_interp.study.paper_figures import FIGURES
+from dpc_interp.study.figure_page import write_figure_page
+from dpc_interp.study.paper_figures import FIGURES, DrawFigures
 from dpc_interp.study.report import list_figures, write_report
 from dpc_interp.study.study_plan import Costs, StudyPlan, plan_study
 from dpc_interp.tasks.problem import Problem
@@ -222,23 +221,30 @@ class Study:
         """The claims judged on each task; see `verdicts`. It runs the controls."""
         return self._verdicts
 
-    def plan(self, *, costs: Costs | None = None, n_workers: int | None = None) -> StudyPlan:
+    def plan(
+        self, *, minutes: float | None = None, costs: Costs | None = None, n_workers: int | None = None
+    ) -> StudyPlan:
         """What the study generates and reads, and about how long it takes; finished parts are counted too.
 
         Args:
+            minutes: shrink the sizes of the controls (`.sizes` of the plan) until the study takes at most this time.
             costs: of the model; None: a few texts are generated and read to measure them.
             n_workers: that share the jobs; None: those of the engine.
+
+        Raises:
+            DPCInterpError: not even controls of one problem fit into `minutes`.
 
         Example:
             >>> import dpc_interp as dpc
             >>> made = dpc.study("reasoner", "story", "reasoner/story", n=4, n_validation=4, progress=False)
-            >>> plan = made.plan(costs=dpc.Costs(decode=1e-3, read=1e-4))
+            >>> plan = made.plan(costs=dpc.Costs(prefill=1e-4, decode=1e-3, read=1e-4))
             >>> plan.parts.set_index("part").loc["analysis", "passes"]
             np.int64(8)
         """
-        run = self._settings.run
-        n_workers = n_workers or run.n_workers or (1 if run.engine == "local" else os.cpu_count() or 1)
-        return plan_study(self._model, self._settings, self._tasks, self._sizes, costs=costs, n_workers=n_workers)
+        n_workers = n_workers or self._settings.run.count_workers(str(self._model.cfg.device))
+        return plan_study(
+            self._model, self._settings, self._tasks, self._sizes, costs=costs, n_workers=n_workers, minutes=minutes
+        )
 
     def ablation(self, grid: Mapping[str, Sequence[Any]], **keywords: Any) -> pd.DataFrame:
         """`ablate` on the first prompt of each task.
@@ -284,7 +290,7 @@ class Study:
         out = Path(folder)
         jobs = [DrawFigures(self._first_parts[task], out / task if i else out) for i, task in enumerate(self.tasks)]
         captions = dict(zip(self.tasks, self._run(jobs, DRAW), strict=True))
-        return write_page(self.name, self._tasks, self._parts, captions, out)
+        return write_figure_page(self.name, self._tasks, self._parts, captions, out)
 
     def control_figures(self, folder: str | Path) -> Path:
         """Run the controls; write fig8 to fig11, tab3 to tab6, regime, verdicts, and CONTROLS.md, which lists them.

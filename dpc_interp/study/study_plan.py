@@ -1,8 +1,8 @@
 """`StudyPlan`: what a study generates and reads, and about how long it takes, before it runs.
 
-Counts are upper bounds: a triggered method is counted as if it fired on every problem. A text is taken to be as long as
-the written rationale, or as the length at which texts are cut off where there is none. Seconds are those of one worker,
-from `measure_costs`; a pass of a knock-out, which needs the attention patterns, is counted as one of the analysis.
+A triggered method is counted as if it fired on every problem. A text is taken to be as long as the written rationale,
+or as the length at which texts are cut off where there is none. Seconds are those of one worker, from `measure_costs`;
+a pass of a knock-out, which needs the attention patterns, is counted as one of the analysis.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from typing import Any
 
 import pandas as pd
@@ -35,9 +35,7 @@ from dpc_interp.study.evaluated import StudySettings, StudyTask
 TIMED_TOKENS = 16
 """Tokens of each text that `measure_costs` generates."""
 N_TIMED = 8
-"""Texts that `measure_costs` reads."""
-CONTROLS = ("control prompts", "knock-outs", "sanity checks", "heads of ACT", "sweeps")
-"""Parts whose problems `ControlSizes` counts."""
+"""Texts that `measure_costs` analyses."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +43,12 @@ class Costs:
     """What a model costs on its device.
 
     Attributes:
+        prefill: seconds for each position before a text, in batches of the study's size.
         decode: seconds for each generated token, in batches of the study's size.
         read: seconds for each position of a forward and a backward pass with the sums of the analysis.
     """
 
+    prefill: float
     decode: float
     read: float
 
@@ -59,9 +59,9 @@ class StudyPlan:
 
     Attributes:
         parts: one row per task and part: task, part, jobs (that workers can share), texts (generated), passes (of the
-            analysis or a knock-out), tokens (generated), positions (read), hours (of one worker).
+            analysis or a knock-out), tokens (generated), positions (of the passes), hours (of one worker).
         sizes: of the controls.
-        memory: of the analysis.
+        memory: of the analysis of the longest texts.
         costs: from which the hours follow.
         n_workers: that share the jobs.
     """
@@ -83,48 +83,22 @@ class StudyPlan:
         each = self.parts["hours"] / self.parts["jobs"]
         return float(each.groupby(self.parts["task"]).sum().max())
 
-    def wall_hours(self, n_workers: int) -> float:
+    def wall_hours(self, n_workers: int | None = None) -> float:
         """Hours until the last worker is finished: an equal share of the work, or the longest chain if it is longer.
 
         Args:
-            n_workers: workers, each with a model of its own.
+            n_workers: workers, each with a model of its own; None: those of the plan.
         """
-        return max(self.longest_hours, self.hours / n_workers)
-
-    def within(self, minutes: float) -> ControlSizes:
-        """Sizes of the controls with which the study ends within a time; none is larger than the planned one.
-
-        Args:
-            minutes: for everything, controls included.
-
-        Raises:
-            DPCInterpError: the rest of the study takes longer.
-
-        Example:
-            >>> import dpc_interp as dpc
-            >>> made = dpc.study("reasoner", "story", "reasoner/story", n=4, n_validation=4, progress=False)
-            >>> made.plan().within(minutes=600) == dpc.ControlSizes()
-            True
-        """
-        is_control = self.parts["part"].isin(CONTROLS)
-        controls, rest = (float(self.parts.loc[mask, "hours"].sum()) for mask in (is_control, ~is_control))
-        left = minutes / 60 * self.n_workers - rest
-        share = min(1.0, left / controls)
-        sizes = {field.name: max(1, int(share * getattr(self.sizes, field.name))) for field in fields(self.sizes)}
-        if left <= 0:
-            raise DPCInterpError(
-                f"without controls the study takes about {60 * rest / self.n_workers:.0f} minutes; give more than "
-                f"{minutes:g}, or a smaller n or n_validation"
-            )
-        return replace(self.sizes, **sizes)
+        return max(self.longest_hours, self.hours / (n_workers or self.n_workers))
 
     def __str__(self) -> str:
         table = self.parts.assign(minutes=(60 * self.parts["hours"]).map("{:.1f}".format)).drop(columns="hours")
         workers = f"{self.n_workers} worker{'s' * (self.n_workers > 1)}"
+        prefill, decode, read = (f"{1e3 * seconds:.3g} ms" for seconds in astuple(self.costs))
         return (
-            f"{markdown(table)}\n\nAt most about {60 * self.wall_hours(self.n_workers):.0f} minutes on {workers}, at "
-            f"{1e3 * self.costs.decode:.3g} ms a generated token and {1e3 * self.costs.read:.3g} ms a position that is "
-            f"read. In the analysis {self.memory}."
+            f"{markdown(table)}\n\nAbout {60 * self.wall_hours():.0f} minutes on {workers}, if texts are as long as "
+            f"the written ones, at {prefill} a position before a text, {decode} a generated token and {read} a "
+            f"position of a pass. In the analysis {self.memory}."
         )
 
 
@@ -136,6 +110,7 @@ def plan_study(
     *,
     costs: Costs | None = None,
     n_workers: int = 1,
+    minutes: float | None = None,
 ) -> StudyPlan:
     """Count what a study computes.
 
@@ -146,19 +121,40 @@ def plan_study(
         sizes: of the controls.
         costs: of the model; None: a few texts are generated and read to measure them.
         n_workers: that share the jobs.
+        minutes: the sizes shrink until the study takes at most this time; None: they stay.
+
+    Raises:
+        DPCInterpError: not even controls of one problem fit into `minutes`.
     """
     costs = costs or measure_costs(model, settings, tasks[0])
-    rows, lengths = [], []
-    for task in tasks:
-        n_read, n_written = text_length(model, settings, task)
-        lengths.append(n_read + n_written)
-        for part, jobs, texts, passes in count_parts(model, task, sizes):
-            tokens, positions = texts * n_written, passes * (n_read + n_written)
-            hours = (tokens * costs.decode + positions * costs.read) / 3600
-            rows.append((task.name, part, jobs, texts, passes, tokens, positions, hours))
-    names = ["task", "part", "jobs", "texts", "passes", "tokens", "positions", "hours"]
-    memory = plan_memory(model, [max(lengths)] * settings.run.batch_size)
-    return StudyPlan(pd.DataFrame(rows, columns=names), sizes, memory, costs, n_workers)
+    lengths = [text_lengths(model, settings, task) for task in tasks]
+    memory = plan_memory(model, [max(longest for _, _, longest in lengths)] * settings.run.batch_size)
+
+    def plan(sizes: ControlSizes) -> StudyPlan:
+        rows = []
+        for task, (n_read, n_written, _) in zip(tasks, lengths, strict=True):
+            for part, jobs, texts, passes in count_parts(model, task, sizes):
+                tokens, positions = texts * n_written, passes * (n_read + n_written)
+                seconds = texts * n_read * costs.prefill + tokens * costs.decode + positions * costs.read
+                rows.append((task.name, part, jobs, texts, passes, tokens, positions, seconds / 3600))
+        names = ["task", "part", "jobs", "texts", "passes", "tokens", "positions", "hours"]
+        return StudyPlan(pd.DataFrame(rows, columns=names), sizes, memory, costs, n_workers)
+
+    if minutes is None:
+        return plan(sizes)
+    # a size above the number of problems is the same as that number
+    largest = max(max(len(task.test), len(task.validation)) for task in tasks)
+    clipped = {field.name: min(largest, getattr(sizes, field.name)) for field in fields(sizes)}
+    shares = [k / 100 for k in range(100, -1, -1)]
+    plans = (plan(ControlSizes(**{name: max(1, int(k * size)) for name, size in clipped.items()})) for k in shares)
+    fitting = next((planned for planned in plans if 60 * planned.wall_hours() <= minutes), None)
+    if fitting is None:
+        smallest = 60 * plan(ControlSizes(*([1] * len(clipped)))).wall_hours()
+        raise DPCInterpError(
+            f"with controls of one problem the study takes about {smallest:.0f} minutes; give more than {minutes:g}, "
+            "or a smaller n or n_validation"
+        )
+    return fitting
 
 
 def count_parts(model: HookedModel, task: StudyTask, sizes: ControlSizes) -> Iterator[tuple[str, int, int, int]]:
@@ -170,70 +166,87 @@ def count_parts(model: HookedModel, task: StudyTask, sizes: ControlSizes) -> Ite
         sizes: of the controls.
     """
     n, n_validation, n_prompts = len(task.test), len(task.validation), len(task.prompts)
-    n_virtual = max(prompt.n_virtual for prompt in task.prompts)
     # methods that corrupt the same tokens share their texts
     n_own = len(set(METHODS) - set(SHARED_METHODS) - set(TRIGGERED)) + len({what for _, what in TRIGGERED.values()})
-    yield "answers", n_prompts, n_prompts * (n_own * n + n_validation) + len(SHARED_METHODS) * n, 0
+    yield "answers", n_prompts, n_prompts * (n_own * n + n_validation), 0
     yield "analysis", n_prompts, 0, n_prompts * (n + n_validation)
     yield "control prompts", n_prompts, 0, n_prompts * len(CONDITIONS) * min(n, sizes.n_sinks)
-    # the rest is of the first prompt, one job
+    # the rest is done once, with the first prompt
     cfg, n_causal, n_sweep = model.cfg, min(n, sizes.n_causal), min(n, sizes.n_sweep)
+    yield "answers without the prompt", 1, len(SHARED_METHODS) * n, 0
     yield "knock-outs", 1, 0, n_causal * n_causal_passes(cfg.n_layers)
     yield "sanity checks", 1, 0, n_causal * (cfg.n_layers + 2)
     yield "heads of ACT", 1, 0, min(n_validation, sizes.n_heads) * (cfg.n_layers * cfg.n_heads + 1)
-    n_values = sum(len(SWEPT_VALUES[option]) - 1 for option in ("gamma", "mask", "shallow"))
-    n_reanalysed = sum(len(SWEPT_VALUES[option]) - 1 for option in ("head_reduction", "target"))
+    in_variants, elsewhere, analysed = (
+        sum(len(SWEPT_VALUES[option]) - 1 for option in options)
+        for options in (("gamma", "mask"), ("shallow", "head_reduction", "target"), ("head_reduction", "target"))
+    )
+    on_test = 1 + len(VARIANTS) + 1 + task.prompts[0].n_virtual  # PT, variants, ACT, single tokens
+    on_validation = 2 + in_variants  # PT, the defaults
     n_both = n_sweep + n_validation
-    texts = n_sweep * (1 + len(VARIANTS) + 1 + n_virtual) + n_values * n_both
-    yield "sweeps", 1, texts, (1 + n_reanalysed) * n_both
+    yield (
+        "sweeps",
+        1,
+        on_test * n_sweep + on_validation * n_validation + elsewhere * n_both,
+        (1 + analysed) * n_both,
+    )
 
 
-def text_length(model: HookedModel, settings: StudySettings, task: StudyTask) -> tuple[int, int]:
-    """Mean positions before a text, and mean tokens of a text.
+def text_lengths(model: HookedModel, settings: StudySettings, task: StudyTask) -> tuple[int, int, int]:
+    """Mean positions before a text, mean tokens of a text, and positions of the longest one.
 
     Args:
         model: of the study.
         settings: of the study.
-        task: whose validation problems are read.
+        task: whose problems are read.
     """
-    problems, prompt = list(task.validation), task.prompts[0]
+    problems, prompt = [*task.test, *task.validation], task.prompts[0]
     text = settings.options.text.for_prompt(prompt.recipe)
-    questions = encode_questions(model, problems, prompt.n_virtual, 0, given=text.question_format)
+    n_read = [
+        prompt.n_virtual + len(question)
+        for question in encode_questions(model, problems, 0, 0, given=text.question_format)
+    ]
     longest = settle_max_new_tokens(model, problems, prompt.n_virtual, text)
     written = [
         min(longest, len(encode_rationale(model, problem.rationale))) if problem.rationale.strip() else longest
         for problem in problems
     ]
-    return prompt.n_virtual + round(sum(map(len, questions)) / len(questions)), round(sum(written) / len(written))
+    return round(sum(n_read) / len(n_read)), round(sum(written) / len(written)), max(n_read) + longest
 
 
 def measure_costs(model: HookedModel, settings: StudySettings, task: StudyTask) -> Costs:
-    """Time a few tokens of a batch of the study's size, and the analysis of a few texts.
+    """Time the first tokens of a batch of the study's size, and the analysis of a few texts.
 
     Args:
         model: of the study.
         settings: of the study.
         task: whose validation problems are answered.
     """
-    problems, prompt = list(task.validation), task.prompts[0]
-    while len(problems) < settings.run.batch_size:  # a batch of the study is full
-        problems = problems + problems
-    options = settings.options
-    problems = [replace(problem, id=str(k)) for k, problem in enumerate(problems[: settings.run.batch_size])]
+    options, prompt = settings.options, task.prompts[0]
+    problems, size = list(task.validation), min(settings.run.batch_size, len(task.test))
+    repeated = (problems * (size // len(problems) + 1))[:size]
+    problems = [replace(problem, id=str(k)) for k, problem in enumerate(repeated)]
     keywords: dict[str, Any] = {"template": options.template, "prepend_bos": options.prepend_bos, "progress": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnfinishedWarning)  # they are meant to be cut off
         generate(model, problems[:1], prompt, max_new_tokens=1, **keywords)  # first calls take longer
         start = _now(model)
+        generate(model, problems, prompt, max_new_tokens=1, **keywords)
+        prefill = _now(model) - start
+        start = _now(model)
         runs = generate(model, problems, prompt, max_new_tokens=TIMED_TOKENS, **keywords)
-    decode = (_now(model) - start) / max(1, sum(len(run.generated_tokens) for run in runs))
+        decode = max(0.0, _now(model) - start - prefill)
+    prefill /= sum(prompt.n_virtual + len(run.question_tokens) for run in runs)
+    decode /= max(1, sum(len(run.generated_tokens) - 1 for run in runs))
     read = drop_empty_rationales(model, runs)[:N_TIMED]
-    if not read:
-        raise DPCInterpError("no text has a rationale, so the analysis cannot be timed; give costs=")
-    start = _now(model)
-    analyse(model, read, prompt, head_reduction=options.head_reduction, progress=False)
-    positions = sum(prompt.n_virtual + len(run.tokens) for run in read)
-    return Costs(decode, (_now(model) - start) / positions)
+    if not read:  # nothing that can be analysed was written; a backward pass takes about twice a forward pass
+        return Costs(prefill, decode, 3 * prefill)
+    seconds = 0.0
+    for _ in range(2):  # the first pass takes longer
+        start = _now(model)
+        analyse(model, read, prompt, head_reduction=options.head_reduction, progress=False)
+        seconds = _now(model) - start
+    return Costs(prefill, decode, seconds / sum(prompt.n_virtual + len(run.tokens) for run in read))
 
 
 def _now(model: HookedModel) -> float:

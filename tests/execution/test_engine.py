@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,10 @@ def test_processes_load_the_model_by_its_name_and_give_the_same_frames() -> None
     prompt = load_prompt("reasoner/story")
     runs = generate(model, problems, prompt, max_new_tokens=8, progress=False)
     jobs = [AnalyseShard(runs[k : k + 2], prompt, "generated", "abs_of_sum", False) for k in (0, 2)]
-    results = {result.index: result for result in ProcessEngine(1).map(model, jobs)}
+    with closing(ProcessEngine(1)) as engine:
+        results = {result.index: result for result in engine.map(model, jobs)}
+        again = {result.index: result.worker for result in engine.map(model, jobs)}
+    assert {result.worker for result in results.values()} == set(again.values()), "the process stays"
     for index, expected in enumerate(LocalEngine().map(model, jobs)):
         assert results[index].worker != expected.worker
         for name, frame in expected.value.items():
@@ -154,6 +157,13 @@ def test_processes_need_a_model_that_they_can_load(model: HookedModel) -> None:
     loaded.cfg.device = "cuda"
     with pytest.raises(DPCInterpError, match='runs on the CPU, and this model is on cuda; use engine="local"'):
         process_source(loaded)
+
+
+def test_processes_refuse_weights_that_were_changed_after_loading() -> None:
+    model = load_model("reasoner", device="cpu")
+    model.W_E.data[0, 0] += 1
+    with closing(ProcessEngine(1)) as engine, pytest.raises(DPCInterpError, match="the weights differ from those that"):
+        list(engine.map(model, [AnalyseShard([], load_prompt("reasoner/story"), "generated", "abs_of_sum", False)]))
 
 
 def test_all_engines_are_engines() -> None:

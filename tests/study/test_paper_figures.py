@@ -13,13 +13,13 @@ from dpc_interp import plots, saliency_map
 from dpc_interp.analysis.schema import round_significant
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.study.evaluated import EvaluatedPrompt
-from dpc_interp.study.paper_figures import FIGURES, draw_figures, fig1_case, fig2_saliency_maps
+from dpc_interp.study.paper_figures import FIGURES, DrawFigures, fig1_case, fig2_saliency_maps
 
 
 @pytest.fixture(scope="module")
 def folder(study: EvaluatedPrompt, reasoner: HookedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study") / "figures"
-    captions = draw_figures(study, reasoner, folder)
+    captions = DrawFigures(study, folder)(reasoner)
     (folder / "captions.txt").write_text("\n".join(captions))
     return folder
 

@@ -1,35 +1,15 @@
-"""The figures of the prompts of a study as jobs, and the page that lists them with the tables."""
+"""The page that lists the figures of a study with their tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from dpc_interp.models.hooked import HookedModel
 from dpc_interp.study.accuracy_tables import write_tables
 from dpc_interp.study.evaluated import EvaluatedPrompt, StudyTask, sizes_of
-from dpc_interp.study.paper_figures import draw_figures
 
 
-@dataclass(frozen=True)
-class DrawFigures:
-    """The job that draws the figures of one evaluated prompt.
-
-    Attributes:
-        evaluated: the prompt.
-        folder: of the figures.
-    """
-
-    evaluated: EvaluatedPrompt
-    folder: Path
-
-    def __call__(self, model: HookedModel) -> list[str]:
-        """A caption for each figure."""
-        return draw_figures(self.evaluated, model, self.folder)
-
-
-def write_page(
+def write_figure_page(
     title: str, tasks: Sequence[StudyTask], parts: list[EvaluatedPrompt], captions: Mapping[str, list[str]], out: Path
 ) -> Path:
     """Write tab1, tab2 and README.md, which lists tables and figures.
