@@ -24,6 +24,8 @@ from dpc_interp.study.study_plan import Costs, plan_study
 FLOPS, BANDWIDTH = 0.4 * 312e12, 0.5 * 2.0e12
 """Assumed of an A100 with 80 GB in bfloat16: 40% of its arithmetic, 50% of its memory bandwidth."""
 BATCH, N_VALIDATION, N_PROMPTS, N_VIRTUAL = 64, 200, 10, 100
+CACHED = 350
+"""Positions in the cache of each text, about."""
 SHAPES: dict[str, dict[str, int]] = {
     "Llama-2-13B": {"n_layers": 40, "n_heads": 40, "d_model": 5120, "d_mlp": 13824, "d_vocab": 32000},
     "Llama-3-8B": {"n_layers": 32, "n_heads": 32, "d_model": 4096, "d_mlp": 14336, "d_vocab": 128256},
@@ -58,9 +60,11 @@ def shape(name: str, tokenizer: Any) -> HookedTransformer:
 
 
 def costs_of(model: HookedTransformer) -> Costs:
-    """A token needs the weights once a batch; a position two operations a weight, four with the backward pass."""
-    n_weights = sum(weight.numel() for weight in model.parameters())
-    return Costs(prefill=2 * n_weights / FLOPS, decode=2 * n_weights / BANDWIDTH / BATCH, read=4 * n_weights / FLOPS)
+    """A step of decoding reads weights and cache; a position costs two operations a weight, four with backward."""
+    cfg, n_weights = model.cfg, sum(weight.numel() for weight in model.parameters())
+    cache = BATCH * CACHED * cfg.n_layers * 2 * (cfg.n_key_value_heads or cfg.n_heads) * cfg.d_head
+    step = 2 * (n_weights + cache) / BANDWIDTH  # two bytes a number
+    return Costs(prefill=2 * n_weights / FLOPS, decode=step / BATCH, read=4 * n_weights / FLOPS)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ it, and an interrupted grid resumes. Everything that is named is loaded and chec
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -149,12 +150,19 @@ def load_prompts(prompts: Prompts) -> list[SoftPrompt]:
     """Load every prompt that is given by a name or a path.
 
     Args:
-        prompts: names, paths or loaded prompts, one or several.
+        prompts: names, paths or loaded prompts, one or several. Prompts that were saved under the same name are named
+            by their paths.
 
     Raises:
-        DPCInterpError: two prompts of the same name, no prompt, or what `load_prompt` refuses.
+        DPCInterpError: two loaded prompts of the same name, no prompt, or what `load_prompt` refuses.
     """
-    loaded = [load_prompt(prompt) if isinstance(prompt, str | Path) else prompt for prompt in _as_list(prompts)]
+    given = _as_list(prompts)
+    loaded = [load_prompt(prompt) if isinstance(prompt, str | Path) else prompt for prompt in given]
+    n_named = Counter(prompt.name for prompt in loaded)
+    loaded = [
+        replace(prompt, name=str(path)) if n_named[prompt.name] > 1 and isinstance(path, str | Path) else prompt
+        for path, prompt in zip(given, loaded, strict=True)
+    ]
     _check_names("prompt", [prompt.name for prompt in loaded])
     return loaded
 

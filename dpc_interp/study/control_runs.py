@@ -7,6 +7,7 @@ interrupted run resumes.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -24,6 +25,7 @@ from dpc_interp.execution.digest import digest, model_digest
 from dpc_interp.execution.engine import Frames
 from dpc_interp.execution.store import SharedStore
 from dpc_interp.generation.generate import generate
+from dpc_interp.generation.stopping import UnfinishedWarning
 from dpc_interp.interventions.act import Act, choose_heads, head_gains
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.embedding import text_tokens
@@ -136,7 +138,9 @@ class RunControls:
             # `head_gains` reads no generated token, so one is enough
             text: dict[str, Any] = {"template": options.template, "prepend_bos": options.prepend_bos}
             chosen = validation[: self.sizes.n_heads]
-            runs = generate(model, chosen, prompt, max_new_tokens=1, progress=False, **text)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnfinishedWarning)
+                runs = generate(model, chosen, prompt, max_new_tokens=1, progress=False, **text)
             return {"heads": head_gains(model, runs, prompt, progress=False)}
 
         heads = choose_heads(self._stored(model, gains, ["heads"], self.sizes.n_heads)["heads"])

@@ -76,7 +76,7 @@ def write_report(
         versions=", ".join(f"{package} {version(package)}" for package in PACKAGES),
         lengths=", ".join(f"{task} {same[0].results.options.max_new_tokens}" for task, same in by_task.items()),
         call=call,
-        regime_text=REGIME_TEXT,
+        regime_text=REGIME_TEXT.replace("*", ""),
         regime=_table(regime_table(regime(results))),
         claims=[line.removeprefix("- ").replace("**", "") for line in claim_lines(verdicts)],
         verdicts=_table(verdicts_table(verdicts)),

@@ -15,7 +15,7 @@ import torch
 
 from dpc_interp import DPCInterpError, Options, Problem, ProblemSample, SoftPrompt, ablate
 from dpc_interp.analysis.schema import SUMMARY
-from dpc_interp.evaluation.grid import TEXT_OPTIONS, Cell, prepare
+from dpc_interp.evaluation.grid import TEXT_OPTIONS, Cell, load_prompts, prepare
 from dpc_interp.models.hooked import HookedModel
 
 pytestmark = pytest.mark.usefixtures("text_is_the_answer")
@@ -156,3 +156,13 @@ def test_invalid_grids_raise_before_any_work(
 def test_names_must_differ(grid_arguments: dict[str, Any], prompt: SoftPrompt) -> None:
     with pytest.raises(DPCInterpError, match="two of the prompts are named 'random'; give each prompt its own name"):
         ablate(**{**grid_arguments, "prompts": [prompt, prompt]})
+
+
+def test_prompts_that_were_saved_under_one_name_are_named_by_their_paths(prompt: SoftPrompt, tmp_path: Path) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        prompt.save_pretrained(folder, base_model="reasoner")
+    assert [loaded.name for loaded in load_prompts(folders[0])] == [prompt.name]
+    assert [loaded.name for loaded in load_prompts(folders)] == list(map(str, folders))
+    with pytest.raises(DPCInterpError, match="two of the prompts are named"):
+        load_prompts([folders[0], folders[0]])
