@@ -7,8 +7,7 @@ part is computed when it is first needed; with `out` finished parts are stored, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -371,10 +370,10 @@ class Study:
     def _run(self, jobs: Sequence[Job[Result]], desc: str) -> list[Result]:
         """The results of independent jobs, in their order."""
         run = self._settings.run
-        if desc == DRAW and run.engine == "ray":  # other machines may not have the folder of the figures
-            run = replace(run, engine="local", n_workers=None)
+        bar = partial(tqdm, desc=desc, unit="job", total=len(jobs), disable=not run.progress)
+        # other machines may not have the folder of the figures
+        if run.engine == "local" or (run.engine == "ray" and desc == DRAW):
+            return [job(self._model) for job in bar(jobs)]
         with run.open_engine() as engine:
-            finished = engine.map(self._model, jobs)
-            bar = tqdm(finished, desc=desc, unit="job", total=len(jobs), disable=not run.progress)
-            results = {result.index: result.value for result in bar}
+            results = {result.index: result.value for result in bar(engine.map(self._model, jobs))}
         return [results[index] for index in range(len(jobs))]
