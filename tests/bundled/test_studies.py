@@ -14,10 +14,10 @@ from dpc_interp.bundled.studies import BundledStudy
 def test_all_tasks_and_seeds_or_the_chosen_ones(tmp_path: Path) -> None:
     every = BundledStudy(n=3, n_validation=2, runs=tmp_path).open()
     assert every.tasks == list(RECIPES["reasoner"])
-    story = every._tasks[0]
-    assert [prompt.name for prompt in story.prompts] == [f"story/seed{seed}" for seed in range(RECIPES["reasoner"]["story"].n_seeds)]
+    story, recipe = every._tasks[0], RECIPES["reasoner"]["story"]
+    assert [prompt.name for prompt in story.prompts] == [f"story/seed{seed}" for seed in range(recipe.n_seeds)]
     assert (len(story.test), len(story.validation)) == (3, 2)
-    assert story.test == RECIPES["reasoner"]["story"].load("test", 3, seed=0)
+    assert story.test == recipe.load("test", 3, seed=0)
     one = BundledStudy("reasoner", ["rule"], 1, n=3, n_validation=2, runs=tmp_path).open()
     assert (one.tasks, len(one._tasks[0].prompts)) == (["rule"], 1)
 
