@@ -127,8 +127,8 @@ In all {hours:.0f} GPU-hours; if prompts are evaluated side by side (`engine="ra
 - From 8 GPUs on the first prompt of a task decides: its evaluation and all of its controls follow one another on one
   worker. Most of that is the choice of heads for ACT (one pass a head and problem: `n_heads`), then the knock-outs
   (`n_causal`) and the sweeps (`n_sweep`), which mask each of 100 virtual tokens. Next step: a job for each control.
-- A model never passes through the driver: each actor loads it by its name. Frames do, and the driver writes them;
-  [`benchmarks/RAY.md`](../benchmarks/RAY.md) says how many actors one driver keeps busy.
+- A model never passes through the driver: each actor loads it by its name. Results do; `benchmarks/ray_actors.py` tries
+  how many actors one driver keeps busy (not measured yet).
 """
 
 
