@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-import yaml
 from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Yaml
 
@@ -29,129 +27,9 @@ from dpc_interp.parity.check import check_model
 from dpc_interp.prompts.tuning import TuningConfig, tune_prompt
 from dpc_interp.study.accuracy_tables import pool_prompts
 from dpc_interp.study.control_runs import ControlSizes
-from dpc_interp.study.evaluated import folder_name
-from dpc_interp.study.study import Study
 from dpc_interp.study.study import study as make_study
-from dpc_interp.tasks.registry import has_validation, load_problems
-
-Flat = Parameter(name="*")
-"""Every field of a dataclass is an option of its own name."""
-Backend = Literal["hooked", "bridge"]
-
-SETTINGS = "study.yaml"
-"""The file in the folder of a study that holds the arguments of its command."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyCall:
-    """Arguments of a study other than the model.
-
-    Attributes:
-        prompts: adapters, by name or folder; several tuning seeds, or no claim can be judged.
-        problems: tasks, by name or file.
-        validation: files whose problems calibrate, one for each task without a validation split, such as a file;
-            default: 30% of its problems.
-        n: problems of each task that are reported.
-        n_validation: problems of each task that calibrate, at most.
-        device: cpu, cuda, cuda:1, mps; default: a GPU if there is one.
-        dtype: of the weights, such as bfloat16.
-        backend: hooked or bridge; default: hooked where it can be.
-        options: what is computed.
-        run: how it is run; `out` is the folder of the study.
-        sizes: of the controls.
-    """
-
-    prompts: list[str]
-    problems: list[str]
-    validation: list[str] | None = None
-    n: int = ProblemSample.n
-    n_validation: int = ProblemSample.n_validation
-    device: str | None = None
-    dtype: str = "float32"
-    backend: Backend | None = None
-    options: Annotated[Options, Flat] = field(default_factory=Options)
-    run: Annotated[RunConfig, Flat] = field(default_factory=RunConfig)
-    sizes: Annotated[ControlSizes, Flat] = field(default_factory=ControlSizes)
-
-    def folder(self, model: str) -> Path:
-        """The folder of the study of a model."""
-        return Path(self.run.out or Path("studies") / folder_name(Path(model).name))
-
-    def open(self, model: str) -> Study:
-        """The study of a model; nothing has been computed yet."""
-        files = [file for file in self.problems if not has_validation(file)]
-        if self.validation and len(self.validation) != len(files):
-            raise DPCInterpError(
-                f"--validation has {len(self.validation)} files for {len(files)} tasks without a validation split; "
-                "give one each"
-            )
-        held_out = {
-            load_problems(file, n=1)[0].task: load_problems(calibrates, n=self.n_validation)
-            for file, calibrates in zip(files, self.validation or (), strict=False)
-        }
-        return make_study(
-            model,
-            self.problems,
-            self.prompts,
-            load_options={"device": self.device, "dtype": self.dtype, "backend": self.backend},
-            sample=ProblemSample(self.n, self.n_validation, validation=held_out),
-            options=self.options,
-            run=replace(self.run, out=self.folder(model) / "runs"),
-            sizes=self.sizes,
-        )
-
-    def record(self, model: str) -> dict[str, Any]:
-        """Every argument that has a value, defaults too, as YAML holds it; files by their full path."""
-        record = {"model": _full_path(model)} | asdict(self)
-        for nested in ("options", "run", "sizes"):
-            record |= record.pop(nested)
-        record |= {"prompts": list(map(_full_path, self.prompts)), "problems": list(map(_full_path, self.problems))}
-        record |= {"validation": self.validation and list(map(_full_path, self.validation))}
-        plain: dict[str, Any] = _plain(record | {"out": self.folder(model)})
-        return plain
-
-    def check_resumes(self, model: str, file: Path) -> None:
-        """Raise unless the arguments that results depend on are those in the file of an earlier run."""
-        same = (
-            "model",
-            "prompts",
-            "problems",
-            "validation",
-            "n",
-            "n_validation",
-            "dtype",
-            "backend",
-            *asdict(self.options),
-        )
-        earlier, now = yaml.safe_load(file.read_text(encoding="utf-8")), self.record(model)
-        changed = [name for name in same if earlier.get(name) != now.get(name)]
-        if changed:
-            raise DPCInterpError(
-                f"{file.parent} was given another {', '.join(changed)} before; give another --out, or the same"
-            )
-
-    def write(self, model: str, file: Path) -> None:
-        """Write the arguments as YAML that `--config` reads."""
-        text = f"# dpc-interp {version('dpc_interp')}; again: dpc-interp study --config {file}\n"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(
-            text + yaml.safe_dump(self.record(model), sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
-
-
-def _full_path(name: str) -> str:
-    """The full path of a file or folder; a name unchanged."""
-    path = Path(name).expanduser()
-    return str(path.absolute()) if path.exists() else name
-
-
-def _plain(value: Any) -> Any:
-    """The value as YAML holds it."""
-    if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items() if one is not None}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(one) for one in value]
-    return str(value) if isinstance(value, Path) else value
+from dpc_interp.study_call import SETTINGS, Flat, LoadOptions, StudyCall
+from dpc_interp.tasks.registry import load_problems
 
 
 def _read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -186,10 +64,12 @@ def study(model: str, *, which: Annotated[StudyCall, Flat], config: Path | None 
         config: YAML file with any of these arguments, such as study.yaml of another study; those of the command line
             take precedence.
     """
-    made, out = which.open(model), which.folder(model)
-    if (out / SETTINGS).exists():
+    out = which.folder(model)
+    resumes = (out / SETTINGS).exists()
+    if resumes:
         which.check_resumes(model, out / SETTINGS)
-    else:
+    made = which.open(model)
+    if not resumes:
         print(made.plan())
     which.write(model, out / SETTINGS)
     print(f"wrote {made.figures(out / 'figures')}")
@@ -273,8 +153,7 @@ def evaluate(
     problems: str,
     *,
     n: int = ProblemSample.n,
-    device: str | None = None,
-    dtype: str = "float32",
+    load: Annotated[LoadOptions | None, Flat] = None,
     options: Annotated[Options | None, Flat] = None,
     run: Annotated[RunConfig | None, Flat] = None,
 ) -> None:
@@ -285,10 +164,8 @@ def evaluate(
         prompt: adapter, by name or folder.
         problems: a task, by name or file.
         n: problems that are reported.
-        device: cpu, cuda, cuda:1, mps; default: a GPU if there is one.
-        dtype: of the weights, such as bfloat16.
     """
-    load_options = {"device": device, "dtype": dtype}
+    load_options = asdict(load or LoadOptions())
     made = make_study(model, problems, prompt, load_options=load_options, n=n, options=options, run=run)
     print(markdown(accuracy_table(pool_prompts(made.results))))
 
@@ -302,8 +179,7 @@ def tune(
     n: int = 4000,
     n_virtual_tokens: int = 20,
     seed: int = 0,
-    device: str | None = None,
-    dtype: str = "float32",
+    load: Annotated[LoadOptions | None, Flat] = None,
     config: Annotated[TuningConfig | None, Flat] = None,
 ) -> None:
     """Tune a soft prompt and write it as a PEFT adapter.
@@ -315,28 +191,23 @@ def tune(
         n: training problems.
         n_virtual_tokens: vectors of the prompt.
         seed: of the initial tokens and of the batches.
-        device: cpu, cuda, cuda:1, mps; default: a GPU if there is one.
-        dtype: of the weights, such as bfloat16.
     """
     rows = load_problems(problems, "train", n=n)
-    tuned = tune_prompt(
-        load_model(model, device=device, dtype=dtype), rows, n_virtual_tokens, seed, config=config, name=out.name
-    )
+    loaded = load_model(model, **asdict(load or LoadOptions()))
+    tuned = tune_prompt(loaded, rows, n_virtual_tokens, seed, config=config, name=out.name)
     tuned.save_pretrained(out, base_model=model)
     print(f"wrote {out}: {tuned.n_virtual} virtual tokens")
 
 
 @app.command
-def check(model: str, *, prompt: str | None = None, device: str | None = None, dtype: str = "float32") -> None:
+def check(model: str, *, prompt: str | None = None, load: Annotated[LoadOptions | None, Flat] = None) -> None:
     """Test a model before its numbers are trusted.
 
     Args:
         model: name, folder or .gguf file of the model.
         prompt: adapter, by name or folder; default: random vectors.
-        device: cpu, cuda, cuda:1, mps; default: a GPU if there is one.
-        dtype: of the weights, such as bfloat16.
     """
-    loaded = load_model(model, device=device, dtype=dtype)
+    loaded = load_model(model, **asdict(load or LoadOptions()))
     print(check_model(loaded, prompt=None if prompt is None else load_prompts(prompt)[0]))
 
 

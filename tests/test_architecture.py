@@ -31,6 +31,7 @@ ROOMS = (
     "claims",
     "study",
     "bundled",
+    "study_call",
     "cli",
 )
 """Lowest first: a module imports from its own or a lower room."""

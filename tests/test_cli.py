@@ -11,6 +11,7 @@ import pytest
 import dpc_interp as dpc
 from dpc_interp import cli
 from dpc_interp.analysis.options import Options
+from dpc_interp.study_call import LoadOptions, StudyCall
 
 
 def run(arguments: list[str]) -> int:
@@ -75,12 +76,12 @@ def test_a_prompt_is_tuned_checked_and_evaluated(tmp_path: Path, capsys: pytest.
     assert "pt" in capsys.readouterr().out
 
 
-CALL = cli.StudyCall(
+CALL = StudyCall(
     prompts=["reasoner/story/seed0", "reasoner/story/seed1"],
     problems=["mine.jsonl"],
     validation=["other.jsonl"],
     n=30,
-    dtype="bfloat16",
+    load=LoadOptions(dtype="bfloat16"),
     options=Options(
         gamma=5,
         deep=[4, 5],
@@ -92,7 +93,7 @@ CALL = cli.StudyCall(
 )
 
 
-def parsed(arguments: list[str]) -> tuple[str, cli.StudyCall]:
+def parsed(arguments: list[str]) -> tuple[str, StudyCall]:
     _, given, *_ = cli.app.parse_args(["study", *arguments], exit_on_error=False, print_error=False)
     return given.arguments["model"], given.arguments["which"]
 
@@ -104,23 +105,6 @@ def test_the_settings_that_a_study_writes_are_read_again(tmp_path: Path) -> None
     assert model == "reasoner"
     assert replace(call, run=replace(call.run, out=str(call.run.out))) == CALL
     assert file.read_text().startswith(f"# dpc-interp {dpc.__version__}; again: dpc-interp study --config {file}\n")
-
-
-def test_a_folder_keeps_the_settings_of_its_study(tmp_path: Path) -> None:
-    file = tmp_path / "study.yaml"
-    CALL.write("reasoner", file)
-    replace(CALL, run=replace(CALL.run, batch_size=1), sizes=dpc.ControlSizes()).check_resumes("reasoner", file)
-    other = replace(CALL, n=31, options=replace(CALL.options, gamma=4))
-    with pytest.raises(dpc.DPCInterpError, match=r"was given another n, gamma before; give another --out"):
-        other.check_resumes("reasoner", file)
-
-
-def test_files_are_written_by_their_full_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.jsonl").touch()
-    record = CALL.record("reasoner")
-    assert record["problems"] == [str(tmp_path / "mine.jsonl")]
-    assert record["prompts"] == CALL.prompts, "names"
 
 
 def test_the_command_line_takes_precedence_over_settings(tmp_path: Path) -> None:
@@ -161,11 +145,11 @@ def test_a_report_is_written_of_the_study_of_a_folder(
     (tmp_path / "runs").mkdir()
     opened = []
 
-    def open_study(call: cli.StudyCall, model: str) -> SimpleNamespace:
+    def open_study(call: StudyCall, model: str) -> SimpleNamespace:
         opened.append((model, call.n, call.options.gamma, call.folder(model)))
         return SimpleNamespace(report=lambda file: file)
 
-    monkeypatch.setattr(cli.StudyCall, "open", open_study)
+    monkeypatch.setattr(StudyCall, "open", open_study)
     assert run(["report", str(tmp_path)]) == 0
     assert opened == [("reasoner", 30, 5, tmp_path)], "not the folder that it was written to"
     assert capsys.readouterr().out == f"wrote {tmp_path / 'report.html'}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import pytest
@@ -10,6 +11,7 @@ from dpc_interp.errors import (
     ContextLengthError,
     DPCInterpError,
     NonFiniteError,
+    OneOutcomeError,
     ShapeError,
     UnknownNameError,
     renamed_keywords,
@@ -27,6 +29,13 @@ def compute(x: int, *, gradient_checkpointing: bool = False) -> tuple[int, bool]
 def test_all_errors_are_value_errors_of_the_package(error: type[Exception]) -> None:
     assert issubclass(error, DPCInterpError)
     assert issubclass(error, ValueError)
+
+
+@pytest.mark.parametrize("error", [UnknownNameError("task", "poetry", ["story"]), OneOutcomeError("all are right")])
+def test_errors_keep_their_message_on_the_way_from_another_process(error: DPCInterpError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert isinstance(copy, DPCInterpError)
+    assert str(copy) == str(error)
 
 
 def test_unknown_names_list_the_known_ones() -> None:

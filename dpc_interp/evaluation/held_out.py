@@ -10,7 +10,7 @@ from typing import Any
 from dpc_interp.evaluation.grid import ProblemSample, Tasks, as_task_list
 from dpc_interp.execution.digest import digest
 from dpc_interp.tasks.problem import Problem
-from dpc_interp.tasks.registry import has_validation, is_file_name, load_problems
+from dpc_interp.tasks.registry import has_validation, load_problems
 
 HELD_OUT = 0.3
 """Share of the problems of a task without validation problems that calibrates instead of being reported."""
@@ -25,23 +25,23 @@ def hold_out_validation(problems: Tasks, sample: ProblemSample) -> tuple[list[An
 
     Returns:
         The tasks without these problems, and the sample with them. They are `HELD_OUT` of the problems, at most
-        `sample.n_validation`, those whose questions have the smallest hashes. Of a file at most `sample.n` of the
-        others are left; a list is reported whole.
+        `sample.n_validation`, those whose questions have the smallest hashes. Of a named task at most `sample.n` of
+        the others are left; a list is reported whole.
     """
     tasks: list[str | Sequence[Problem]] = []
     validation = dict(sample.validation)
     for entry in as_task_list(problems):
-        is_file = isinstance(entry, str | Path) and not has_validation(entry)
-        # all of a file: what is reported is cut to `n` after these problems are taken
-        rows = load_problems(entry, "test", None if is_file_name(entry) else sample.n) if is_file else entry
+        is_named = isinstance(entry, str | Path) and not has_validation(entry)
+        # all of them: what is reported is cut to `n` after these problems are taken
+        rows = load_problems(entry, "test", None) if is_named else entry
         if isinstance(rows, str) or not rows:
             tasks.append(rows)
             continue
         name = rows[0].task
-        if name not in validation and (is_file or not has_validation(name)):
+        if name not in validation and (is_named or not has_validation(name)):
             ordered = sorted(rows, key=lambda problem: digest(problem.question.encode()))
             validation[name] = ordered[: round(HELD_OUT * len(rows))][: sample.n_validation]
             held = {problem.id for problem in validation[name]}
             rows = [problem for problem in rows if problem.id not in held]
-        tasks.append(rows[: sample.n] if is_file else rows)
+        tasks.append(rows[: sample.n] if is_named else rows)
     return tasks, replace(sample, validation=validation)

@@ -37,6 +37,7 @@ class ProcessPool:
     def __init__(self, n_processes: int | None = None):
         self.n_processes = n_processes or n_cores()
         self._executor: ProcessPoolExecutor | None = None
+        self._n_started = 0
 
     def run(self, jobs: Sequence[Callable[[], Result]]) -> Iterator[tuple[int, Result]]:
         """Run each job in a worker process; the first error ends all of them.
@@ -47,12 +48,14 @@ class ProcessPool:
         Yields:
             The index of a job and its result, as soon as it is finished.
         """
-        if self._executor is None:
-            self._executor = self._start()
+        n_needed = min(self.n_processes, max(1, len(jobs)))
+        if self._executor is None or n_needed > self._n_started:
+            self.close()
+            self._executor, self._n_started = _start_pool(n_needed), n_needed
         waiting, running = deque(enumerate(jobs)), dict[Future[bytes], int]()
         try:
             while waiting or running:
-                while waiting and len(running) < 2 * self.n_processes:  # one for each worker, and one that is next
+                while waiting and len(running) < 2 * self._n_started:  # one for each worker, and one that is next
                     index, job = waiting.popleft()
                     running[self._executor.submit(_run_pickled, pickle.dumps(job))] = index
                 finished, _ = wait_for_jobs(running, return_when=FIRST_COMPLETED)
@@ -69,14 +72,14 @@ class ProcessPool:
             self._executor.shutdown()
             self._executor = None
 
-    def _start(self) -> ProcessPoolExecutor:
-        # forking this process itself would copy its locks, and the threads of torch that hold them would not exist
-        context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
-        context.set_forkserver_preload(PRELOADED)
-        n_threads = max(1, n_cores() // self.n_processes)
-        return ProcessPoolExecutor(
-            self.n_processes, mp_context=context, initializer=_start_worker, initargs=(n_threads,)
-        )
+
+def _start_pool(n_processes: int) -> ProcessPoolExecutor:
+    """Worker processes that share the cores."""
+    # forking this process itself would copy its locks, and the threads of torch that hold them would not exist
+    context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    context.set_forkserver_preload(PRELOADED)
+    n_threads = max(1, n_cores() // n_processes)
+    return ProcessPoolExecutor(n_processes, mp_context=context, initializer=_start_worker, initargs=(n_threads,))
 
 
 def n_cores() -> int:
@@ -95,8 +98,7 @@ def map_processes(jobs: Sequence[Callable[[], Result]], desc: str, n_processes: 
     Returns:
         The results, in the order of the jobs.
     """
-    n_workers = min(n_processes or n_cores(), max(1, len(jobs)))
-    with closing(ProcessPool(n_workers)) as pool:
+    with closing(ProcessPool(n_processes)) as pool:
         results = dict(tqdm(pool.run(jobs), desc=desc, unit="job", total=len(jobs)))
     return [results[i] for i in range(len(jobs))]
 

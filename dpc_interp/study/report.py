@@ -26,6 +26,7 @@ from dpc_interp.study.accuracy_tables import pool_prompts
 from dpc_interp.study.evaluated import EvaluatedPrompt, StudyTask, sizes_of
 from dpc_interp.study.output import Drawing, close_new_figures
 from dpc_interp.study.paper_figures import FIGURES
+from dpc_interp.tasks.problem import Problem
 
 PACKAGES = ("dpc_interp", "transformer-lens", "torch", "transformers")
 MIN_PROMPTS = 3
@@ -87,6 +88,32 @@ def write_report(
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(html, encoding="utf-8")
     return file
+
+
+def describe_call(model: object, problems: object, prompts: object, keywords: Mapping[str, object]) -> str:
+    """The call of `study` as Python code, in which loaded things are shown by their names in angle brackets.
+
+    Args:
+        model, problems, prompts: see `study`.
+        keywords: others; those that are None are left out.
+    """
+
+    def show(value: object) -> str:
+        if isinstance(value, Problem):
+            return f"<a problem of {value.task}>"
+        if isinstance(value, Mapping):
+            shown = [f"{name!r}: {show(one)}" for name, one in value.items() if one is not None]
+            return "{" + ", ".join(shown) + "}"
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            if value and isinstance(value[0], Problem):
+                return f"<{len(value)} problems of {value[0].task}>"
+            return "[" + ", ".join(map(show, value)) + "]"
+        if value is None or isinstance(value, str | int | float | bool):
+            return repr(value)
+        return repr(str(value)) if isinstance(value, Path) else f"<{getattr(value, 'name', type(value).__name__)}>"
+
+    named = [f"{name}={show(value)}" for name, value in keywords.items() if value is not None]
+    return f"dpc.study({', '.join([show(model), show(problems), show(prompts), *named])})"
 
 
 def list_warnings(tasks: Sequence[StudyTask], parts: Sequence[EvaluatedPrompt], verdicts: pd.DataFrame) -> list[str]:

@@ -36,11 +36,9 @@ from dpc_interp.study.control_runs import ControlResults, ControlSizes, RunContr
 from dpc_interp.study.evaluated import EvaluatedPrompt, EvaluatePrompt, StudySettings, StudyTask, add_shared_answers
 from dpc_interp.study.figure_page import write_figure_page
 from dpc_interp.study.paper_figures import FIGURES, DrawFigures
-from dpc_interp.study.report import list_figures, write_report
+from dpc_interp.study.report import describe_call, list_figures, write_report
 from dpc_interp.study.study_plan import Costs, StudyPlan, plan_study
 from dpc_interp.tasks.problem import Problem
-
-DRAW = "draw"
 
 
 def study(
@@ -137,32 +135,6 @@ def _with_prompts(
         if name not in by_name:
             raise DPCInterpError(f"there is no prompt for {name!r}; prompts are given for: {', '.join(by_name)}")
         yield name, by_split, load_prompts(by_name[name])
-
-
-def describe_call(model: object, problems: object, prompts: object, keywords: Mapping[str, object]) -> str:
-    """The call of `study` as Python code, in which loaded things are shown by their names in angle brackets.
-
-    Args:
-        model, problems, prompts: see `study`.
-        keywords: others; those that are None are left out.
-    """
-
-    def show(value: object) -> str:
-        if isinstance(value, Problem):
-            return f"<a problem of {value.task}>"
-        if isinstance(value, Mapping):
-            shown = [f"{name!r}: {show(one)}" for name, one in value.items() if one is not None]
-            return "{" + ", ".join(shown) + "}"
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            if value and isinstance(value[0], Problem):
-                return f"<{len(value)} problems of {value[0].task}>"
-            return "[" + ", ".join(map(show, value)) + "]"
-        if value is None or isinstance(value, str | int | float | bool):
-            return repr(value)
-        return repr(str(value)) if isinstance(value, Path) else f"<{getattr(value, 'name', type(value).__name__)}>"
-
-    named = [f"{name}={show(value)}" for name, value in keywords.items() if value is not None]
-    return f"dpc.study({', '.join([show(model), show(problems), show(prompts), *named])})"
 
 
 class Study:
@@ -288,7 +260,7 @@ class Study:
         """
         out = Path(folder)
         jobs = [DrawFigures(self._first_parts[task], out / task if i else out) for i, task in enumerate(self.tasks)]
-        captions = dict(zip(self.tasks, self._run(jobs, DRAW), strict=True))
+        captions = dict(zip(self.tasks, self._run(jobs, "draw", may_leave_machine=False), strict=True))
         return write_figure_page(self.name, self._tasks, self._parts, captions, out)
 
     def control_figures(self, folder: str | Path) -> Path:
@@ -367,12 +339,11 @@ class Study:
         results = [control.evaluated.results for control in chain(*self._controls.values())]
         return verdicts(results, model=self.name, controls=self.peaks())
 
-    def _run(self, jobs: Sequence[Job[Result]], desc: str) -> list[Result]:
-        """The results of independent jobs, in their order."""
+    def _run(self, jobs: Sequence[Job[Result]], desc: str, *, may_leave_machine: bool = True) -> list[Result]:
+        """The results of independent jobs, in their order; jobs that write files may not run on other machines."""
         run = self._settings.run
         bar = partial(tqdm, desc=desc, unit="job", total=len(jobs), disable=not run.progress)
-        # other machines may not have the folder of the figures
-        if run.engine == "local" or (run.engine == "ray" and desc == DRAW):
+        if run.engine == "local" or (run.engine == "ray" and not may_leave_machine):
             return [job(self._model) for job in bar(jobs)]
         with run.open_engine() as engine:
             results = {result.index: result.value for result in bar(engine.map(self._model, jobs))}

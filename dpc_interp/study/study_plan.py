@@ -14,7 +14,6 @@ from dataclasses import astuple, dataclass, fields, replace
 from typing import Any
 
 import pandas as pd
-import torch
 
 from dpc_interp.analysis.analyse import analyse, drop_empty_rationales
 from dpc_interp.analysis.controls import CONDITIONS
@@ -217,6 +216,8 @@ def text_lengths(model: HookedModel, settings: StudySettings, task: StudyTask) -
 def measure_costs(model: HookedModel, settings: StudySettings, task: StudyTask) -> Costs:
     """Time the first tokens of a batch of the study's size, and the analysis of a few texts.
 
+    Both return on the CPU, so that they have ended on a GPU too.
+
     Args:
         model: of the study.
         settings: of the study.
@@ -230,12 +231,12 @@ def measure_costs(model: HookedModel, settings: StudySettings, task: StudyTask) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnfinishedWarning)  # they are meant to be cut off
         generate(model, problems[:1], prompt, max_new_tokens=1, **keywords)  # first calls take longer
-        start = _now(model)
+        start = time.perf_counter()
         generate(model, problems, prompt, max_new_tokens=1, **keywords)
-        prefill = _now(model) - start
-        start = _now(model)
+        prefill = time.perf_counter() - start
+        start = time.perf_counter()
         runs = generate(model, problems, prompt, max_new_tokens=TIMED_TOKENS, **keywords)
-        decode = max(0.0, _now(model) - start - prefill)
+        decode = max(0.0, time.perf_counter() - start - prefill)
     prefill /= sum(prompt.n_virtual + len(run.question_tokens) for run in runs)
     decode /= max(1, sum(len(run.generated_tokens) - 1 for run in runs))
     read = drop_empty_rationales(model, runs)[:N_TIMED]
@@ -243,14 +244,7 @@ def measure_costs(model: HookedModel, settings: StudySettings, task: StudyTask) 
         return Costs(prefill, decode, 3 * prefill)
     seconds = 0.0
     for _ in range(2):  # the first pass takes longer
-        start = _now(model)
+        start = time.perf_counter()
         analyse(model, read, prompt, head_reduction=options.head_reduction, progress=False)
-        seconds = _now(model) - start
+        seconds = time.perf_counter() - start
     return Costs(prefill, decode, seconds / sum(prompt.n_virtual + len(run.tokens) for run in read))
-
-
-def _now(model: HookedModel) -> float:
-    """The time when everything that was started on the model's device is finished."""
-    if str(model.cfg.device).startswith("cuda"):
-        torch.cuda.synchronize(model.cfg.device)
-    return time.perf_counter()

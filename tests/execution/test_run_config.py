@@ -36,6 +36,17 @@ def test_a_missing_ray_is_an_error_that_names_the_extra(monkeypatch: pytest.Monk
         RunConfig(engine="ray")
 
 
+def test_workers_are_one_a_core_or_a_gpu_unless_a_number_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setattr("dpc_interp.execution.run_config.n_cores", lambda: 5)
+    assert RunConfig().count_workers("cuda") == 1
+    assert RunConfig(engine="processes").count_workers("cpu") == 5
+    assert RunConfig(engine="ray").count_workers("cpu") == 5
+    assert RunConfig(engine="ray").count_workers("cuda:0") == 3
+    assert RunConfig(engine="ray", n_workers=8).count_workers("cuda") == 8
+
+
 def test_the_engine_is_the_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))
     with RunConfig().open_engine() as engine:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,12 @@ import psutil
 import pytest
 import torch
 
-from dpc_interp.host.processes import map_processes
+from dpc_interp.host import processes
+from dpc_interp.host.processes import ProcessPool, map_processes
 
 PARENT = """
 import time
+from contextlib import closing
 from copy import deepcopy
 from functools import partial
 from dpc_interp.host.processes import map_processes
@@ -37,6 +40,14 @@ def test_the_first_error_ends_the_other_jobs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a number"):
         map_processes([partial(int, "not a number"), *waiting, partial((tmp_path / "last").touch)], "test", 1)
     assert not (tmp_path / "last").exists()
+
+
+def test_fewer_jobs_than_cores_have_more_threads_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "n_cores", lambda: 4)
+    with closing(ProcessPool()) as pool:
+        assert [n for _, n in pool.run([torch.get_num_threads])] == [4]
+        assert [n for _, n in pool.run([torch.get_num_threads] * 2)] == [2, 2], "started again for more jobs"
+        assert [n for _, n in pool.run([torch.get_num_threads])] == [2]
 
 
 def test_results_with_many_tensors_keep_no_file_open() -> None:

@@ -16,6 +16,7 @@ from dpc_interp.claims.edge_batch import EdgeBatch
 from dpc_interp.evaluation import stages
 from dpc_interp.evaluation.methods import METHODS
 from dpc_interp.models.hooked import HookedModel
+from dpc_interp.study.control_runs import RunControls
 
 COSTS = Costs(prefill=0.125, decode=0.5, read=0.25)
 
@@ -113,3 +114,26 @@ def test_costs_are_measured_and_everything_is_printed(model: HookedModel, prompt
     assert "| story | knock-outs | 1 | 0 |" in str(plan)
     assert "minutes on 1 worker, if texts" in str(plan)
     assert str(plan.memory) in str(plan)
+
+
+def test_sweeps_generate_about_what_is_planned(
+    model: HookedModel, prompt: SoftPrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every trigger fires everywhere."""
+    texts: list[int] = []
+    generate = stages.Stages._generate
+
+    def counted(self: stages.Stages, *args: Any) -> Any:
+        frame = generate(self, *args)
+        texts.append(len(frame))
+        return frame
+
+    made = dpc.study(model, "story", prompt, n=3, n_validation=3, n_heads=1, max_new_tokens=6, progress=False)
+    planned = made.plan(costs=COSTS).parts.set_index("part").loc["sweeps", "texts"]
+    rule = dpc.TriggerRule("late_share", -1.0)
+    monkeypatch.setattr("dpc_interp.evaluation.compare.calibrate_trigger", lambda *_: rule)
+    task = made._tasks[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(stages.Stages, "_generate", counted)
+        RunControls(made._settings, task, prompt, made._sizes, True)._sweep(model)
+    assert planned / 2 < sum(texts) <= planned, "options that change no plan share their texts"
