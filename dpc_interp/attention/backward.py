@@ -80,7 +80,8 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         z = inputs.attend()
         ctx.save_for_backward(q, k, v, z)
-        ctx.gradient, ctx.settings = gradient, (inputs.layer, inputs.scale, inputs.window, inputs.visible)
+        ctx.gradient = gradient
+        ctx.settings = inputs.layer, inputs.scale, inputs.window, inputs.visible, inputs.removed
         return z
 
     @staticmethod

@@ -1,7 +1,7 @@
 """What an attention layer computes its output from, and the output by fused attention.
 
 PyTorch's `scaled_dot_product_attention` never holds a pattern. Where it needs a mask (a window, padding, a cached
-prefix), it is called for some queries at a time, so that a mask has at most `MAX_MASKED_QUERIES` rows.
+prefix, removed edges), it is called for some queries at a time, so that a mask has at most `MAX_MASKED_QUERIES` rows.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class AttentionInputs:
         scale: factor of the scores.
         window: number of positions that a query attends to, its own included; None: all before it.
         visible: False at keys that are padding; None: no padding.
+        removed: True at edges that are removed; None: no edges.
     """
 
     layer: int
@@ -39,6 +40,7 @@ class AttentionInputs:
     scale: float
     window: int | None
     visible: Bool[Tensor, "batch src"] | None
+    removed: Bool[Tensor, "batch dest src"] | None = None
 
     @property
     def n_before(self) -> int:
@@ -48,7 +50,8 @@ class AttentionInputs:
     @property
     def is_causal(self) -> bool:
         """Whether each query attends to every position up to its own."""
-        return self.visible is None and (self.window is None or self.window >= self.k.shape[2])
+        no_mask = self.visible is None and self.removed is None
+        return no_mask and (self.window is None or self.window >= self.k.shape[2])
 
     def sources(self, start: int, stop: int) -> tuple[slice, Bool[Tensor, "batch 1 dest src"] | None]:
         """The keys that some queries attend to.
@@ -73,6 +76,9 @@ class AttentionInputs:
         if self.visible is not None:
             visible = self.visible[:, None, None, columns]
             mask = visible if mask is None else mask & visible
+        if self.removed is not None:
+            remaining = ~self.removed[:, None, start:stop, columns]
+            mask = remaining if mask is None else mask & remaining
         return columns, mask
 
     def attend(self) -> Float[Tensor, "batch head dest d_head"]:

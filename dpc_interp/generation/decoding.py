@@ -19,9 +19,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 
-from dpc_interp.attention.edges import without_edges
+from dpc_interp.attention.edges import EdgeRemoval
 from dpc_interp.errors import NonFiniteError
 from dpc_interp.generation.decoding_batch import DecodingBatch, current_batch, set_current_batch
 from dpc_interp.generation.drafts import MAX_DRAFT_TOKENS, draft_continuation
@@ -215,14 +214,14 @@ def _hiding_hooks(model: HookedModel, plans: Sequence[PromptEdit] | None, n_virt
         [plan.hidden_tokens(*shape) if isinstance(plan, MasksAttention) else none_hidden for plan in plan_of_row]
     )
 
-    def hide(pattern: Float[Tensor, "batch head dest src"], hook: HookPoint) -> Float[Tensor, "batch head dest src"]:
+    def find_edges(layer: int, shape: torch.Size) -> Bool[Tensor, "batch dest src"] | None:
         batch = current_batch()
         if batch is None:  # another forward pass of the model, inside a hook of the caller
-            return pattern
-        n_destinations, n_sources = pattern.shape[2:]
-        sources = torch.zeros(len(batch.rows), n_sources, dtype=torch.bool)
-        sources[prompt_index(len(batch.rows), n_virtual, batch.starts)] = hidden[batch.rows, hook.layer()]
-        return without_edges(pattern, sources[:, None].expand(-1, n_destinations, -1).to(pattern.device))
+            return None
+        sources = torch.zeros(len(batch.rows), shape[-1], dtype=torch.bool)
+        sources[prompt_index(len(batch.rows), n_virtual, batch.starts)] = hidden[batch.rows, layer]
+        return sources[:, None].expand(-1, shape[-2], -1)
 
+    removal = EdgeRemoval(find_edges)
     layers = hidden.any(-1).any(0).nonzero()[:, 0].tolist()
-    return [(f"blocks.{layer}.attn.hook_pattern", hide) for layer in layers]
+    return [(f"blocks.{layer}.attn.hook_pattern", removal) for layer in layers]

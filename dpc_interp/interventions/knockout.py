@@ -1,7 +1,7 @@
 """Attention knock-out: remove edges (destination i, source j) at chosen layers (docs/method.md, sections 5 and 7.3).
 
 The edges are removed from the attention pattern of every head, and the rest of the row is rescaled to the row's former
-mass; `attention/edges.py` has the formula and explains why this happens at `hook_pattern`. Positions count from the
+mass; `attention/edges.py` has the formula and explains how. Positions count from the
 first virtual token. The diagonal is never removed: the saliency leaves it out too, and so every row keeps a source.
 
 `knocked_out` removes any edges within one forward pass. A `KnockoutPlan` is a corruption for `generate`: generated
@@ -17,13 +17,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.analysis.accumulation import accumulation_peaks
 from dpc_interp.analysis.analyse import Analysis
 from dpc_interp.analysis.layers import check_layers
 from dpc_interp.analysis.options import Options
-from dpc_interp.attention.edges import without_edges
+from dpc_interp.attention.edges import EdgeRemoval
 from dpc_interp.errors import DPCInterpError, ShapeError
 from dpc_interp.interventions.plan import check_tokens
 from dpc_interp.models.hooked import HookedModel
@@ -58,17 +57,16 @@ def knocked_out(model: HookedModel, edges: Mapping[int, Bool[Tensor, "*batch des
     """
     _check_edges(model, edges)
 
-    def remove(pattern: Float[Tensor, "batch head dest src"], hook: HookPoint) -> Float[Tensor, "batch head dest src"]:
-        mask = edges[hook.layer()].to(pattern.device)
-        if mask.shape[-2:] != pattern.shape[-2:] or (mask.ndim == 3 and len(mask) != len(pattern)):
-            size = [len(pattern), *pattern.shape[-2:]]
+    def find_edges(layer: int, shape: torch.Size) -> Bool[Tensor, "batch dest src"] | None:
+        mask, size = edges[layer], [shape[0], *shape[-2:]]
+        if list(mask.shape[-2:]) != size[1:] or (mask.ndim == 3 and len(mask) != size[0]):
             raise ShapeError(
-                f"the edges of layer {hook.layer()} are {list(mask.shape)}, the pattern is {size}; make a mask of its "
-                "size"
+                f"the edges of layer {layer} are {list(mask.shape)}, the pattern is {size}; make a mask of its size"
             )
-        return without_edges(pattern, mask.expand(len(pattern), -1, -1))
+        return mask.expand(size) if mask.any() else None
 
-    with model.hooks(fwd_hooks=[(f"blocks.{layer}.attn.hook_pattern", remove) for layer in edges]):
+    removal = EdgeRemoval(find_edges)
+    with model.hooks(fwd_hooks=[(f"blocks.{layer}.attn.hook_pattern", removal) for layer in edges]):
         yield
 
 

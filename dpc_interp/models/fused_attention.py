@@ -1,7 +1,8 @@
 """Fused attention: passes that never hold an attention pattern (docs/method.md, section 2).
 
 Within `fused_attention(model)` the attention layers of a model call PyTorch's `scaled_dot_product_attention`. A layer
-keeps its pattern where a hook reads it or where the fused function cannot compute it; `pattern_layers` says which
+keeps its pattern where a hook reads it or where the fused function cannot compute it (a hook that only removes edges
+needs no pattern); `pattern_layers` says which
 layers these are and why. All other hook points fire as before. `PatternGradient` is handed A * dL/dA of the fused
 layers in the backward pass.
 
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
@@ -26,6 +28,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import flash_attention_mask
 
 from dpc_interp.attention.backward import PatternGradient, attend
+from dpc_interp.attention.edges import edges_removed_at, only_removes_edges
 from dpc_interp.attention.inputs import AttentionInputs
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.models.lens import ATTENTION_CLASSES, HookedTransformer
@@ -84,7 +87,7 @@ def describe_attention(model: HookedTransformer | TransformerBridge) -> str:
 def _why_hooked(attention: Any) -> str:
     """Why a layer of a HookedTransformer computes its pattern; empty if it need not."""
     cfg = attention.cfg
-    if _has_hooks(attention.hook_pattern) or _has_hooks(attention.hook_attn_scores):
+    if _needs_pattern(attention):
         return HOOK_REASON
     if _is_replaced(attention, OVERRIDDEN):
         return REPLACED_REASON
@@ -108,7 +111,8 @@ def _why_bridge(model: TransformerBridge, attention: Any) -> str:
         return REPLACED_REASON
     # hook points of components that the wrapped layer calls fire; a layer with one matrix for q, k and v calls none
     points_that_fire = {attention.hook_in, attention.hook_out, *wrapped.modules()}
-    if any(_has_hooks(p) for p in attention.modules() if isinstance(p, HookPoint) and p not in points_that_fire):
+    points = {p for p in attention.modules() if isinstance(p, HookPoint)} - points_that_fire - {attention.hook_pattern}
+    if not only_removes_edges(attention.hook_pattern) or any(map(_has_hooks, points)):
         return HOOK_REASON
     if _has_own_weights(attention, wrapped):
         return "the bridge computes queries, keys and values with weights of its own"
@@ -137,6 +141,11 @@ def _is_replaced(attention: Any, names: Iterable[str]) -> bool:
     """Whether a caller has replaced a method on the instance."""
     methods = [vars(attention)[name] for name in names if name in vars(attention)]
     return any(not isinstance(getattr(method, "__self__", None), _FusedLayer) for method in methods)
+
+
+def _needs_pattern(attention: Any) -> bool:
+    """Whether a hook reads the scores or the pattern of a layer of a HookedTransformer."""
+    return _has_hooks(attention.hook_attn_scores) or not only_removes_edges(attention.hook_pattern)
 
 
 def _has_hooks(point: Any) -> bool:
@@ -198,7 +207,7 @@ class _FusedLayer:
 
         A hook of the caller may run another pass of the model that reads the pattern: that one computes it.
         """
-        if _has_hooks(self._attention.hook_pattern) or _has_hooks(self._attention.hook_attn_scores):
+        if _needs_pattern(self._attention):
             self._queries_and_keys = None
             return cast(Tensor, type(self._attention).calculate_attention_scores(self._attention, q, k))
         self._queries_and_keys = q.transpose(1, 2), k.transpose(1, 2)
@@ -223,8 +232,21 @@ class _FusedLayer:
         q, k = self._queries_and_keys
         self._queries_and_keys = None
         window = attention.cfg.window_size if attention.attn_type == "local" else None
-        inputs = AttentionInputs(self.layer, q, k, v.transpose(1, 2), 1 / attention.attn_scale, window, self._visible)
-        return cast(Tensor, attention.hook_z(attend(inputs, self.gradient).transpose(1, 2)))
+        scale = 1 / attention.attn_scale
+        return cast(Tensor, attention.hook_z(self.attend(q, k, v.transpose(1, 2), scale, window, self._visible)))
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, visible: Tensor | None
+    ) -> Tensor:
+        """Compute z [batch, pos, head, d_head] without the edges that hooks on the pattern remove.
+
+        Args:
+            q, k, v, scale, window, visible: see `AttentionInputs`.
+        """
+        shape = torch.Size((*q.shape[:3], k.shape[2]))
+        removed = edges_removed_at(self._attention.hook_pattern, self.layer, shape, q.device)
+        inputs = AttentionInputs(self.layer, q, k, v, scale, window, visible, removed)
+        return attend(inputs, self.gradient).transpose(1, 2)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the attention that a bridge wraps, which calls `_attention_function`."""
@@ -272,8 +294,7 @@ def _attention_function(
     fused: _FusedLayer = vars(module)[INTERFACE]
     scale, window = kwargs.get("scaling") or query.shape[-1] ** -0.5, kwargs.get("sliding_window")
     visible = None if attention_mask is None else attention_mask.bool()  # the mask is None where nothing is padded
-    z = attend(AttentionInputs(fused.layer, query, key, value, scale, window, visible), fused.gradient)
-    return z.transpose(1, 2).contiguous(), None
+    return fused.attend(query, key, value, scale, window, visible).contiguous(), None
 
 
 AttentionInterface.register(INTERFACE, _attention_function)

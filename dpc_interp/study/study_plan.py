@@ -2,7 +2,7 @@
 
 A triggered method is counted as if it fired on every problem. A text is taken to be as long as the written rationale,
 or as the length at which texts are cut off where there is none. Seconds are those of one worker, from `measure_costs`;
-a pass of a knock-out, which needs the attention patterns, is counted as one of the analysis.
+a pass of a knock-out, which has no backward pass, is counted as one of the analysis.
 """
 
 from __future__ import annotations

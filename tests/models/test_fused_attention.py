@@ -14,6 +14,7 @@ from dpc_interp import DPCInterpError, SoftPrompt
 from dpc_interp.analysis.recorder import whole_map
 from dpc_interp.analysis.saliency import saliency_pass
 from dpc_interp.attention import inputs as inputs_module
+from dpc_interp.interventions.knockout import knocked_out
 from dpc_interp.models import fused_attention as module
 from dpc_interp.models.fused_attention import describe_attention, fused_attention, pattern_layers
 from dpc_interp.models.hooked import CachedDecoding, HookedModel
@@ -39,6 +40,13 @@ def patterns(model: HookedModel) -> Iterator[list[Tensor]]:
     seen: list[Tensor] = []
     with model.hooks(fwd_hooks=[(lambda name: name.endswith("attn.hook_pattern"), lambda p, hook: seen.append(p))]):
         yield seen
+
+
+def random_edges(model: HookedModel, n_positions: int) -> dict[int, Tensor]:
+    """A third of the edges at every layer but the first, other ones in each row."""
+    generator = torch.Generator().manual_seed(1)
+    shape = 2, n_positions, n_positions
+    return {layer: (torch.rand(shape, generator=generator) < 0.3).tril(-1) for layer in range(1, model.cfg.n_layers)}
 
 
 @contextmanager
@@ -95,6 +103,38 @@ def test_saliency(each: HookedModel, prompt: SoftPrompt, options: dict[str, bool
     for layer, flow in zip(fused, expected, strict=True):
         assert flow.max() > 1e-5
         torch.testing.assert_close(layer, flow[:, -layer.shape[1] :], rtol=1e-5, atol=1e-5 * flow.max().item())
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@torch.no_grad()
+def test_logits_without_edges(each: HookedModel, padded: bool, monkeypatch: pytest.MonkeyPatch, unchanged) -> None:
+    monkeypatch.setattr(inputs_module, "MAX_MASKED_QUERIES", 16)
+    mask = LEFT_PADDED if padded else None
+    visible = torch.ones_like(TOKENS, dtype=torch.bool) if mask is None else mask.bool()
+    edges = random_edges(each, 40)
+    with patterns(each), knocked_out(each, edges):
+        expected = each(TOKENS, attention_mask=mask)
+    with unchanged(each), knocked_out(each, edges):
+        assert describe_attention(each) == "fused"
+        with fused_attention(each):
+            logits = each(TOKENS, attention_mask=mask)
+    assert (logits - each(TOKENS, attention_mask=mask))[visible].abs().max() > 1e-2
+    torch.testing.assert_close(logits[visible], expected[visible], rtol=1e-5, atol=1e-5)
+
+
+def test_saliency_without_edges(each: HookedModel, prompt: SoftPrompt) -> None:
+    sequences, edges = [TOKENS[0], TOKENS[1]], random_edges(each, 40 + prompt.n_virtual)
+
+    def run() -> list[Tensor]:
+        with knocked_out(each, edges):
+            return saliency_pass(each, sequences, [9, 5], prompt.vectors, whole_map, prompt_rows=True).layers
+
+    fused = run()
+    with patterns(each):
+        expected = run()
+    for i, (layer, flow) in enumerate(zip(fused, expected, strict=True)):
+        assert (layer[edges[i]] == 0).all() if i in edges else (layer != 0).any()
+        torch.testing.assert_close(layer, flow, rtol=1e-5, atol=1e-5 * flow.max().item())
 
 
 def test_a_hook_sees_the_pattern(each: HookedModel, prompt: SoftPrompt) -> None:
