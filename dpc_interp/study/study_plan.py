@@ -35,6 +35,8 @@ TIMED_TOKENS = 16
 """Tokens of each text that `measure_costs` generates."""
 N_TIMED = 8
 """Texts that `measure_costs` analyses."""
+MINUTES = ("minutes", "limit_minutes")
+"""Columns of a printed plan."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class StudyPlan:
 
     Attributes:
         parts: one row per task and part: task, part, jobs (that workers can share), texts (generated), passes (of the
-            analysis or a knock-out), tokens (generated), positions (of the passes), hours (of one worker).
+            analysis or a knock-out), tokens (generated), positions (of the passes), hours (of one worker), limit_hours
+            (those if no text ends before the length at which it is cut off).
         sizes: of the controls.
         memory: of the analysis of the longest texts.
         costs: from which the hours follow.
@@ -82,6 +85,11 @@ class StudyPlan:
         each = self.parts["hours"] / self.parts["jobs"]
         return float(each.groupby(self.parts["task"]).sum().max())
 
+    @property
+    def at_limit(self) -> StudyPlan:
+        """The same plan if no text ends before the length at which it is cut off."""
+        return replace(self, parts=self.parts.assign(hours=self.parts["limit_hours"]))
+
     def wall_hours(self, n_workers: int | None = None) -> float:
         """Hours until the last worker is finished: an equal share of the work, or the longest chain if it is longer.
 
@@ -91,13 +99,15 @@ class StudyPlan:
         return max(self.longest_hours, self.hours / (n_workers or self.n_workers))
 
     def __str__(self) -> str:
-        table = self.parts.assign(minutes=(60 * self.parts["hours"]).map("{:.1f}".format)).drop(columns="hours")
+        minutes = {name: (60 * self.parts[name.replace("minutes", "hours")]).map("{:.1f}".format) for name in MINUTES}
+        table = self.parts.drop(columns=["hours", "limit_hours"]).assign(**minutes)
         workers = f"{self.n_workers} worker{'s' * (self.n_workers > 1)}"
         prefill, decode, read = (f"{1e3 * seconds:.3g} ms" for seconds in astuple(self.costs))
+        expected, at_limit = (60 * plan.wall_hours() for plan in (self, self.at_limit))
         return (
-            f"{markdown(table)}\n\nAbout {60 * self.wall_hours():.0f} minutes on {workers}, if texts are as long as "
-            f"the written ones, at {prefill} a position before a text, {decode} a generated token and {read} a "
-            f"position of a pass. In the analysis {self.memory}."
+            f"{markdown(table)}\n\nAbout {expected:.0f} minutes on {workers} if texts are as long as the written ones, "
+            f"and {at_limit:.0f} (limit_minutes) if none ends before it is cut off, at {prefill} a position before a "
+            f"text, {decode} a generated token and {read} a position of a pass. In the analysis {self.memory}."
         )
 
 
@@ -127,16 +137,22 @@ def plan_study(
     """
     costs = costs or measure_costs(model, settings, tasks[0])
     lengths = [text_lengths(model, settings, task) for task in tasks]
-    memory = plan_memory(model, [max(longest for _, _, longest in lengths)] * settings.run.batch_size)
+    longest = max(max(n_read) + limit for n_read, _, limit in lengths)
+    memory = plan_memory(model, [longest] * settings.run.batch_size)
 
     def plan(sizes: ControlSizes) -> StudyPlan:
         rows = []
-        for task, (n_read, n_written, _) in zip(tasks, lengths, strict=True):
+        for task, (read_lengths, n_written, limit) in zip(tasks, lengths, strict=True):
+            n_read = round(sum(read_lengths) / len(read_lengths))
             for part, jobs, texts, passes in count_parts(model, task, sizes):
                 tokens, positions = texts * n_written, passes * (n_read + n_written)
-                seconds = texts * n_read * costs.prefill + tokens * costs.decode + positions * costs.read
-                rows.append((task.name, part, jobs, texts, passes, tokens, positions, seconds / 3600))
-        names = ["task", "part", "jobs", "texts", "passes", "tokens", "positions", "hours"]
+                hours, limit_hours = (
+                    (texts * (n_read * costs.prefill + length * costs.decode) + passes * (n_read + length) * costs.read)
+                    / 3600
+                    for length in (n_written, limit)
+                )
+                rows.append((task.name, part, jobs, texts, passes, tokens, positions, hours, limit_hours))
+        names = ["task", "part", "jobs", "texts", "passes", "tokens", "positions", "hours", "limit_hours"]
         return StudyPlan(pd.DataFrame(rows, columns=names), sizes, memory, costs, n_workers)
 
     if minutes is None:
@@ -191,8 +207,8 @@ def count_parts(model: HookedModel, task: StudyTask, sizes: ControlSizes) -> Ite
     )
 
 
-def text_lengths(model: HookedModel, settings: StudySettings, task: StudyTask) -> tuple[int, int, int]:
-    """Mean positions before a text, mean tokens of a text, and positions of the longest one.
+def text_lengths(model: HookedModel, settings: StudySettings, task: StudyTask) -> tuple[list[int], int, int]:
+    """Positions before each text, mean tokens of a text, and the length at which texts are cut off.
 
     Args:
         model: of the study.
@@ -205,12 +221,12 @@ def text_lengths(model: HookedModel, settings: StudySettings, task: StudyTask) -
         prompt.n_virtual + len(question)
         for question in encode_questions(model, problems, 0, 0, given=text.question_format)
     ]
-    longest = settle_max_new_tokens(model, problems, prompt.n_virtual, text)
+    limit = settle_max_new_tokens(model, problems, prompt.n_virtual, text)
     written = [
-        min(longest, len(encode_rationale(model, problem.rationale))) if problem.rationale.strip() else longest
+        min(limit, len(encode_rationale(model, problem.rationale))) if problem.rationale.strip() else limit
         for problem in problems
     ]
-    return round(sum(n_read) / len(n_read)), round(sum(written) / len(written)), max(n_read) + longest
+    return n_read, round(sum(written) / len(written)), limit
 
 
 def measure_costs(model: HookedModel, settings: StudySettings, task: StudyTask) -> Costs:
@@ -236,9 +252,10 @@ def measure_costs(model: HookedModel, settings: StudySettings, task: StudyTask) 
         prefill = time.perf_counter() - start
         start = time.perf_counter()
         runs = generate(model, problems, prompt, max_new_tokens=TIMED_TOKENS, **keywords)
-        decode = max(0.0, time.perf_counter() - start - prefill)
+        decode = time.perf_counter() - start - prefill
     prefill /= sum(prompt.n_virtual + len(run.question_tokens) for run in runs)
-    decode /= max(1, sum(len(run.generated_tokens) - 1 for run in runs))
+    # a generated token takes at least as long as a position that is read with others, whatever the noise of the clock
+    decode = max(prefill, decode / max(1, sum(len(run.generated_tokens) - 1 for run in runs)))
     read = drop_empty_rationales(model, runs)[:N_TIMED]
     if not read:  # nothing that can be analysed was written; a backward pass takes about twice a forward pass
         return Costs(prefill, decode, 3 * prefill)

@@ -28,7 +28,7 @@ SIZES = ControlSizes(n_sinks=4, n_causal=3, n_sweep=20, n_heads=2)
 def small(model: HookedModel, prompt: SoftPrompt) -> Callable[[ControlSizes], Study]:
     """Two prompts, 10 test and 6 validation problems; with given sizes of the controls."""
     second = dpc.SoftPrompt(prompt.vectors, "second")
-    fields = {"n": 10, "n_validation": 6, "progress": False}
+    fields = {"n": 10, "n_validation": 6, "max_new_tokens": 64, "progress": False}
     return lambda sizes: dpc.study(model, "story", [prompt, second], sizes=sizes, **fields)
 
 
@@ -85,6 +85,18 @@ def test_knock_outs_cost_at_most_what_is_planned(
     assert planned - 2 - 20 - model.cfg.n_layers * 4 <= len(calls) <= planned - 2, "small prompts have fewer groups"
 
 
+def test_hours_at_the_limit_count_every_text_as_cut_off(plan: StudyPlan) -> None:
+    """With `max_new_tokens` of 64, and written texts that are shorter."""
+    rows = plan.parts
+    n_written = (rows["tokens"] / rows["texts"]).iloc[0]
+    longer = (64 - n_written) * (0.5 * rows["texts"] + 0.25 * rows["passes"])
+    assert n_written < 64
+    assert (rows["limit_hours"] * 3600).tolist() == pytest.approx((rows["hours"] * 3600 + longer).tolist())
+    assert plan.at_limit.hours == pytest.approx(rows["limit_hours"].sum())
+    minutes = f"{60 * plan.wall_hours():.0f} minutes on 1 worker", f"{60 * plan.at_limit.wall_hours():.0f} (limit"
+    assert all(text in str(plan) for text in minutes)
+
+
 def test_more_workers_shorten_a_study_down_to_its_longest_job(plan: StudyPlan) -> None:
     longest = (plan.parts["hours"] / plan.parts["jobs"]).sum()
     assert plan.hours > longest > plan.hours / 2
@@ -109,10 +121,10 @@ def test_costs_are_measured_and_everything_is_printed(model: HookedModel, prompt
     made = dpc.study(model, "story", prompt, n=4, n_validation=4, batch_size=8, progress=False)
     plan = made.plan()
     assert 0 < plan.costs.prefill < 1
-    assert 0 <= plan.costs.decode < 1
+    assert plan.costs.prefill <= plan.costs.decode < 1
     assert 0 < plan.costs.read < 1
     assert "| story | knock-outs | 1 | 0 |" in str(plan)
-    assert "minutes on 1 worker, if texts" in str(plan)
+    assert "minutes on 1 worker if texts" in str(plan)
     assert str(plan.memory) in str(plan)
 
 
