@@ -188,11 +188,15 @@ def test_old_tuning_keywords(model: HookedModel, problems) -> None:
     assert torch.equal(prompt.vectors, expected.vectors)
 
 
-def test_warnings_point_at_the_script_of_the_user(tmp_path: Path) -> None:
-    """In a separate process, because the type checks of the tests add frames to every call."""
+def test_a_script_of_a_user(tmp_path: Path) -> None:
+    """Warnings point at it, and the import loads no library that is slow and seldom needed.
+
+    In a separate process, because the type checks of the tests add frames to every call.
+    """
+    slow = ("anywidget", "math_verify", "peft", "ray", "scipy.stats", "sklearn", "statsmodels")
     script = tmp_path / "user.py"
     script.write_text(
-        "import dpc_interp as dpc\n"
+        f"import sys; import dpc_interp as dpc; print(sorted(sys.modules.keys() & {slow}))\n"
         "dpc.peaks\n"
         "dpc.plan_memory(dpc.load_model('reasoner'), [40], checkpoint=True)\n"
         "try:\n"
@@ -204,6 +208,7 @@ def test_warnings_point_at_the_script_of_the_user(tmp_path: Path) -> None:
     process = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
     lines = re.findall(rf"^{re.escape(str(script))}:(\d+): DeprecationWarning: \S+ is deprecated", process.stderr, re.M)
     assert lines == ["2", "3", "5"], process.stderr
+    assert process.stdout.splitlines()[0] == "[]"
 
 
 def test_user_scripts_see_the_types(tmp_path: Path) -> None:

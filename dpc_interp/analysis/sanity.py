@@ -23,7 +23,6 @@ import pandas as pd
 import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -115,6 +114,8 @@ def _rank_edges(
     targets: list[Tensor] | None,
 ) -> Ranks:
     """Rank I_l over the edges into each rationale."""
+    from scipy.stats import rankdata
+
     ranks: Ranks = {}
     n_virtual = 0 if prompt is None else prompt.n_virtual
     order = by_length([s.length for s in segments])

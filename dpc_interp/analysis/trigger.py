@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import gmean
-from sklearn.metrics import roc_curve
 
 from dpc_interp.analysis.accumulation import accumulation_peaks
 from dpc_interp.analysis.analyse import Analysis
@@ -27,7 +25,14 @@ from dpc_interp.analysis.schema import conform
 from dpc_interp.errors import DPCInterpError, OneOutcomeError
 from dpc_interp.stats.youden import youden, youden_p
 
-BETA_STATISTICS: dict[BetaStatistic, Any] = {"mean": "mean", "median": "median", "geometric": gmean}
+
+def _geometric_mean(values: pd.Series) -> float:
+    from scipy.stats import gmean
+
+    return float(gmean(values))
+
+
+BETA_STATISTICS: dict[BetaStatistic, Any] = {"mean": "mean", "median": "median", "geometric": _geometric_mean}
 """Option -> how pandas aggregates the flow into the early half."""
 
 
@@ -160,6 +165,8 @@ def calibrate_trigger(
         >>> round(dpc.calibrate_trigger(stats).threshold, 6)
         0.8
     """
+    from sklearn.metrics import roc_curve
+
     check_statistic(statistic, criterion)
     for column in (statistic, "correct"):
         if column not in stats:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.integrate import trapezoid
-from scipy.stats import spearmanr
 
 from dpc_interp.stats.bootstrap import percentile_interval, resamples
 from dpc_interp.stats.weighted import weighted_mean
@@ -32,6 +30,8 @@ def rank_correlation(groups: pd.DataFrame) -> pd.DataFrame:
         >>> dpc.rank_correlation(pd.DataFrame(rows)).round(6).to_dict("records")
         [{'instance': 'a', 'correct': True, 'absolute': 1.0, 'signed': -0.5}]
     """
+    from scipy.stats import spearmanr
+
     rows = []
     for (instance, correct), group in groups.groupby(["instance", "correct"], sort=False):
         effects = {"absolute": group["loss_change"].abs(), "signed": group["loss_change"]}
@@ -104,6 +104,8 @@ def curve_areas(curves: pd.DataFrame, *, absolute: bool = True) -> pd.DataFrame:
         >>> dpc.curve_areas(pd.concat([top, chance]))[["order", "area", "advantage"]].to_numpy().tolist()
         [['saliency', 3.0, 1.0], ['random', 2.0, 0.0]]
     """
+    from scipy.integrate import trapezoid
+
     keys = ["instance", "correct", "kind", "order"]
     if absolute:
         curves = curves.assign(loss_change=curves["loss_change"].abs())

@@ -20,8 +20,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats as scipy_stats
-from statsmodels.regression.mixed_linear_model import MixedLM
 
 from dpc_interp.claims.measures import measures
 from dpc_interp.claims.verdicts import COVARIATES, MIN_OUTCOMES, MIN_PROBLEMS
@@ -139,6 +137,9 @@ def _why_not(claim: str, frame: pd.DataFrame, n_prompts: int) -> str:
 
 def _fit(frame: pd.DataFrame, formula: str, n_prompts: int) -> tuple[dict[str, float], str]:
     """The effect with its interval, p and df, and the reason where they are NaN."""
+    from scipy import stats as scipy_stats
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
     undefined = dict.fromkeys(("effect", "low", "high", "p", "df"), np.nan)
     term, between, components = "Intercept", "prompt", dict(RANDOM)
     if "wrong" in frame:  # prompts differ in how wrong and right answers differ

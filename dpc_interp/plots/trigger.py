@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.plots.frames import check_finite, check_frame, check_outcome, label
@@ -90,6 +89,8 @@ def plot_roc(
         DPCInterpError: `statistics` is empty, a column is missing, there are no rows, a value is not finite, or
             `correct` is not boolean or holds one outcome only.
     """
+    from sklearn.metrics import roc_curve
+
     scores, wrong = _scores(stats, statistics)
     with drawing_axes(ax, (COLUMN_WIDTH, 3.4)) as axes:
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, label="_chance")
@@ -124,6 +125,8 @@ def plot_precision_recall(
     Raises:
         DPCInterpError: as `plot_roc`.
     """
+    from sklearn.metrics import precision_recall_curve
+
     scores, wrong = _scores(stats, statistics)
     with drawing_axes(ax, (COLUMN_WIDTH, 3.4)) as axes:
         axes.axhline(float(wrong.mean()), color=GREY, linewidth=0.6, label="_share wrong")

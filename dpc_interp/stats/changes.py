@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from scipy import special
-from scipy.optimize import brentq
 
 from dpc_interp.stats.bootstrap import LEVEL, percentile_interval
 from dpc_interp.stats.pooling import pool_estimates
@@ -118,6 +117,8 @@ def exact_p(net: Counts) -> float:
 
 def _exact_interval(net: Counts) -> tuple[float, float]:
     """Bounds of the sum of `net`, given its absolute values."""
+    from scipy.optimize import brentq
+
     sizes, gained = _sizes(net), int(net[net > 0].sum())
     total, tail = int(np.abs(net).sum()), (1 - LEVEL) / 2
     if not total:

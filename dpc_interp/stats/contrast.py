@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import stats as scipy_stats
 
 from dpc_interp.stats.bootstrap import percentile_interval, resamples
 from dpc_interp.stats.paired import holm
@@ -24,6 +23,8 @@ def outcome_effects(wrong: np.ndarray, right: np.ndarray, seed: int = 0) -> pd.D
         wrong is larger) with `low` and `high`; `p` (Welch's t test) and `p_holm`, corrected over the rows. Effect and p
         are NaN where an outcome has fewer than two instances or nothing varies.
     """
+    from scipy import stats as scipy_stats
+
     k = wrong.shape[1]
     effect, low, high = hedges_g(wrong, right, seed=seed)
     means = [group.mean(axis=0) if len(group) else np.full(k, np.nan) for group in (right, wrong)]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.proportion import proportion_confint
 
 from dpc_interp.stats.bootstrap import LEVEL, percentile_interval, resamples
 
@@ -19,6 +17,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     Returns:
         Lower and upper bound.
     """
+    from statsmodels.stats.proportion import proportion_confint
+
     low, high = proportion_confint(successes, n, alpha=1 - LEVEL, method="wilson")
     return float(low), float(high)
 
@@ -33,6 +33,8 @@ def exact_mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     Returns:
         p; 1 if no pair differs.
     """
+    from statsmodels.stats.contingency_tables import mcnemar
+
     table = [[0, int((first & ~second).sum())], [int((~first & second).sum()), 0]]  # the test ignores equal pairs
     return float(mcnemar(table, exact=True).pvalue)
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats as scipy_stats
 
 from dpc_interp.stats.bootstrap import LEVEL
 from dpc_interp.stats.weighted import Array
@@ -45,6 +44,8 @@ class Estimate:
 
     def interval(self) -> tuple[float, float]:
         """The lower and upper bound of the 95% interval."""
+        from scipy import stats as scipy_stats
+
         half_width = float(scipy_stats.t.ppf((1 + LEVEL) / 2, self.df)) * self.se
         return self.value - half_width, self.value + half_width
 
@@ -57,6 +58,8 @@ class Estimate:
         Returns:
             p; if the standard error is 0, 1 at the value itself and 0 elsewhere.
         """
+        from scipy import stats as scipy_stats
+
         if self.se == 0:
             return float(self.value == null)
         return float(2 * scipy_stats.t.sf(abs(self.value - null) / self.se, self.df))

@@ -20,10 +20,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import linprog
-from statsmodels.discrete.discrete_model import Logit
-from statsmodels.genmod.families import Binomial
-from statsmodels.genmod.generalized_linear_model import GLM
 
 from dpc_interp.errors import DPCInterpError, renamed_keywords
 from dpc_interp.stats.bootstrap import LEVEL
@@ -108,6 +104,10 @@ def _check_statistics(stats: pd.DataFrame, terms: list[str]) -> None:
 
 def _fit(scores: Array, intercepts: Array, wrong: Flags, clusters: NDArray[np.int64]) -> tuple[Array, str, str]:
     """Coefficient, low, high and p of each term [n_terms, 4]; the estimator; the reason for NaN or for the penalty."""
+    from statsmodels.discrete.discrete_model import Logit
+    from statsmodels.genmod.families import Binomial
+    from statsmodels.genmod.generalized_linear_model import GLM
+
     undefined = np.full((scores.shape[1], len(COLUMNS)), np.nan)
     if min(intercepts[wrong].sum(0).min(), intercepts[~wrong].sum(0).min()) < MIN_OUTCOME:
         return undefined, "none", f"fewer than {MIN_OUTCOME} instances of a prompt are wrong or right"
@@ -140,6 +140,8 @@ def _are_separated(design: Array, wrong: Flags) -> bool:
 
     The likelihood then grows along this direction without bound.
     """
+    from scipy.optimize import linprog
+
     signed = np.where(wrong, 1.0, -1.0)[:, None] * design
     solution = linprog(-signed.sum(0), A_ub=-signed, b_ub=np.zeros(len(signed)), bounds=(-1, 1))
     return bool(-solution.fun > 1e-4)  # 0 up to the tolerance of the solver where outcomes overlap
