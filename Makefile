@@ -149,7 +149,7 @@ gsm-symbolic: $(STAMP) ## install reasoning-gym, whose templates gsm_symbolic us
 	$(BIN)/python -m pip install --constraint requirements.lock 'reasoning-gym==0.1.25'
 
 calibration: $(STAMP) ## simulate the rule of the verdicts on gains, into figures/verdict_calibration.png
-	$(BIN)/python -m dpc_interp.study.verdict_calibration --out figures
+	$(BIN)/python -m dpc_interp.bundled.verdict_calibration --out figures
 
 bench: $(STAMP) $(SMOLLM2) ## time and memory of the analysis and of decoding, into benchmarks/RESULTS.md
 	set -e; for part in analyse scaling decoding decoding_parts; do $(BIN)/python benchmarks/$$part.py; done

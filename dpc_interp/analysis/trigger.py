@@ -113,16 +113,9 @@ def trigger_statistics(
         raise DPCInterpError("trigger statistics need a soft prompt, and these transcripts were analysed without one")
     deep = check_layers(deep or deep_layers(analysis.n_layers), analysis.n_layers)
     shallow = check_layers(shallow or shallow_layers(analysis.n_layers), analysis.n_layers)
-    by_token = (
-        analysis.tokens[analysis.tokens["layer"].isin(deep)]
-        .groupby(["instance", "position"], sort=False)
-        .agg(value=("value", "mean"), row_share=("row_share", "mean"), late=("late", "first"))
-        .reset_index()
-    )
-    early = by_token[~by_token["late"]].groupby("instance")["value"].agg(BETA_STATISTICS[beta_statistic])
+    by_token = affected_tokens(analysis, deep=deep, beta=beta, beta_statistic=beta_statistic)
     late = by_token[by_token["late"]]
-    threshold = late["instance"].map(early) if beta is None else pd.Series(beta, index=late.index)
-    affected = (late["value"] > threshold).astype(float).where(threshold.notna())
+    affected = late["affected"].astype(float).where(late["beta"].notna())
     flow = analysis.flow
     question_flow = flow[
         (flow["source"] == "prompt") & (flow["destination"] == "question") & flow["layer"].isin(shallow)
@@ -137,6 +130,34 @@ def trigger_statistics(
     stats = stats.join(accumulation_peaks(analysis.accumulation, layers=shallow, exclude_sink=exclude_sink))
     stats = stats.rename(columns={"n_rationale_tokens": "length"}).drop(columns="n_steps").reset_index()
     return conform(stats, "statistics")
+
+
+def affected_tokens(
+    analysis: Analysis,
+    *,
+    deep: Sequence[int] | None = None,
+    beta: float | None = None,
+    beta_statistic: BetaStatistic = Options.beta_statistic,
+) -> pd.DataFrame:
+    """Which rationale tokens the prompt affects: those whose mean flow from it over the deep layers is above beta.
+
+    Args:
+        analysis, deep, beta, beta_statistic: see `trigger_statistics`.
+
+    Returns:
+        One row per rationale token: instance, position, value (mean flow), row_share, late, beta and affected. The late
+        share R of an instance is the mean of `affected` over its late tokens.
+    """
+    deep = check_layers(deep or deep_layers(analysis.n_layers), analysis.n_layers)
+    by_token = (
+        analysis.tokens[analysis.tokens["layer"].isin(deep)]
+        .groupby(["instance", "position"], sort=False)
+        .agg(value=("value", "mean"), row_share=("row_share", "mean"), late=("late", "first"))
+        .reset_index()
+    )
+    early = by_token[~by_token["late"]].groupby("instance")["value"].agg(BETA_STATISTICS[beta_statistic])
+    threshold = by_token["instance"].map(early) if beta is None else pd.Series(beta, index=by_token.index)
+    return by_token.assign(beta=threshold, affected=by_token["value"] > threshold)
 
 
 def calibrate_trigger(

@@ -23,7 +23,7 @@ from torch import Tensor
 from dpc_interp.attention.edges import EdgeRemoval
 from dpc_interp.errors import NonFiniteError
 from dpc_interp.generation.decoding_batch import DecodingBatch, current_batch, set_current_batch
-from dpc_interp.generation.drafts import MAX_DRAFT_TOKENS, draft_continuation
+from dpc_interp.generation.drafts import DraftLength, draft_continuation
 from dpc_interp.generation.padding import left_padded, right_padded
 from dpc_interp.generation.stopping import StopRule
 from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, attention_span
@@ -138,6 +138,7 @@ def _generate_tokens(
     ended = [False] * len(drafts)
     # without this cut, draft tokens after an end token could be accepted and would follow it in the result
     drafts = [_until_first(draft, rule.end_tokens) for draft in drafts]
+    draft_length = DraftLength()
 
     while True:
         for i, token in zip(batch.rows.tolist(), next_tokens, strict=True):
@@ -155,14 +156,15 @@ def _generate_tokens(
         # Rejected draft tokens stay in the cache, masked, and count in the context and in attention windows. Draft only
         # as many tokens as leave room for those that may still have to be generated one by one.
         room = max(0, span - n_cached - 1 - max(n_remaining))
-        input_rows = []
+        input_rows, length = [], draft_length.next()
         for i, remaining in zip(rows, n_remaining, strict=True):
-            n_draft = min(MAX_DRAFT_TOKENS, remaining, room)
+            n_draft = min(length, remaining, room)
             input_rows.append([generated[i][-1], *draft_continuation(drafts[i], generated[i], n_draft)])
         tokens, mask = right_padded(input_rows)
         with set_current_batch(batch):
             predicted_rows = cache(tokens, mask).argmax(-1).tolist()
         n_accepted = [_n_accepted(*pair) for pair in zip(input_rows, predicted_rows, strict=True)]
+        draft_length.update(sum(map(len, input_rows)) - len(input_rows), sum(n_accepted))
         # the prediction after the last accepted token is the greedy choice there, so every pass yields a new token
         next_tokens = [predicted[n] for predicted, n in zip(predicted_rows, n_accepted, strict=True)]
         for i, input_row, n in zip(rows, input_rows, n_accepted, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dpc_interp.generation.drafts import draft_continuation
+from dpc_interp.generation.drafts import MAX_DRAFT_TOKENS, PROBE_EVERY, DraftLength, draft_continuation
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,23 @@ def test_the_draft_is_followed(draft: list[int], generated: list[int], expected:
 @pytest.mark.parametrize("max_tokens", range(4))
 def test_at_most_max_tokens(max_tokens: int) -> None:
     assert draft_continuation([4, 5, 6], [4], max_tokens) == [5, 6][:max_tokens]
+
+
+def lengths(shares: list[float]) -> list[int]:
+    """Draft tokens a row of 20 rows, of which these shares are accepted in turn."""
+    length, drawn = DraftLength(), []
+    for share in shares:
+        drawn.append(length.next())
+        length.update(20 * drawn[-1], round(20 * drawn[-1] * share))
+    return drawn
+
+
+def test_drafts_grow_shorter_while_they_are_rejected() -> None:
+    assert lengths([1.0, 0.4, 0.4, 0.4, 0.9]) == [MAX_DRAFT_TOKENS] * 5
+    assert lengths([0.0] * 7) == [5, 5, 4, 2, 1, 0, 0], "the average share is 1, 1/2, 1/4, ..."
+    never = lengths([0.0] * 40)
+    assert never[8:] == [int(k % PROBE_EVERY == 0) for k in range(9, 41)], "one token is tried at times"
+
+
+def test_drafts_grow_again_when_they_are_accepted() -> None:
+    assert lengths([0.0] * 7 + [1.0] * 3)[-3:] == [1, 5, 5]

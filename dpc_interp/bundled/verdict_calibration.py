@@ -1,4 +1,4 @@
-"""Simulate the rule of the gains: `python -m dpc_interp.study.verdict_calibration --out figures`."""
+"""Simulate the rule of the gains: `python -m dpc_interp.bundled.verdict_calibration --out figures`."""
 
 from __future__ import annotations
 

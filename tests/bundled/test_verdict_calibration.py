@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from dpc_interp.bundled.verdict_calibration import draw_calibration
 from dpc_interp.claims.simulation import CHANGED, N_PROMPTS
-from dpc_interp.study.verdict_calibration import draw_calibration
 
 FIGURES = Path(__file__).parents[2] / "figures"
 
