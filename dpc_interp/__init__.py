@@ -50,11 +50,14 @@ from dpc_interp.study.study import Study, study
 from dpc_interp.study.study_plan import Costs, StudyPlan
 from dpc_interp.tasks.problem import Problem
 from dpc_interp.tasks.registry import load_problems
+from dpc_interp.views.case import Case, case
+from dpc_interp.views.view import view
 
 __version__ = version("dpc_interp")
 __all__ = [
     "Act",
     "Analysis",
+    "Case",
     "CausalEffects",
     "ControlSizes",
     "CorruptionPlan",
@@ -83,6 +86,7 @@ __all__ = [
     "attention_calibration",
     "attention_sinks",
     "calibrate_trigger",
+    "case",
     "causal_edges",
     "check_model",
     "choose_heads",
@@ -126,6 +130,7 @@ __all__ = [
     "tune_prompt",
     "verdicts",
     "verdicts_markdown",
+    "view",
 ]
 
 _RENAMED = {"act": "attention_calibration", "peaks": "accumulation_peaks", "sensitivity": "option_sensitivity"}

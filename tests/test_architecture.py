@@ -29,6 +29,7 @@ ROOMS = (
     "interventions",
     "evaluation",
     "claims",
+    "views",
     "study",
     "bundled",
     "study_call",

@@ -222,6 +222,17 @@ def _prompt_effects(evaluated: EvaluatedPrompt) -> dict[str, pd.Series]:
     }
 
 
+def typical_instance(evaluated: EvaluatedPrompt) -> str | None:
+    """The instance that a report shows interactively; None if none was analysed.
+
+    Args:
+        evaluated: the first prompt of a task. The instance is the first of fig1, or else that of median late share.
+    """
+    cases = (_median_case(evaluated, instances) for instances in _prompt_effects(evaluated).values())
+    stats = evaluated.results.statistics.set_index("instance")
+    return next((case for case in cases if case is not None), _median_instance(stats, "late_share"))
+
+
 def _median_case(evaluated: EvaluatedPrompt, chosen: pd.Series) -> str | None:
     """Among the chosen instances of at least two steps, the one of median late share; None if there is none."""
     long = [run.problem.id for run in evaluated.results.runs if run.problem.n_steps >= 2]

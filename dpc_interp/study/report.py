@@ -27,6 +27,9 @@ from dpc_interp.study.evaluated import EvaluatedPrompt, StudyTask, sizes_of
 from dpc_interp.study.output import Drawing, close_new_figures
 from dpc_interp.study.paper_figures import FIGURES
 from dpc_interp.tasks.problem import Problem
+from dpc_interp.views.case import Case
+from dpc_interp.views.case_page import describe_case
+from dpc_interp.views.page import view_block, view_script
 
 PACKAGES = ("dpc_interp", "transformer-lens", "torch", "transformers")
 MIN_PROMPTS = 3
@@ -48,6 +51,7 @@ def write_report(
     tasks: Sequence[StudyTask],
     parts: Sequence[EvaluatedPrompt],
     figures: Mapping[str, Sequence[ReportFigure]],
+    cases: Mapping[str, Case],
     verdicts: pd.DataFrame,
     file: Path,
 ) -> Path:
@@ -59,6 +63,7 @@ def write_report(
         tasks: of the study.
         parts: every evaluated prompt.
         figures: name of a task -> its figures.
+        cases: name of a task -> the instance whose view is shown; a task may have none.
         verdicts: frame of `verdicts`.
         file: path of the report.
 
@@ -82,7 +87,8 @@ def write_report(
         claims=[line.removeprefix("- ").replace("**", "") for line in claim_lines(verdicts)],
         verdicts=_table(verdicts_table(verdicts)),
         accuracy=_table(accuracy_table(pool_prompts(results))),
-        tasks=[{"name": task, "figures": drawn} for task, drawn in figures.items()],
+        tasks=[{"name": task, "figures": drawn, "view": _view(cases.get(task))} for task, drawn in figures.items()],
+        view_script=view_script() if cases else "",
         version=version("dpc_interp"),
     )
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -174,6 +180,10 @@ def _as_svg(name: str, draw: Callable[[], Drawing]) -> ReportFigure:
 def _template() -> Template:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     return environment.get_template("report.html.jinja")
+
+
+def _view(case: Case | None) -> Markup | str:
+    return "" if case is None else view_block({}, {0: describe_case(case)})
 
 
 def _table(frame: pd.DataFrame) -> Markup:

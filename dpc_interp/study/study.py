@@ -6,7 +6,7 @@ part is computed when it is first needed; with `out` finished parts are stored, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -20,25 +20,26 @@ from dpc_interp import plots
 from dpc_interp.analysis.options import Options
 from dpc_interp.claims.regime import regime
 from dpc_interp.claims.verdicts import verdicts
-from dpc_interp.errors import DPCInterpError, UnknownNameError
+from dpc_interp.errors import UnknownNameError
 from dpc_interp.evaluation.ablation import ablate
 from dpc_interp.evaluation.evaluate import Results
-from dpc_interp.evaluation.grid import ProblemSample, Prompts, Tasks, load_prompts, load_tasks
+from dpc_interp.evaluation.grid import ProblemSample, Prompts, Tasks, load_tasks
 from dpc_interp.evaluation.held_out import hold_out_validation
-from dpc_interp.execution.engine import Job, Result, process_source
+from dpc_interp.execution.engine import Job, Result
 from dpc_interp.execution.keywords import changed_keywords, read_keywords
 from dpc_interp.execution.run_config import RunConfig
 from dpc_interp.models.hooked import HookedModel
-from dpc_interp.models.loading import load_model
-from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.prompts.soft_prompt import check_prompt
 from dpc_interp.study.control_page import TaskControls, measure_task, write_controls, write_verdicts
 from dpc_interp.study.control_runs import ControlResults, ControlSizes, RunControls
 from dpc_interp.study.evaluated import EvaluatedPrompt, EvaluatePrompt, StudySettings, StudyTask, add_shared_answers
 from dpc_interp.study.figure_page import write_figure_page
-from dpc_interp.study.paper_figures import FIGURES, DrawFigures
+from dpc_interp.study.paper_figures import FIGURES, DrawFigures, typical_instance
 from dpc_interp.study.report import describe_call, list_figures, write_report
+from dpc_interp.study.study_inputs import load_for_engine, name_of_model, with_prompts
 from dpc_interp.study.study_plan import Costs, StudyPlan, plan_study
-from dpc_interp.tasks.problem import Problem
+from dpc_interp.views.case import Case, case
+from dpc_interp.views.instances import instances_table
 
 
 def study(
@@ -90,11 +91,11 @@ def study(
     sample, options, run, sizes = read_keywords(
         fields, sample or ProblemSample(), options or Options(), run or RunConfig(), sizes or ControlSizes()
     )
-    loaded = _load(model, run, load_options)
+    loaded = load_for_engine(model, run, load_options)
     by_task = load_tasks(*hold_out_validation(problems, sample))
     tasks = [
         StudyTask(name, by_split["test"], by_split["validation"], tuned)
-        for name, by_split, tuned in _with_prompts(by_task, prompts)
+        for name, by_split, tuned in with_prompts(by_task, prompts)
     ]
     for task in tasks:
         for prompt in task.prompts:
@@ -102,39 +103,7 @@ def study(
     settings = StudySettings(None if run.out is None else Path(run.out).absolute(), options, run)
     given = {"load_options": load_options} | changed_keywords(sample, options, run, sizes)
     call = describe_call(model, problems, prompts, given)
-    return Study(loaded, settings, tasks, sizes, name=_name_of(model), call=call)
-
-
-def _load(model: str | Path | HookedModel, run: RunConfig, load_options: Mapping[str, Any] | None) -> HookedModel:
-    """The model, loaded; raise for one that the engine cannot use."""
-    keywords = {name: value for name, value in (load_options or {}).items() if value is not None}
-    if isinstance(model, str | Path):
-        model = load_model(model, **({"device": "cpu"} if run.engine == "processes" else {}) | keywords)
-    elif keywords:
-        raise DPCInterpError("load_options are for a model that is given by its name; this one is loaded")
-    if run.engine == "processes":
-        process_source(model)
-    return model
-
-
-def _name_of(model: str | Path | HookedModel) -> str:
-    """The name of a model; of a path its last part."""
-    if isinstance(model, str | Path):
-        return Path(model).expanduser().name if Path(model).expanduser().exists() else str(model)
-    return str(model.cfg.model_name)
-
-
-def _with_prompts(
-    by_task: Mapping[str, Mapping[str, Sequence[Problem]]], prompts: Prompts | Mapping[str, Prompts]
-) -> Iterator[tuple[str, Mapping[str, Sequence[Problem]], list[SoftPrompt]]]:
-    """The tasks with their problems and loaded prompts; raise unless both name the same tasks."""
-    by_name = prompts if isinstance(prompts, Mapping) else dict.fromkeys(by_task, prompts)
-    for name in by_name.keys() - by_task.keys():
-        raise DPCInterpError(f"there are prompts for {name!r}, but no problems; tasks: {', '.join(by_task)}")
-    for name, by_split in by_task.items():
-        if name not in by_name:
-            raise DPCInterpError(f"there is no prompt for {name!r}; prompts are given for: {', '.join(by_name)}")
-        yield name, by_split, load_prompts(by_name[name])
+    return Study(loaded, settings, tasks, sizes, name=name_of_model(model), call=call)
 
 
 class Study:
@@ -232,6 +201,27 @@ class Study:
             rows.append(ablate(self._model, list(task.test), task.prompts[0], **settings))
         return pd.concat(rows, ignore_index=True)
 
+    def instances(self) -> pd.DataFrame:
+        """What happened to each instance under each prompt; see `instances_table`."""
+        return instances_table(self.results)
+
+    def case(self, instance: str, task: str | None = None, prompt: str | None = None) -> Case:
+        """One instance with its calibrated trigger, for `view`; `view(study)` lists all of them.
+
+        Args:
+            instance: id of a test problem.
+            task: its task; None: the first one that has the instance.
+            prompt: name of the prompt; None: the first one of the task.
+
+        Raises:
+            UnknownNameError: no such instance was analysed.
+        """
+        names = [(part, run) for part in self._parts for run in part.results.runs if run.problem.id == instance]
+        for part, run in names:
+            if task in (None, part.task) and prompt in (None, part.prompt.name):
+                return case(self._model, run, part.prompt, rule=part.results.rule, options=part.results.options)
+        raise UnknownNameError("instance", instance, [run.problem.id for run in self._parts[0].results.runs])
+
     def figure(self, name: str, task: str | None = None) -> Figure:
         """Draw one of the paper's figures.
 
@@ -291,7 +281,13 @@ class Study:
         figures = {
             task: list_figures(first[task], self._model, measured.drawings) for task, measured in self._measured.items()
         }
-        return write_report(self.name, self.call, self._tasks, parts, figures, self._verdicts, Path(file))
+        typical = {task: typical_instance(part) for task, part in first.items()}
+        cases = {
+            task: self.case(instance, task, first[task].prompt.name)
+            for task, instance in typical.items()
+            if instance is not None
+        }
+        return write_report(self.name, self.call, self._tasks, parts, figures, cases, self._verdicts, Path(file))
 
     @cached_property
     def _parts(self) -> list[EvaluatedPrompt]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -15,8 +16,9 @@ from dpc_interp.errors import DPCInterpError
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.study.evaluated import EvaluatedPrompt, StudyTask
 from dpc_interp.study.output import Drawing
-from dpc_interp.study.paper_figures import FIGURES
+from dpc_interp.study.paper_figures import FIGURES, typical_instance
 from dpc_interp.study.report import list_figures, list_warnings, write_report
+from dpc_interp.views.case import case
 
 NAME = "<script>alert('a')</script>"
 
@@ -46,12 +48,17 @@ def html(
     file = tmp_path_factory.mktemp("report") / "sub" / "report.html"
     part = replace(study, results=replace(study.results, instances=study.results.instances.assign(finished=True)))
     figures = {"algebra": list_figures(part, reasoner, {"fig9_triggers": impossible})}
-    write_report(NAME, f"dpc.study({NAME!r})", [task], [part], figures, judged, file)
+    instance = typical_instance(part)
+    run = next(run for run in part.results.runs if run.problem.id == instance)
+    shown = replace(case(reasoner, run, part.prompt, options=part.results.options), model=NAME)
+    write_report(NAME, f"dpc.study({NAME!r})", [task], [part], figures, {"algebra": shown}, judged, file)
     return file.read_text(encoding="utf-8")
 
 
 def test_names_are_shown_as_text(html: str) -> None:
-    assert "<script" not in html
+    scripts = re.findall("<script[^>]*>", html)
+    assert scripts == ['<script type="application/json" class="dpc-data">', '<script type="module">']
+    assert NAME not in html
     assert "&lt;script&gt;" in html
     assert html.count("&lt;script&gt;alert") >= 3, "title, heading, prompts"
 
@@ -71,6 +78,16 @@ def test_every_figure_is_a_picture_or_says_why_not(html: str) -> None:
     for data, _ in pictures:
         assert ET.fromstring(base64.b64decode(data)).tag.endswith("svg")
     assert "<strong>fig9_triggers</strong>: not drawn: no answer is right &amp; all are wrong" in html
+
+
+def test_the_view_is_of_an_instance_of_the_first_figure(
+    study: EvaluatedPrompt, reasoner: HookedModel, html: str
+) -> None:
+    page = json.loads(re.search(r'class="dpc-data">(.*?)</script>', html)[1])
+    (view,) = page["cases"].values()
+    drawn = FIGURES["case"](study, reasoner).frames["fig1_case"]["instance"].unique()
+    assert view["case"]["instance"] == (drawn[0] if len(drawn) else typical_instance(study))
+    assert view["case"]["title"].startswith(NAME)
 
 
 def test_every_claim_and_the_regime_are_stated(html: str, judged: pd.DataFrame) -> None:
