@@ -89,8 +89,7 @@ def study(
 
     Example:
         >>> import dpc_interp as dpc
-        >>> prompts = ["reasoner/story/seed0", "reasoner/story/seed1"]
-        >>> dpc.study("reasoner", "story", prompts, n=4, progress=False).tasks
+        >>> dpc.study(model, "story", prompts, n=4, progress=False).tasks
         ['story']
     """
     if out is not None:
@@ -186,7 +185,7 @@ class Study:
 
         Example:
             >>> import dpc_interp as dpc
-            >>> made = dpc.study("reasoner", "story", "reasoner/story", n=4, n_validation=4, progress=False)
+            >>> made = dpc.study(model, "story", prompts[0], n=4, n_validation=4, progress=False)
             >>> plan = made.plan(costs=dpc.Costs(prefill=1e-4, decode=1e-3, read=1e-4))
             >>> plan.parts.set_index("part").loc["analysis", "passes"]
             np.int64(8)
