@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "dpc_interp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "errors",
+    "repr_html",
     "hub",
     "host",
     "stats",
@@ -40,7 +41,7 @@ ONLY_IMPORTS = {
     "stats": {"errors"},
     "mathematics": {"errors"},
     "attention": {"errors"},
-    "execution": {"errors", "host", "attention", "models"},
+    "execution": {"errors", "repr_html", "host", "attention", "models"},
     "plots": {"errors", "stats", "analysis.layers", "analysis.schema"},
 }
 """Rooms that may import from fewer rooms than their rank allows."""

@@ -29,6 +29,7 @@ from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length, 
 from dpc_interp.prompts.prefill import can_share_prompt_cache
 from dpc_interp.prompts.sinks import prefill_with_sinks
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.repr_html import card, span_text, table_block, text_block
 from dpc_interp.tasks.problem import check_distinct
 
 MIN_RATIONALE_TOKENS = 2
@@ -50,6 +51,18 @@ class SaliencyMap:
     segments: Segments
     tokens: list[str]
 
+    def __repr__(self) -> str:
+        return f"SaliencyMap({len(self.values)} layers, {self._sizes()})"
+
+    def _repr_html_(self) -> str:
+        largest = [f"layer {layer}: {value:.3g}" for layer, value in enumerate(self.values.amax(dim=(1, 2)).tolist())]
+        facts = {"layers": len(self.values), "positions": self._sizes(), "largest flow": "; ".join(largest)}
+        note = "dpc.view(model, run, prompt) shows it token by token, dpc.plots.plot_saliency_map as a map"
+        return card("SaliencyMap", facts, text_block("text", "".join(self.tokens)), note=note)
+
+    def _sizes(self) -> str:
+        return span_text({name: stop - start for name, (start, stop) in self.segments.spans().items()})
+
 
 @dataclass(frozen=True)
 class Analysis:
@@ -68,6 +81,17 @@ class Analysis:
     tokens: pd.DataFrame
     instances: pd.DataFrame
     options: Mapping[str, str | int | bool | None]
+
+    def __repr__(self) -> str:
+        size = f"{len(self.instances)} instances, {self.n_layers} layers, {self.n_virtual} virtual tokens"
+        return f"Analysis({size}, attention: {self.options.get('attention', 'unknown')})"
+
+    def _repr_html_(self) -> str:
+        frames = {
+            f".{name}": f"{len(frame):,} rows: {', '.join(map(str, frame))}" for name, frame in self.frames.items()
+        }
+        facts = {"layers": self.n_layers, "virtual tokens": self.n_virtual, **self.options} | frames
+        return card(f"Analysis of {len(self.instances)} instances", facts, table_block(self.instances))
 
     @property
     def frames(self) -> Mapping[str, pd.DataFrame]:

@@ -18,16 +18,15 @@ from itertools import accumulate, groupby, pairwise
 
 from transformers import PreTrainedTokenizerBase
 
+from dpc_interp.generation.steps import step_ends
 from dpc_interp.generation.transcript import Transcript
 from dpc_interp.tasks.answers import answer_start
 from dpc_interp.tasks.statements import follow_on_start
 
 Span = tuple[int, int]
 """Half-open range of positions."""
-LINE_END = re.compile(r"\n\s*")
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 """Tokens of the byte fallback of SentencePiece (LLaMA-2, Mistral), which also has the line break as such a token."""
-SENTENCE_END = re.compile(r"(?<=[.!?])\s")
 
 
 @dataclass(frozen=True)
@@ -147,13 +146,3 @@ def _byte_ends(characters: str, n_tokens: int) -> list[int]:
     if len(ends) == n_tokens:
         return ends
     return [min(i + 1, len(characters)) for i in range(n_tokens - 1)] + [len(characters)]
-
-
-def step_ends(text: str) -> list[int]:
-    """The characters at which the steps of `text` end, in order; the last one is the end of the text."""
-    body = text.rstrip()
-    if "\n" in body:
-        ends = [match.end() for match in LINE_END.finditer(body) if body[: match.start()].strip()]
-    else:
-        ends = [match.end() for match in SENTENCE_END.finditer(body)]
-    return [*(end for end in ends if end < len(body)), len(text)]

@@ -23,6 +23,7 @@ from dpc_interp.analysis.layers import check_layers, deep_layers, shallow_layers
 from dpc_interp.analysis.options import BetaStatistic, Criterion, Options, check_statistic
 from dpc_interp.analysis.schema import conform
 from dpc_interp.errors import DPCInterpError, OneOutcomeError
+from dpc_interp.repr_html import card
 from dpc_interp.stats.youden import youden, youden_p
 
 
@@ -67,6 +68,15 @@ class TriggerRule:
     n_fired: int = 0
     youden: float = float("nan")
     p: float = float("nan")
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "fires where": f"{self.statistic} > {self.threshold:.4g}",
+            "calibrated": f"criterion {self.criterion}, {self.n} instances of the {self.split} split",
+            "fired there": f"{self.n_fired} of {self.n}",
+            "Youden's J": f"{self.youden:.3g} (p = {self.p:.3g}, by chance alone)",
+        }
+        return card("TriggerRule", facts)
 
     def fires(self, stats: pd.DataFrame) -> pd.Series:
         """One boolean per instance, in the order of the frame."""

@@ -31,6 +31,7 @@ from dpc_interp.interventions.option_plans import check_options
 from dpc_interp.models.encoding import encode_questions
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.repr_html import card, table_block
 from dpc_interp.stats.ranking import ranking
 from dpc_interp.tasks.problem import Problem
 from dpc_interp.tasks.registry import has_validation, load_problems
@@ -68,6 +69,19 @@ class Results:
     analysis: Analysis
     runs: list[Transcript]
     options: Options
+
+    def __repr__(self) -> str:
+        methods = ", ".join(self.instances["method"].unique())
+        n = self.instances["instance"].nunique()
+        return f"Results({self.task!r}, {self.prompt!r}, {n} instances, methods: {methods})"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "instances": self.instances["instance"].nunique(),
+            "trigger": f"{self.rule.statistic} > {self.rule.threshold:.4g}",
+        }
+        note = "frames: .instances, .statistics, .triggers, .cost; transcripts: .runs"
+        return card(f"Results of {self.prompt} on {self.task}", facts, table_block(self.summary), note=note)
 
     @property
     def task(self) -> str:

@@ -21,9 +21,9 @@ from tqdm.auto import tqdm
 from dpc_interp.analysis.layers import deep_layers, layer_range, shallow_layers
 from dpc_interp.analysis.options import Options
 from dpc_interp.errors import DPCInterpError, OneOutcomeError, UnknownNameError
-from dpc_interp.evaluation.compare import calibrate, check_problems, compare
+from dpc_interp.evaluation.compare import analyse_pt, calibrate, check_problems, compare
 from dpc_interp.evaluation.evaluate import N_VALIDATION, validation_problems
-from dpc_interp.evaluation.methods import Contexts, check_methods, needs_placebo, needs_rule
+from dpc_interp.evaluation.methods import TRIGGERED, Contexts, check_methods, needs_placebo, needs_rule
 from dpc_interp.evaluation.stages import Stages, problem_digest, prompt_digest
 from dpc_interp.evaluation.summary import summarise
 from dpc_interp.execution.digest import digest, model_digest
@@ -31,7 +31,7 @@ from dpc_interp.execution.engine import Engine
 from dpc_interp.execution.run_config import RunConfig
 from dpc_interp.execution.store import SharedStore
 from dpc_interp.generation.text_options import settle_max_new_tokens
-from dpc_interp.interventions.option_plans import check_options
+from dpc_interp.interventions.option_plans import check_options, plans_from_options
 from dpc_interp.models.encoding import encode_questions
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.models.loading import load_model
@@ -181,9 +181,11 @@ def measure(
         for setting in settings:
             stages = _open_stages(setting, run, engine)
             cells = cells_of(setting, stages)
+            cells = [replace(cell, options=setting.settled(cell.options)) for cell in cells]
+            for split in splits:
+                _corrupt_ahead(setting, stages, cells, split)
             desc = f"{setting.task} {setting.prompt.name}"
             for cell in tqdm(cells, desc=desc, unit="cell", disable=not run.progress):
-                cell = replace(cell, options=setting.settled(cell.options))
                 for split in splits:
                     manifest = _cell_manifest(setting, cell, split)
                     name = f"cell-{digest(json.dumps(manifest, sort_keys=True).encode())}"
@@ -197,6 +199,28 @@ def measure(
 def _open_stages(setting: Setting, run: RunConfig, engine: Engine) -> Stages:
     quiet = replace(run, progress=False)  # the bar over cells is enough
     return Stages(setting.model, SharedStore(run.out), setting.prompt, engine, quiet, model_key=setting.model_key)
+
+
+def _corrupt_ahead(setting: Setting, stages: Stages, cells: Sequence[Cell], split: str) -> None:
+    """Generate what cells corrupt in every problem, in common batches where one cell does not fill a batch."""
+    problems = setting.problems[split]
+    if len(problems) >= stages.run.batch_size:
+        return
+    by_text: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if "always" in cell.methods:
+            by_text.setdefault(repr(cell.options.text), []).append(cell)
+    for same_text in by_text.values():
+        plans = []
+        for cell in same_text:
+            pt, analysis = analyse_pt(stages, problems, cell.options, _prefix(split))
+            plans.append(plans_from_options(cell.options, TRIGGERED["always"][1], analysis))
+        stages.corrupt_ahead(pt, plans, same_text[0].options.text)
+
+
+def _prefix(split: str) -> str:
+    """The stages of the validation split are those that calibrate."""
+    return "" if split == "test" else "validation-"
 
 
 def _cell_rows(setting: Setting, stages: Stages, cell: Cell, split: str) -> pd.DataFrame:
@@ -214,7 +238,7 @@ def _cell_rows(setting: Setting, stages: Stages, cell: Cell, split: str) -> pd.D
         [method for method in cell.methods if method not in without_trigger],
         rule,
         cell.options,
-        prefix="" if split == "test" else "validation-",  # the stages that calibrate
+        prefix=_prefix(split),
         contexts=cell.contexts,
     )
     rows = summarise(compared.instances, seed=cell.options.seed)

@@ -126,14 +126,43 @@ class Stages:
         """
         text = text.for_prompt(self.prompt.recipe)
         chosen = [run for run in runs if plans is None or run.problem.id in plans]
-        edits: list[PromptEdit | None] = [None if plans is None else plans[run.problem.id] for run in chosen]
+        keys = self._corrupt(
+            name, [(run, None if plans is None else plans[run.problem.id]) for run in chosen], text, within
+        )
+        return {
+            run.problem.id: self._transcript(run.problem, run.question_tokens.tolist(), self._corrupted[key], text)
+            for run, key in zip(chosen, keys, strict=True)
+        }
+
+    def corrupt_ahead(
+        self, runs: Sequence[Transcript], plans: Sequence[Mapping[str, PromptEdit]], text: TextOptions
+    ) -> None:
+        """Generate the texts of several corruptions in common batches, where `corrupted` finds them afterwards.
+
+        Args:
+            runs: transcripts without corruption; they serve as draft tokens.
+            plans: each as in `corrupted`.
+            text: how texts are generated.
+        """
+        pairs = [(run, by_id[run.problem.id]) for by_id in plans for run in runs if run.problem.id in by_id]
+        self._corrupt("ahead", pairs, text.for_prompt(self.prompt.recipe), None)
+
+    def _corrupt(
+        self,
+        name: str,
+        pairs: Sequence[tuple[Transcript, PromptEdit | None]],
+        text: TextOptions,
+        within: Intervention | None,
+    ) -> list[str]:
+        """Generate the corrupted texts that are missing; return the key of each pair in `_corrupted`."""
         keys = [
             self._key(self.prompt_key, *_of_text(text), run.question_tokens.tolist(), edit, within)
-            for run, edit in zip(chosen, edits, strict=True)
+            for run, edit in pairs
         ]
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}  # equal corruptions are one text
 
         def missing_from(known: set[str]) -> tuple[list[int], str]:
-            missing = [i for i, key in enumerate(keys) if key not in known]
+            missing = sorted(i for key, i in first.items() if key not in known)
             label = re.sub(r"[^\w.,+-]+", "-", name)[:80]
             return missing, f"corrupted-{label}-{self._key(self.run.shard_size, *(keys[i] for i in missing))}"
 
@@ -141,15 +170,13 @@ class Stages:
         if not self.store.has_shards(stage):  # an interrupted stage is completed with the shards that it started with
             missing, stage = missing_from(set(self._corrupted))
         if missing:
-            problems, drafts = [chosen[i].problem for i in missing], [chosen[i].generated_tokens for i in missing]
-            missing_plans = None if plans is None else [plans[problem.id] for problem in problems]
+            problems, drafts = [pairs[i][0].problem for i in missing], [pairs[i][0].generated_tokens for i in missing]
+            edits = [edit for edit in (pairs[i][1] for i in missing) if edit is not None]
+            missing_plans = edits if edits else None  # a change of the model during generation has no plans
             columns = {"instance": [problem.id for problem in problems], "key": [keys[i] for i in missing]}
             jobs = self._generate_jobs(columns, problems, self.prompt, missing_plans, drafts, text, within)
             self._add_corrupted(self._generate(stage, jobs), True)
-        return {
-            run.problem.id: self._transcript(run.problem, run.question_tokens.tolist(), self._corrupted[key], text)
-            for run, key in zip(chosen, keys, strict=True)
-        }
+        return keys
 
     def analysis(
         self, name: str, runs: Sequence[Transcript], target: Target, head_reduction: HeadReduction

@@ -35,6 +35,7 @@ from dpc_interp.execution.backoff import check_batch_size
 from dpc_interp.models.fused_attention import pattern_layers
 from dpc_interp.models.hooked import HookedModel, mlp_shape, n_block_weights
 from dpc_interp.models.lens import HookedTransformer
+from dpc_interp.repr_html import card
 
 MAX_BATCH_SIZE = 16
 """Maximum number of sequences in one pass: more do not make it faster."""
@@ -68,6 +69,15 @@ class MemoryPlan:
         """Deprecated name of `gradient_checkpointing`."""
         warn_renamed("MemoryPlan.checkpoint", "MemoryPlan.gradient_checkpointing")
         return self.gradient_checkpointing
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "batch size": self.batch_size,
+            "gradient checkpointing": "yes" if self.gradient_checkpointing else "no",
+            "needed": f"{self.needed / 1e9:.2f} GB",
+            "available": f"{self.available / 1e9:.2f} GB",
+        }
+        return card("MemoryPlan: fits" if self.fits else "MemoryPlan: does not fit", facts)
 
     def __str__(self) -> str:
         checkpointing = "with" if self.gradient_checkpointing else "without"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dpc_interp.generation.steps import step_ends
 from dpc_interp.models.encoding import encode_rationale
 from dpc_interp.models.end_tokens import end_tokens
 from dpc_interp.models.hooked import HookedModel, tokenizer_of
-from dpc_interp.tasks.answers import Extraction, extract_answer, is_correct
+from dpc_interp.repr_html import card, first_line, text_block
+from dpc_interp.tasks.answers import Extraction, answer_start, extract_answer, is_correct
 from dpc_interp.tasks.problem import Problem
 
 
@@ -46,6 +49,27 @@ class Transcript:
     correct: bool
     finished: bool = True
     ends_with_stop: bool = False
+
+    def __repr__(self) -> str:
+        answer = None if self.answer is None else first_line(self.answer)
+        outcome, n_tokens = "right" if self.correct else "wrong", len(self.generated_tokens)
+        text = first_line(self.text)
+        return f"Transcript({self.problem.id!r}, {outcome}, answer={answer!r}, {n_tokens} tokens, {text!r})"
+
+    def _repr_html_(self) -> str:
+        written = self.text[: answer_start(self.text)]
+        rest = self.text[len(written) :]
+        bounds = [0, *step_ends(written)]
+        steps = [written[start:stop].strip() for start, stop in pairwise(bounds)]
+        facts = {
+            "answer": f"{'nothing that can be read' if self.answer is None else self.answer} "
+            f"({'✓ right' if self.correct else '✗ wrong'}, expected {self.problem.answer})",
+            "tokens": f"{len(self.generated_tokens)}{'' if self.finished else ', cut off'}",
+        }
+        blocks = [text_block(f"step {k}", step) for k, step in enumerate(filter(None, steps), 1)]
+        answer = [text_block("answer", rest)] if rest.strip() else []
+        question = text_block("question", self.problem.question)
+        return card(f"Transcript of {self.problem.id}", facts, question, *blocks, *answer)
 
     @property
     def tokens(self) -> Int[Tensor, " n_tokens"]:

@@ -22,6 +22,7 @@ from dpc_interp.analysis.accumulation import accumulation_peaks
 from dpc_interp.analysis.analyse import Analysis
 from dpc_interp.analysis.options import Options, Replace, check_corruption
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.repr_html import card
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,15 @@ class CorruptionPlan:
 
     def __post_init__(self) -> None:
         check_corruption(self.mask, self.gamma, self.replace)
+
+    def _repr_html_(self) -> str:
+        chosen = ", ".join(map(str, self.tokens)) or "none"
+        rest = "" if self.replace == "mask" else f", the rest is replaced: {self.replace}"
+        facts = {
+            "virtual tokens": f"{chosen}: {self.mask:g} of the vector is kept{rest}",
+            "all others": f"the {self.gamma:g}% of entries of smallest magnitude are zeroed",
+        }
+        return card("CorruptionPlan", facts)
 
     def __call__(self, vectors: Float[Tensor, "n_virtual d_model"]) -> Float[Tensor, "n_virtual d_model"]:
         """Return the corrupted vectors; `vectors` itself is not changed.

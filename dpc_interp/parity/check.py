@@ -19,6 +19,7 @@ from dpc_interp.parity.comparison import CheckRow
 from dpc_interp.parity.probe import Probe
 from dpc_interp.parity.reference import Reference, find_reference, is_wrapped
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.repr_html import card, table_block
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Largest error that passes, by the dtype of the weights (in float64 too, Hugging Face computes norms in float32)."""
@@ -56,6 +57,12 @@ class ModelCheck:
         unchecked = list(checks[self.table["verdict"] == "not checked"])
         outcome = f"failed: {'; '.join(failed)}" if failed else f"passed {len(checks) - len(unchecked)} checks"
         return f"{self.model} {outcome}" + (f" (not checked: {'; '.join(unchecked)})" if unchecked else "")
+
+    def __repr__(self) -> str:
+        return f"ModelCheck({self.verdict!r})"
+
+    def _repr_html_(self) -> str:
+        return card(self.verdict, {}, table_block(self.table))
 
     def __str__(self) -> str:
         """The table and the verdict."""

@@ -38,6 +38,8 @@ SOURCE_STYLES: Mapping[str, SeriesStyle] = MappingProxyType(
     }
 )
 """Source -> its name in the legend, colour and marker. The dash shows the outcome."""
+MIN_INSTANCES = 5
+"""Smallest number of instances of an outcome whose mean is drawn at a step."""
 
 
 def plot_step_flow(
@@ -46,7 +48,7 @@ def plot_step_flow(
     ax: Axes | None = None,
     layers: Sequence[int] | None = None,
     sources: Sequence[str] = tuple(SOURCE_STYLES),
-    min_instances: int = 5,
+    min_instances: int | None = None,
     log: bool = True,
     seed: int = 0,
     **style: Any,
@@ -61,7 +63,8 @@ def plot_step_flow(
         ax: where to draw; None: a new figure.
         layers: the layers to average over; None: the last third.
         sources: any of `prompt`, `question` and `rationale` (earlier steps).
-        min_instances: smallest number of instances of an outcome whose mean is drawn at a step.
+        min_instances: smallest number of instances of an outcome whose mean is drawn at a step; None: 5, or all
+            instances of a smaller frame, so that one instance is drawn as it is, without a band.
         log: draw geometric means on a logarithmic axis, since the sources differ in scale and a few instances hold
             most of the flow; False: means on a linear axis. A flow of exactly 0 has no logarithm and is left out.
         seed: seed of the bootstrap.
@@ -81,6 +84,8 @@ def plot_step_flow(
         if source not in SOURCE_STYLES:
             raise UnknownNameError("source", source, list(SOURCE_STYLES))
     chosen, layers = select_layers(frame, "flow", layers)
+    if min_instances is None:
+        min_instances = min(MIN_INSTANCES, frame["instance"].nunique())
     rows = _rows_into_steps(chosen)
     tables = {
         (source, correct): _flow_by_step(rows[(rows["source"] == source) & (rows["correct"] == correct)], min_instances)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -120,6 +121,26 @@ def embed_tokens(model: HookedModel, tokens: Int[Tensor, " n"]) -> Float[Tensor,
         return model.W_E[tokens].detach().cpu().float()
     embed: Any = model.embed.original_component  # the module alone, without the hooks around it
     return embed(tokens).detach().cpu().float()
+
+
+def nearest_tokens(model: HookedModel, vectors: Float[Tensor, "n_virtual width"], k: int) -> pd.DataFrame:
+    """The tokens whose embeddings are most similar to each vector; see `SoftPrompt.nearest_tokens`.
+
+    Args:
+        model: the model, with a tokenizer.
+        vectors: any vectors of the width of its embeddings.
+        k: tokens for each vector.
+    """
+    tokenizer = tokenizer_of(model)
+    table = embed_tokens(model, torch.arange(len(tokenizer)))
+    unit, units = (torch.nn.functional.normalize(x.float().cpu(), dim=1) for x in (vectors, table))
+    cosine, tokens = (unit @ units.T).topk(min(k, len(units)), dim=1)
+    rows = [
+        (virtual_token, rank, str(tokenizer.decode([token])), similarity)
+        for virtual_token, pairs in enumerate(zip(tokens.tolist(), cosine.tolist(), strict=True))
+        for rank, (token, similarity) in enumerate(zip(*pairs, strict=True))
+    ]
+    return pd.DataFrame(rows, columns=["virtual_token", "rank", "token", "cosine"])
 
 
 def random_vectors(model: HookedModel, n_virtual: int, seed: int) -> Float[Tensor, "n_virtual width"]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +23,7 @@ from dpc_interp.prompts import embedding
 from dpc_interp.prompts.adapter import CONFIG, RECIPE, read_adapter, read_json, write_adapter
 from dpc_interp.prompts.adapter_source import check_has_adapter, fetch_adapter, join_subfolder, parse_hub_name
 from dpc_interp.prompts.entry import check_entry, prompt_width
+from dpc_interp.repr_html import card, first_line
 
 if TYPE_CHECKING:
     Vectors = Float[Tensor, "n_virtual d_model"]
@@ -64,6 +66,45 @@ class SoftPrompt:
     def __post_init__(self) -> None:
         """Check the vectors, and turn arrays and parameters into plain tensors."""
         object.__setattr__(self, "vectors", embedding.as_vectors(self.vectors))
+
+    def __repr__(self) -> str:
+        tuned = f", tuned on {first_line(self.base_model)!r}" if self.base_model else ""
+        return f"SoftPrompt({self.name!r}, {self.n_virtual} virtual tokens, d_model {self.vectors.shape[1]}{tuned})"
+
+    def _repr_html_(self) -> str:
+        norms = self.vectors.float().norm(dim=1)
+        facts = {
+            "virtual tokens": f"{self.n_virtual}, each of {self.vectors.shape[1]} numbers ({self.vectors.dtype})",
+            "norms": f"{norms.min():.3g} to {norms.max():.3g}, median {norms.median():.3g}",
+            "tuned on": self.base_model or None,
+        }
+        facts |= {name: first_line(str(value), 300) for name, value in self.recipe.items()}
+        return card(f"SoftPrompt {self.name}", facts, note="prompt.nearest_tokens(model) compares with words")
+
+    def nearest_tokens(self, model: HookedModel, k: int = 3) -> pd.DataFrame:
+        """The tokens of the vocabulary whose embeddings are most similar to each virtual token.
+
+        They mislead: a virtual token need not mean what its nearest words mean, which differ between seeds that work
+        equally well, and a token can be far from every word.
+
+        Args:
+            model: that reads the prompt.
+            k: tokens for each virtual token.
+
+        Returns:
+            One row per virtual token and rank: virtual_token, rank, token (text), cosine (similarity, -1 to 1).
+
+        Raises:
+            DPCInterpError: the prompt does not fit the model.
+
+        Example:
+            >>> import dpc_interp as dpc
+            >>> model = dpc.load_model("reasoner")
+            >>> dpc.SoftPrompt.from_text(model, "Think step").nearest_tokens(model, k=1)["token"].tolist()
+            ['Think', ' step']
+        """
+        check_prompt(model, self.vectors)
+        return embedding.nearest_tokens(model, self.vectors, k)
 
     @classmethod
     def from_text(

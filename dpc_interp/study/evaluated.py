@@ -13,11 +13,12 @@ import pandas as pd
 from dpc_interp.analysis.layers import deep_layers, shallow_layers
 from dpc_interp.analysis.options import Options
 from dpc_interp.analysis.trigger import TriggerRule
-from dpc_interp.errors import OneOutcomeError
+from dpc_interp.errors import OneOutcomeError, UnknownNameError
 from dpc_interp.evaluation.evaluate import Results, evaluate
 from dpc_interp.evaluation.methods import METHODS, SHARED_METHODS
 from dpc_interp.evaluation.summary import summarise
 from dpc_interp.execution.run_config import RunConfig
+from dpc_interp.generation.transcript import Transcript
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 from dpc_interp.tasks.problem import Problem
@@ -170,3 +171,25 @@ def add_shared_answers(part: EvaluatedPrompt, first: EvaluatedPrompt) -> Evaluat
     summary = summarise(instances, seed=results.options.seed)
     summary.insert(0, "task", part.task)
     return replace(part, results=replace(results, instances=instances, summary=summary))
+
+
+def find_run(
+    parts: Sequence[EvaluatedPrompt], instance: str, task: str | None, prompt: str | None
+) -> tuple[EvaluatedPrompt, Transcript]:
+    """The transcript of an instance, with the evaluated prompt that it belongs to.
+
+    Args:
+        parts: evaluated prompts.
+        instance: id of a test problem.
+        task: its task; None: any.
+        prompt: name of the prompt; None: any.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    for part in parts:
+        if task in (None, part.task) and prompt in (None, part.prompt.name):
+            for run in part.results.runs:
+                if run.problem.id == instance:
+                    return part, run
+    raise UnknownNameError("instance", instance, [run.problem.id for run in parts[0].results.runs])

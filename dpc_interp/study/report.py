@@ -22,6 +22,7 @@ from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.tables import accuracy_table
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.plots.fonts import use_fallback_fonts
+from dpc_interp.repr_html import card, table_block
 from dpc_interp.study.accuracy_tables import pool_prompts
 from dpc_interp.study.evaluated import EvaluatedPrompt, StudyTask, sizes_of
 from dpc_interp.study.output import Drawing, close_new_figures
@@ -120,6 +121,26 @@ def describe_call(model: object, problems: object, prompts: object, keywords: Ma
 
     named = [f"{name}={show(value)}" for name, value in keywords.items() if value is not None]
     return f"dpc.study({', '.join([show(model), show(problems), show(prompts), *named])})"
+
+
+def study_card(
+    name: str, call: str, tasks: Sequence[StudyTask], folder: Path | None, state: Mapping[str, object]
+) -> str:
+    """How a study shows itself in a notebook. Nothing is computed.
+
+    Args:
+        name: of the model.
+        call: that made the study.
+        tasks: of the study.
+        folder: of the finished stages.
+        state: attributes of the study; its cached properties are among them once they are computed.
+    """
+    parts = {"_parts": "results", "_controls": "controls", "_verdicts": "verdicts"}
+    computed = ", ".join(what for part, what in parts.items() if part in state)
+    rows = [(t.name, len(t.test), len(t.validation), ", ".join(prompt.name for prompt in t.prompts)) for t in tasks]
+    table = pd.DataFrame(rows, columns=["task", "test", "validation", "prompts"])
+    facts = {"folder": folder, "computed": computed or "nothing yet"}
+    return card(f"Study of {name}", facts, table_block(table), note=call)
 
 
 def list_warnings(tasks: Sequence[StudyTask], parts: Sequence[EvaluatedPrompt], verdicts: pd.DataFrame) -> list[str]:

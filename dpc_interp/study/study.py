@@ -32,10 +32,17 @@ from dpc_interp.models.hooked import HookedModel
 from dpc_interp.prompts.soft_prompt import check_prompt
 from dpc_interp.study.control_page import TaskControls, measure_task, write_controls, write_verdicts
 from dpc_interp.study.control_runs import ControlResults, ControlSizes, RunControls
-from dpc_interp.study.evaluated import EvaluatedPrompt, EvaluatePrompt, StudySettings, StudyTask, add_shared_answers
+from dpc_interp.study.evaluated import (
+    EvaluatedPrompt,
+    EvaluatePrompt,
+    StudySettings,
+    StudyTask,
+    add_shared_answers,
+    find_run,
+)
 from dpc_interp.study.figure_page import write_figure_page
 from dpc_interp.study.paper_figures import FIGURES, DrawFigures, typical_instance
-from dpc_interp.study.report import describe_call, list_figures, write_report
+from dpc_interp.study.report import describe_call, list_figures, study_card, write_report
 from dpc_interp.study.study_inputs import load_for_engine, name_of_model, with_prompts
 from dpc_interp.study.study_plan import Costs, StudyPlan, plan_study
 from dpc_interp.views.case import Case, case
@@ -82,8 +89,7 @@ def study(
 
     Example:
         >>> import dpc_interp as dpc
-        >>> prompts = ["reasoner/story/seed0", "reasoner/story/seed1"]
-        >>> dpc.study("reasoner", "story", prompts, n=4, progress=False).tasks
+        >>> dpc.study(model, "story", prompts, n=4, progress=False).tasks
         ['story']
     """
     if out is not None:
@@ -135,6 +141,9 @@ class Study:
         n_prompts = sum(len(task.prompts) for task in self._tasks)
         return f"Study({self.name!r}, tasks={self.tasks}, {n_prompts} prompts)"
 
+    def _repr_html_(self) -> str:
+        return study_card(self.name, self.call, self._tasks, self._settings.folder, vars(self))
+
     @property
     def tasks(self) -> list[str]:
         """The names of the tasks."""
@@ -176,7 +185,7 @@ class Study:
 
         Example:
             >>> import dpc_interp as dpc
-            >>> made = dpc.study("reasoner", "story", "reasoner/story", n=4, n_validation=4, progress=False)
+            >>> made = dpc.study(model, "story", prompts[0], n=4, n_validation=4, progress=False)
             >>> plan = made.plan(costs=dpc.Costs(prefill=1e-4, decode=1e-3, read=1e-4))
             >>> plan.parts.set_index("part").loc["analysis", "passes"]
             np.int64(8)
@@ -216,11 +225,8 @@ class Study:
         Raises:
             UnknownNameError: no such instance was analysed.
         """
-        names = [(part, run) for part in self._parts for run in part.results.runs if run.problem.id == instance]
-        for part, run in names:
-            if task in (None, part.task) and prompt in (None, part.prompt.name):
-                return case(self._model, run, part.prompt, rule=part.results.rule, options=part.results.options)
-        raise UnknownNameError("instance", instance, [run.problem.id for run in self._parts[0].results.runs])
+        part, run = find_run(self._parts, instance, task, prompt)
+        return case(self._model, run, part.prompt, rule=part.results.rule, options=part.results.options)
 
     def figure(self, name: str, task: str | None = None) -> Figure:
         """Draw one of the paper's figures.
@@ -282,11 +288,7 @@ class Study:
             task: list_figures(first[task], self._model, measured.drawings) for task, measured in self._measured.items()
         }
         typical = {task: typical_instance(part) for task, part in first.items()}
-        cases = {
-            task: self.case(instance, task, first[task].prompt.name)
-            for task, instance in typical.items()
-            if instance is not None
-        }
+        cases = {task: self.case(name, task, first[task].prompt.name) for task, name in typical.items() if name}
         return write_report(self.name, self.call, self._tasks, parts, figures, cases, self._verdicts, Path(file))
 
     @cached_property

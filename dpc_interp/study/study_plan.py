@@ -28,6 +28,7 @@ from dpc_interp.generation.stopping import UnfinishedWarning
 from dpc_interp.generation.text_options import settle_max_new_tokens
 from dpc_interp.models.encoding import encode_questions, encode_rationale
 from dpc_interp.models.hooked import HookedModel
+from dpc_interp.repr_html import card, table_block
 from dpc_interp.study.control_runs import ControlSizes
 from dpc_interp.study.evaluated import StudySettings, StudyTask
 
@@ -97,6 +98,10 @@ class StudyPlan:
             n_workers: workers, each with a model of its own; None: those of the plan.
         """
         return max(self.longest_hours, self.hours / (n_workers or self.n_workers))
+
+    def _repr_html_(self) -> str:
+        *_, text = str(self).splitlines()
+        return card("StudyPlan", {}, table_block(self.parts), note=text)
 
     def __str__(self) -> str:
         minutes = {name: (60 * self.parts[name.replace("minutes", "hours")]).map("{:.1f}".format) for name in MINUTES}

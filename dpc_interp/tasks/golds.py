@@ -57,7 +57,7 @@ def is_solution(text: str) -> bool:
 
 
 def split_steps(text: str) -> list[str]:
-    """Split a rationale into steps, as `step_ends` in `analysis/segments.py` splits the text of a transcript.
+    """Split a rationale into steps, as `step_ends` in `generation/steps.py` splits the text of a transcript.
 
     Args:
         text: a rationale without its answer line.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.repr_html import card, first_line, text_block
 from dpc_interp.tasks.answers import Extraction
 
 SPLITS = {"train": 80, "validation": 10, "test": 10}
@@ -57,6 +58,14 @@ class Problem:
     id: str = ""
     template: Template | None = None
     extraction: Extraction = "marked"
+
+    def __repr__(self) -> str:
+        return f"Problem({self.id!r}, {first_line(self.question)!r}, answer={first_line(self.answer)!r})"
+
+    def _repr_html_(self) -> str:
+        facts = {"task": self.task, "answer": self.answer, "steps": self.n_steps}
+        written = [text_block("written solution", self.rationale)] if self.rationale.strip() else []
+        return card(f"Problem {self.id}", facts, text_block("question", self.question), *written)
 
 
 def check_template(template: Template | None) -> None:

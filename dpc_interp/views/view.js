@@ -193,6 +193,8 @@ function caseView(el, info, flow, select) {
       parts.set(place, (parts.get(place) ?? 0) + pair.share);
     }
     const listed = [...parts].map(([place, value]) => `${percent(value)} from ${place === "answer" ? "the answer" : place === "prompt" || place === "question" ? `the ${place}` : place}`);
+    const rest = 1 - pairs.reduce((sum, pair) => sum + pair.share, 0);
+    if (rest > 0.005) listed.push(`${percent(rest)} from sources too small to be kept`);
     return `${name} draws a flow of ${number(total)} in ${names[map]}: ${listed.join(", ")}.`;
   }
   function focusToken(position, { move = false, send = true } = {}) {

@@ -21,7 +21,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from dpc_interp import Problem, Segments, Transcript
-from dpc_interp.analysis.segments import _token_ends, segment, step_ends
+from dpc_interp.analysis.segments import _token_ends, segment
 
 N_VIRTUAL = 3
 TWO_STEPS = "buys 8: 9 + 8 = 17\nloses 2: 17 - 2 = 15\n#### 15"
@@ -207,15 +207,6 @@ def test_step_of(written: Callable[..., Transcript], tokenizer) -> None:
     assert [layout.step_of(position) for position in range(start, stop)] == [0] * 10 + [1] * 11
 
 
-def test_cuts_of_one_line_do_not_fall_within_numbers() -> None:
-    text = "It is 3.5 km. Is it far? No."
-    assert [text[a:b] for a, b in pairwise([0, *step_ends(text)])] == [
-        "It is 3.5 km. ",
-        "Is it far? ",
-        "No.",
-    ]
-
-
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     ids=st.lists(st.integers(3, 250), min_size=0, max_size=40),
@@ -241,18 +232,3 @@ def test_segments_and_steps_divide_every_text(tokenizer, ids: list[int], breaks:
     covered = [position for a, b in layout.steps for position in range(a, b)]
     assert covered == list(range(*layout.rationale))
     assert all(a < b for a, b in layout.steps)
-
-
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.text(alphabet="a1.?! \n", max_size=60))
-def test_cuts_fall_between_characters_that_belong_to_steps(text: str) -> None:
-    """Cuts are sorted; each step but the last ends in white space; in a text of several lines, each line is a step."""
-    *inner, end = step_ends(text)
-    assert end == len(text)
-    assert inner == sorted(set(inner))
-    assert all(0 < cut < end for cut in inner)
-    steps = [text[a:b] for a, b in pairwise([0, *inner, end])]
-    assert all(step[-1].isspace() for step in steps[:-1])
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    if len(lines) > 1:
-        assert [step.strip() for step in steps] == lines

@@ -121,6 +121,23 @@ def test_equal_plans_share_their_answers(
     assert engine.generated == [[ids[0]]], "only the answer under the new plan is missing"
 
 
+def test_several_corruptions_are_generated_together(
+    stages: Stages, engine: RecordingEngine, six_problems: list[Problem], prompt: SoftPrompt
+) -> None:
+    """Equal ones once; `corrupted` then generates nothing."""
+    runs = stages.runs("pt", six_problems, prompt, TEXT)
+    plans = [plans_of(six_problems), plans_of(six_problems, token=1), plans_of(six_problems[:2])]
+    alone = [texts(list(stages.corrupted("peak", runs, by_id, TEXT).values())) for by_id in plans]
+    again = Stages(stages.model, SharedStore(None), prompt, engine, stages.run)
+    runs = again.runs("pt", six_problems, prompt, TEXT)
+    engine.jobs.clear()
+    again.corrupt_ahead(runs, plans, TEXT)
+    assert [len(ids) for ids in engine.generated] == [4, 4, 4]
+    engine.jobs.clear()
+    assert [texts(list(again.corrupted("peak", runs, by_id, TEXT).values())) for by_id in plans] == alone
+    assert engine.jobs == []
+
+
 def test_problems_without_a_plan_are_left_out(stages: Stages, six_problems: list[Problem], prompt: SoftPrompt) -> None:
     runs = stages.runs("pt", six_problems, prompt, TEXT)
     corrupted = stages.corrupted("peak", runs, plans_of(six_problems[1:3]), TEXT)

@@ -84,6 +84,16 @@ def test_steps_that_too_few_instances_reach_are_left_out(flow: pd.DataFrame, ins
         plot_step_flow(flow, min_instances=1000)
 
 
+def test_one_instance_is_drawn_as_it_is(flow: pd.DataFrame) -> None:
+    one = flow[flow["instance"] == flow["instance"].iloc[0]]
+    ax = plot_step_flow(one, layers=[2, 3], sources=["question"])
+    (line,) = ax.lines
+    rows = one[(one["source"] == "question") & one["step"].notna() & one["layer"].isin([2, 3])]
+    assert line.get_ydata() == pytest.approx(rows.groupby("step")["value"].mean().to_numpy())
+    (band,) = ax.collections
+    assert np.ptp(band.get_paths()[0].vertices[:, 1]) == pytest.approx(np.ptp(line.get_ydata())), "no width"
+
+
 def test_sources_can_be_chosen_and_unknown_ones_raise(flow: pd.DataFrame) -> None:
     assert set(_lines(flow, sources=["question"])) == {"question, right", "question, wrong"}
     with pytest.raises(UnknownNameError, match="unknown source 'answer'"):

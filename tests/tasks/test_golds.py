@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dpc_interp import DPCInterpError, load_problems
-from dpc_interp.analysis.segments import step_ends
+from dpc_interp.generation.steps import step_ends
 from dpc_interp.tasks.answers import extract_answer, extract_gold, is_correct
 from dpc_interp.tasks.golds import answer_line, body_of, check_gold, is_solution, split_steps
 from dpc_interp.tasks.rows import read_rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +106,17 @@ def test_hover_keyboard_and_marks(shown: Case, page: Any) -> None:
     label = page.locator(f".token[data-position='{shown.affected[0]}']").get_attribute("aria-label")
     assert "step" in label
     assert "affected by the prompt" in label
+
+
+def test_what_is_left_out_is_said(shown: Case, open_page: Callable[[Path], Any], tmp_path: Path) -> None:
+    """The shares in the sentence add up to the whole row."""
+    block = view_block({}, {0: describe_case(shown, max_entries=1500)})
+    page = open_page(write_page("few", block, tmp_path / "few.html"))
+    page.locator(f".token[data-position='{shown.map.segments.late[1] - 1}']").click()
+    sentence = page.locator(".sentence").text_content()
+    assert "too small to be kept" in sentence
+    shares = [float(share) for share in re.findall(r"([\d.]+)% from", sentence)]
+    assert sum(shares) == pytest.approx(100, abs=0.5 * len(shares))
 
 
 def test_text_of_others_is_shown_as_text(shown: Case, open_page: Callable[[Path], Any], tmp_path: Path) -> None:
