@@ -22,7 +22,7 @@ SMOLLM2 := $(VENV)/.smollm2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup figures verdicts study-gsm8k test test-others test-ray test-tl4 test-min test-gpu lint types format notebooks prompts reasoner card calibration bench smollm2 gsm-symbolic lock clean
+.PHONY: help setup figures verdicts study-gsm8k test test-others test-ray test-tl4 test-min test-gpu lint types format notebooks docs prompts reasoner card calibration bench smollm2 gsm-symbolic lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -129,6 +129,12 @@ format: $(STAMP) ## fix what ruff can fix
 
 notebooks: $(STAMP) $(SMOLLM2) ## execute the notebooks in place
 	$(BIN)/python notebooks/execute.py notebooks/*.ipynb
+
+# Nothing is fetched: a link inside that leads nowhere, or a page that loads something from elsewhere, is an error
+docs: $(STAMP) ## build the site, its gallery executed, into build/docs (about 3 minutes)
+	rm -rf build/docs
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --nitpicky docs build/docs \
+		--doctree-dir build/doctrees
 
 reasoner: $(STAMP) ## train the bundled reasoner from scratch
 	$(BIN)/python -m dpc_interp.bundled.train --out dpc_interp/assets/reasoner

@@ -13,17 +13,20 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 
-import dpc_interp  # noqa: E402
+import torch  # noqa: E402
 from site_pages import (  # noqa: E402
     GALLERY_ORDER,
     VIEWS,
-    keep_views,
     link_from_root,
     link_sections,
     write_api_pages,
     write_error_index,
     write_llms_txt,
 )
+
+import dpc_interp  # noqa: E402
+
+torch.set_num_threads(1)  # the examples' models are tiny: with two threads on busy cores they take 10 times as long
 
 project, author, copyright = "dpc_interp", "The dpc_interp authors", "The dpc_interp authors"
 version = release = dpc_interp.__version__
@@ -44,7 +47,7 @@ myst_enable_extensions = ["colon_fence"]
 # link that names the package and leads nowhere is an error; other packages cannot be looked up offline.
 default_role = "py:obj"
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!dpc_interp\.).*"), ("py:.*", r"dpc_interp\.\w+\.\w+\..*")]
+nitpick_ignore_regex = [("py:.*", r"(?s)(?!dpc_interp\.).*"), ("py:.*", r"dpc_interp\.\w+\.\w+\..*")]
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
@@ -59,7 +62,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
     "within_subsection_order": GALLERY_ORDER,
-    "image_scrapers": ("matplotlib", keep_views),
+    "image_scrapers": ("matplotlib", "site_pages.keep_views"),
     "reset_modules": ("matplotlib",),
     "abort_on_example_error": True,
     "capture_repr": (),
@@ -67,8 +70,7 @@ sphinx_gallery_conf = {
     "min_reported_time": 5,
     "show_memory": False,
     "show_signature": False,
-    "download_all_examples": True,
-    "plot_gallery": "True",
+    "write_computation_times": False,  # its page loads scripts from elsewhere
 }
 
 html_theme = "furo"

@@ -157,13 +157,16 @@ def link_from_root(app: Any, page: Any, *content: Any) -> None:
 def _target(base: Path, link: str) -> str:
     path, hash_, anchor = link.partition("#")
     file = (base / path).resolve()
-    pages = {ROOT / "CONTRIBUTING.md": "contributing.md", ROOT / "README.md": "index.md", ROOT / "docs": "index.md"}
+    names = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "README.md": "index.md"}
+    pages = {ROOT / name: page for name, page in names.items()}
     if file in pages:
         return pages[file] + hash_ + anchor
     if file.is_dir():  # listed on the page of the architecture, since a site shows no folders
         return "architecture.md"
-    steps = "" if file.is_relative_to(DOCS) else "../"
-    return f"{steps}{file.relative_to(DOCS if not steps else ROOT).as_posix()}{hash_}{anchor}"
+    if file.is_relative_to(DOCS):
+        return f"{file.relative_to(DOCS).as_posix()}{hash_}{anchor}"
+    scheme = "path:" if file.suffix == ".md" else ""  # Markdown that is not a page is a file to read or keep
+    return f"{scheme}../{file.relative_to(ROOT).as_posix()}"
 
 
 def _sections() -> dict[str, str]:
