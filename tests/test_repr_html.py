@@ -133,6 +133,12 @@ def test_long_tables_and_texts_say_what_is_left_out() -> None:
     assert parse(card("t", {"absent": None, "zero": 0}, note="end")).text == "tzero0end"
 
 
+def test_prompts_of_one_name_have_other_reprs(prompt: SoftPrompt) -> None:
+    """Stored answers within a context are looked up by its repr."""
+    same, other = SoftPrompt(prompt.vectors.clone(), "p"), SoftPrompt(prompt.vectors + 1e-3, "p")
+    assert repr(SoftPrompt(prompt.vectors, "p")) == repr(same) != repr(other)
+
+
 def test_nearest_tokens() -> None:
     model = dpc.load_model("reasoner")
     prompt = SoftPrompt.from_text(model, "Think step by step.")

@@ -183,12 +183,13 @@ def measure(
             cells = cells_of(setting, stages)
             cells = [replace(cell, options=setting.settled(cell.options)) for cell in cells]
             for split in splits:
-                _corrupt_ahead(setting, stages, cells, split)
+                missing = [cell for cell in cells if not stages.store.has_shards(_cell_stage(setting, cell, split))]
+                _corrupt_ahead(setting, stages, missing, split)
             desc = f"{setting.task} {setting.prompt.name}"
             for cell in tqdm(cells, desc=desc, unit="cell", disable=not run.progress):
                 for split in splits:
                     manifest = _cell_manifest(setting, cell, split)
-                    name = f"cell-{digest(json.dumps(manifest, sort_keys=True).encode())}"
+                    name = _cell_stage(setting, cell, split)
                     rows = stages.store.stage(name, partial(_cell_rows, setting, stages, cell, split))
                     stages.store.write_manifest(name, manifest)
                     columns = _cell_columns(setting, cell, split)
@@ -247,6 +248,11 @@ def _cell_rows(setting: Setting, stages: Stages, cell: Cell, split: str) -> pd.D
     if without_trigger:
         rows = pd.concat([rows, pd.DataFrame({"method": without_trigger, "reason": reason})])
     return rows.reset_index(drop=True)
+
+
+def _cell_stage(setting: Setting, cell: Cell, split: str) -> str:
+    """The name of the stage that stores the rows of a cell."""
+    return f"cell-{digest(json.dumps(_cell_manifest(setting, cell, split), sort_keys=True).encode())}"
 
 
 def _cell_manifest(setting: Setting, cell: Cell, split: str) -> dict[str, object]:

@@ -132,7 +132,7 @@ def nearest_tokens(model: HookedModel, vectors: Float[Tensor, "n_virtual width"]
         k: tokens for each vector.
     """
     tokenizer = tokenizer_of(model)
-    table = embed_tokens(model, torch.arange(len(tokenizer)))
+    table = embed_tokens(model, torch.arange(min(len(tokenizer), model.cfg.d_vocab)))
     unit, units = (torch.nn.functional.normalize(x.float().cpu(), dim=1) for x in (vectors, table))
     cosine, tokens = (unit @ units.T).topk(min(k, len(units)), dim=1)
     rows = [

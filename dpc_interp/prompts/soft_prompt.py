@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,10 @@ class SoftPrompt:
 
     def __repr__(self) -> str:
         tuned = f", tuned on {first_line(self.base_model)!r}" if self.base_model else ""
-        return f"SoftPrompt({self.name!r}, {self.n_virtual} virtual tokens, d_model {self.vectors.shape[1]}{tuned})"
+        # contexts that hold a prompt are told apart by their reprs, also where two prompts have one name
+        content = sha256(self.vectors.detach().double().cpu().numpy().tobytes()).hexdigest()[:12]
+        size = f"{self.n_virtual} virtual tokens, d_model {self.vectors.shape[1]}"
+        return f"SoftPrompt({self.name!r}, {size}{tuned}, {content})"
 
     def _repr_html_(self) -> str:
         norms = self.vectors.float().norm(dim=1)

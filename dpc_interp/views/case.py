@@ -35,7 +35,8 @@ class Case:
         options: the layers, beta and the corruption.
         statistics: the row of `trigger_statistics`; empty without a prompt.
         sinks: virtual tokens that are attention sinks.
-        affected: positions, counted from the first virtual token, of late rationale tokens that the prompt affects.
+        affected: positions, counted from the first virtual token, of late rationale tokens that the prompt affects;
+            empty with target `gold`, whose tokens are not shown.
         beta: mean deep flow above which a token is affected; NaN without a prompt.
         rule: a calibrated trigger; None: none is given.
         corrupted: the answer under corruption; None: there is none.
@@ -106,14 +107,20 @@ def case(
     options = options or Options()
     if prompt is None and (rule is not None or isinstance(corrupted, Transcript)):
         raise DPCInterpError("a trigger and a corruption are about a soft prompt; give the prompt of the transcript")
+    if isinstance(corrupted, Transcript) and corrupted.problem.id != run.problem.id:
+        raise DPCInterpError(f"the corrupted answer is to problem {corrupted.problem.id}, not to {run.problem.id}")
     map_ = saliency_map(model, run, prompt, head_reduction=options.head_reduction)
     name = str(model.cfg.model_name)
     if prompt is None:
         return Case(map_, run, name, "", options, pd.Series(dtype=float), (), (), float("nan"))
-    analysis = analyse(model, [run], prompt, head_reduction=options.head_reduction, progress=False)
+    analysis = analyse(
+        model, [run], prompt, target=options.target, head_reduction=options.head_reduction, progress=False
+    )
     reads: dict[str, Any] = {"deep": options.deep, "beta": options.beta, "beta_statistic": options.beta_statistic}
     statistics = trigger_statistics(analysis, shallow=options.shallow, exclude_sink=options.exclude_sink, **reads)
     tokens = affected_tokens(analysis, **reads)
+    # the tokens of a written rationale are not those that are shown
+    tokens = tokens if options.target == "generated" else tokens.assign(late=False)
     late = tokens.loc[tokens["late"] & tokens["affected"], "position"] + map_.segments.rationale[0]
     if corrupted is True:
         corrupted = _answer_corrupted(model, run, prompt, plans_from_options(options, "peak", analysis), options)

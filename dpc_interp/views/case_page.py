@@ -38,7 +38,7 @@ def describe_case(case: Case, *, max_entries: int = MAX_ENTRIES) -> tuple[dict[s
         "n_layers": len(values),
         "groups": {name: layer_range(layers) for name, layers in groups.items()},
         "flow": code.as_dict(),
-        "peak_token": int(case.statistics["peak_token"]) if case.prompt else None,
+        "peak_token": int(case.statistics["peak_token"]) if len(case.statistics) else None,
         "sinks": case.sinks,
         "affected": case.affected,
         "first_token": case.affected[0] if case.affected else segments.late[0],
@@ -88,14 +88,20 @@ def _answer(answer: str | None) -> str:
 
 def _trigger_text(case: Case) -> str:
     """How the trigger is read off the marked tokens."""
-    if not case.prompt:
+    if not len(case.statistics):
         return ""
     start, stop = case.map.segments.late
+    if case.options.target == "gold":
+        late = "measured on the written rationale, whose tokens are not shown."
+    else:
+        late = (
+            f"the prompt affects {len(case.affected)} of {stop - start} late tokens (mean flow from it above beta = "
+            f"{case.beta:.3g}, layers {layer_range(case.deep)})."
+        )
     text = (
         f"Accumulation token: virtual token {int(case.statistics['peak_token'])}, "
         f"{case.statistics['peak_ratio']:.2f} times the mean (layers {layer_range(case.shallow)}). "
-        f"Late share R = {case.statistics['late_share']:.3f}: the prompt affects {len(case.affected)} of "
-        f"{stop - start} late tokens (mean flow from it above beta = {case.beta:.3g}, layers {layer_range(case.deep)})."
+        f"Late share R = {case.statistics['late_share']:.3f}: {late}"
     )
     if case.rule is None:
         return text
@@ -106,7 +112,7 @@ def _trigger_text(case: Case) -> str:
 
 def _legend(case: Case) -> str:
     marks = "Bar and colour: the square root of the flow, relative to the largest one that is shown."
-    if case.prompt:
+    if len(case.statistics):
         marks += " ▲ accumulation token; ⌄ attention sink; dotted line above: late token that the prompt affects."
     return f"{marks} Arrow keys move by tokens, up and down by segments."
 

@@ -24,7 +24,7 @@ def view_block(study: Mapping[str, Any], cases: Mapping[int, tuple[dict[str, Any
         cases: row of the study (0 for one case) -> the object `case` of `view.js` and its data.
     """
     encoded = {k: {"case": info, "data": base64.b64encode(data).decode()} for k, (info, data) in cases.items()}
-    text = json.dumps({"study": dict(study), "cases": encoded}, ensure_ascii=False, allow_nan=False)
+    text = json.dumps({"study": dict(study), "cases": encoded}, allow_nan=False)
     # a browser ends a script at `</script`, wherever it is, and reads `<!--` as a comment
     escaped = text.replace("<", "\\u003c")
     return Markup(f'<div><script type="application/json" class="dpc-data">{escaped}</script></div>')

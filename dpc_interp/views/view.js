@@ -184,8 +184,10 @@ function caseView(el, info, flow, select) {
   function describe(pairs, isFrom) {
     const { map, token } = state;
     const name = short(label(token));
-    if (!pairs.length) return `${name}: nothing ${isFrom ? "flows into it" : "flows out of it"} in ${names[map]}.`;
-    if (!isFrom) return `${name} flows to ${pairs.length} tokens in ${names[map]}; the largest flow goes to ${short(label(pairs[0].position))}.`;
+    const kept = info.flow.largest_dropped > 0 ? " that is kept" : "";
+    if (!pairs.length && isFrom && flow.total(map, token) > 0) return `${name}: all of its sources in ${names[map]} are too small to be kept.`;
+    if (!pairs.length) return `${name}: no flow${kept} ${isFrom ? "into" : "out of"} it in ${names[map]}.`;
+    if (!isFrom) return `${name} flows to ${kept ? "at least " : ""}${pairs.length} tokens in ${names[map]}; the largest flow${kept} goes to ${short(label(pairs[0].position))}.`;
     const total = flow.total(map, token);
     const parts = new Map();
     for (const pair of pairs) {
@@ -209,13 +211,21 @@ function caseView(el, info, flow, select) {
     draw();
     if (send) select(position);
   }
-  const positionOf = (event) => event.target.closest?.(".token")?.dataset.position;
-  for (const type of ["pointerover", "focusin", "click"])
+  // Hovering shows a token until one is clicked, which stays; Escape lets the pointer choose again.
+  let pinned = false;
+  const onToken = (type, act) =>
     list.addEventListener(type, (event) => {
-      const position = positionOf(event);
-      if (position !== undefined && Number(position) !== state.token) focusToken(Number(position));
+      const position = event.target.closest?.(".token")?.dataset.position;
+      if (position !== undefined) act(Number(position));
     });
+  onToken("pointerover", (position) => pinned || position === state.token || focusToken(position, { send: false }));
+  onToken("focusin", (position) => position === state.token || focusToken(position));
+  onToken("click", (position) => {
+    pinned = true;
+    focusToken(position);
+  });
   list.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") pinned = false;
     const starts = [segments.prompt[0], segments.question[0], ...info.steps.map((span) => span[0]), segments.answer[0]].filter((p) => p < nodes.length);
     const moves = {
       ArrowRight: () => state.token + 1,
@@ -294,7 +304,7 @@ function studyView(el, study, open) {
     body.replaceChildren(
       ...kept.map(({ row, index }) => {
         const available = study.available === null || study.available.includes(index);
-        const button = h("button", { type: "button", disabled: !available, title: available ? "" : "not in this file: save with more n_cases, or open the study in Python", onclick: () => open(index) }, "open");
+        const button = h("button", { type: "button", disabled: !available, "aria-label": `open ${row[columns.indexOf("instance")]}${available ? "" : ", which is not in this file"}`, title: available ? "" : "not in this file: save it with this row among rows=, or open the study in Python", onclick: () => open(index) }, "open");
         return h("tr", { "data-row": index }, h("td", {}, button), ...row.map((value) => h("td", {}, shown(value))));
       }),
     );
@@ -321,6 +331,7 @@ function render({ model, el }) {
   async function showCase() {
     const info = model.get("case");
     const mine = ++wanted;
+    if (info?.error) return casePart.replaceChildren(h("p", { role: "alert" }, info.error));
     if (!info?.tokens) return casePart.replaceChildren();
     const flow = await decodeFlow(model.get("data"), info.flow);
     if (mine === wanted) caseView(casePart, info, flow, (position) => set("selected_token", position));
@@ -328,6 +339,7 @@ function render({ model, el }) {
   const study = model.get("study");
   if (study?.rows)
     studyView(studyPart, study, (index) => {
+      if (model.get("opened") === index && model.get("case")?.tokens) return showCase(); // nothing would change
       casePart.replaceChildren(h("p", { role: "status" }, "computing …"));
       set("opened", index);
     });

@@ -68,7 +68,7 @@ def view(
         if run is not None or prompt is not None or keywords:
             raise DPCInterpError("a case or a study is viewed as it is; give a transcript and a prompt with a model")
         return CaseView(shown) if isinstance(shown, Case) else StudyView(shown)
-    if run is None:
+    if not isinstance(run, Transcript) or not isinstance(prompt, SoftPrompt | None):
         raise DPCInterpError("give the transcript to view: dpc.view(model, run, prompt)")
     return CaseView(case(shown, run, prompt, **keywords))
 
@@ -141,6 +141,7 @@ class StudyView(View):
         self.title = f"Study of {study.name}"
         self.table = study.instances()
         self._cases: dict[int, Case] = {}
+        self._opened = -1
 
     @property
     def selected_instance(self) -> str | None:
@@ -154,11 +155,30 @@ class StudyView(View):
         Args:
             row: index of the row.
         """
+        self._check_rows([row])
         shown = self._case(row)
         info, data = describe_case(shown)
+        self._opened = row
         with self.widget.hold_sync():  # the data arrive with the case that they belong to
             self.widget.data, self.widget.case = data, info
+            self.widget.opened, self.widget.selected_token = row, -1
         return shown
+
+    def _open_in_page(self, row: int) -> None:
+        """Open a row that was chosen in the page; an error is shown there."""
+        if row in (-1, self._opened):
+            return
+        try:
+            self.open(row)
+        except DPCInterpError as error:
+            self._opened = -1
+            with self.widget.hold_sync():
+                self.widget.case, self.widget.opened = {"error": str(error)}, -1
+
+    def _check_rows(self, rows: Sequence[int]) -> None:
+        wrong = [row for row in rows if not 0 <= row < len(self.table)]
+        if wrong:
+            raise DPCInterpError(f"there is no row {wrong[0]}; the table has rows 0 to {len(self.table) - 1}")
 
     def _case(self, row: int) -> Case:
         if row not in self._cases:
@@ -169,7 +189,7 @@ class StudyView(View):
     @cached_property
     def widget(self) -> Any:
         """The widget, an `anywidget.AnyWidget`."""
-        return make_widget(self._describe(None), {}, b"", self.open)
+        return make_widget(self._describe(None), {}, b"", self._open_in_page)
 
     def save(self, file: str | Path, *, rows: Sequence[int] | None = None) -> Path:
         """Write the view as an HTML page that needs no other file and makes no request.
@@ -181,7 +201,8 @@ class StudyView(View):
         Returns:
             The path.
         """
-        chosen = list(range(min(N_CASES, len(self.table)))) if rows is None else list(rows)
+        chosen = list(range(min(N_CASES, len(self.table)))) if rows is None else [int(row) for row in rows]
+        self._check_rows(chosen)
         cases = {row: describe_case(self._case(row)) for row in chosen}
         return write_page(self.title, view_block(self._describe(chosen), cases), Path(file))
 

@@ -114,6 +114,17 @@ def test_cells_that_do_not_fill_a_batch_are_computed_together(
     pd.testing.assert_frame_equal(together, one_by_one)
 
 
+def test_a_finished_grid_computes_nothing(
+    grid_arguments: dict[str, Any], calls: dict[str, Any], tmp_path: Path
+) -> None:
+    """Also with other shards."""
+    arguments = grid_arguments | {"methods": ["always"], "grid": {"gamma": [0, 10]}, "out": tmp_path}
+    first = ablate(**arguments)
+    calls |= {"generate": 0, "analyse": 0}
+    pd.testing.assert_frame_equal(ablate(**arguments, shard_size=2), first)
+    assert (calls["generate"], calls["analyse"]) == (0, 0)
+
+
 def test_an_interrupted_grid_resumes(
     grid_arguments: dict[str, Any], calls: dict[str, Any], tmp_path: Path, unchanged
 ) -> None:

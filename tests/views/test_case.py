@@ -44,6 +44,17 @@ def test_the_corrupted_answer_is_that_of_generate(shown: Case, reasoner) -> None
     assert case(model, shown.run, prompt, corrupted=expected).corrupted is expected
 
 
+def test_a_written_rationale_is_measured_where_it_is_the_target(shown: Case, reasoner) -> None:
+    model, prompt = reasoner
+    gold = case(model, shown.run, prompt, corrupted=False, options=dpc.Options(target="gold"))
+    expected = dpc.trigger_statistics(dpc.analyse(model, [shown.run], prompt, target="gold", progress=False))
+    assert gold.statistics["late_share"] == expected["late_share"][0]
+    assert gold.affected == (), "its tokens are not those that are shown"
+    other = replace(shown.run, problem=replace(shown.run.problem, id="other"))
+    with pytest.raises(DPCInterpError, match="is to problem other, not to"):
+        case(model, shown.run, prompt, corrupted=other)
+
+
 def test_plain_text_has_no_trigger(shown: Case, reasoner) -> None:
     model, _ = reasoner
     plain = case(model, shown.run, None)

@@ -97,6 +97,12 @@ def test_hover_keyboard_and_marks(shown: Case, page: Any) -> None:
         page.keyboard.press(key)
         assert page.evaluate("Number(document.activeElement.dataset.position)") == position
     assert page.locator(".token[tabindex='0']").count() == 1
+    page.locator(".token[data-position='30']").click()
+    page.locator(".token[data-position='35']").hover()
+    assert selected.get_attribute("data-position") == "30", "a click keeps its token until Escape"
+    page.keyboard.press("Escape")
+    page.locator(".token[data-position='36']").hover()
+    assert selected.get_attribute("data-position") == "36"
     positions = "nodes => nodes.map(node => Number(node.dataset.position))"
     assert page.locator(".token.affected").evaluate_all(positions) == list(shown.affected)
     assert page.locator(".token.peak").evaluate_all(positions) == [shown.statistics["peak_token"]]
