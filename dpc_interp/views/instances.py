@@ -27,8 +27,8 @@ def instances_table(results: Sequence[Results]) -> pd.DataFrame:
     Example:
         >>> import dpc_interp as dpc
         >>> model, prompt = dpc.load_model("reasoner"), dpc.load_prompt("reasoner/story")
-        >>> problems, validation = dpc.load_problems("story", n=4), dpc.load_problems("story", "validation", n=20)
-        >>> results = dpc.evaluate(model, problems, prompt, validation=validation, progress=False)
+        >>> problems, rule = dpc.load_problems("story", n=4), dpc.TriggerRule("late_share", 0.3)
+        >>> results = dpc.evaluate(model, problems, prompt, ["pt"], rule=rule, progress=False)
         >>> len(instances_table([results]))
         4
     """
