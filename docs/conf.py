@@ -18,7 +18,7 @@ from site_pages import (  # noqa: E402
     GALLERY_ORDER,
     VIEWS,
     link_from_root,
-    link_sections,
+    prepare_docstring,
     write_api_pages,
     write_error_index,
     write_llms_txt,
@@ -39,6 +39,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["examples"]
+highlight_language = "none"  # blocks without a language are commands and equations
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
@@ -53,7 +54,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autosummary_generate = False
 maximum_signature_line_length = 88
-napoleon_use_ivar = True
+napoleon_custom_sections = [("Attributes", "params_style")]
 napoleon_use_rtype = False
 toc_object_entries_show_parents = "hide"
 
@@ -93,5 +94,5 @@ def setup(app):
     app.add_lexer("mermaid", TextLexer)  # GitHub draws it; here its text is shown, since no library draws it offline
     app.connect("include-read", link_from_root)
     app.connect("source-read", link_from_root)
-    app.connect("autodoc-process-docstring", link_sections)
+    app.connect("autodoc-process-docstring", prepare_docstring, priority=400)  # before napoleon's
     app.connect("build-finished", write_llms_txt)

@@ -147,10 +147,14 @@ def _write_changed(file: Path, text: str) -> None:
 
 
 def link_from_root(app: Any, page: Any, *content: Any) -> None:
-    """Make links of the repository's Markdown lead to pages of the site, and to files next to it."""
+    """Make links of the repository's Markdown lead to pages of the site, and to files next to it.
+
+    Commands lose `.venv/bin/`, which only a checkout has.
+    """
     base = ROOT / "docs" if len(content) == 1 else (DOCS / page).resolve().parent  # a page; an included file
     (text,) = content[-1]
     if base in (ROOT, DOCS):
+        text = text.replace(".venv/bin/dpc-interp", "dpc-interp")
         content[-1][0] = re.sub(r"\]\((?![a-z]+:|#)([^)\s]+)\)", lambda match: f"]({_target(base, match[1])})", text)
 
 
@@ -175,10 +179,14 @@ def _sections() -> dict[str, str]:
     return {number: make_id(title) for title, number in headings}
 
 
-def link_sections(app: Any, kind: str, name: str, shown: Any, options: Any, lines: list[str]) -> None:
-    """Link `docs/method.md, section N` in a docstring to that section."""
+def prepare_docstring(app: Any, kind: str, name: str, shown: Any, options: Any, lines: list[str]) -> None:
+    """Link `docs/method.md, section N` to that section, and leave what is returned as it is written.
+
+    In `One row per layer: ...`, napoleon would take the words before the colon for a type.
+    """
     sections = _sections()
     for i, line in enumerate(lines):
+        line = ":returns:" if line == "Returns:" else line
         lines[i] = re.sub(
             r"docs/method\.md, section ([\d.]*\d)",
             lambda match: f"`method, section {match[1]} <../method.html#{sections[match[1]]}>`__",
@@ -258,7 +266,8 @@ def write_llms_txt(app: Any, exception: Exception | None) -> None:
     titles = {}
     for page in _in_order(app.env, "index"):
         first = next((str(node.astext()) for node in app.env.get_doctree(page).findall() if _is_text(node)), "")
-        sentence = re.split(r"(?<=[.:]) ", " ".join(first.split()), maxsplit=1)[0]
+        text = " ".join(first.split()).removeprefix("Cause. ")
+        sentence = re.split(r"(?<=[.:]) ", text, maxsplit=1)[0]
         titles[page] = (app.env.titles[page].astext(), sentence)
     out = Path(app.outdir)
     (out / "llms.txt").write_text(llms_txt(titles))

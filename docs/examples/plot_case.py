@@ -6,9 +6,9 @@ The rationale of one instance, each token on the colour of the flow that it rece
 Look behind the black bar, where the late half begins: bright tokens there are affected by the prompt.
 """
 
-from shared_runs import results
+from shared_runs import long_run, results
 
 import dpc_interp as dpc
 
 tokens = results().analysis.tokens
-dpc.plots.plot_case(tokens[tokens["instance"] == tokens["instance"].iloc[0]], title="the first instance")
+dpc.plots.plot_case(tokens[tokens["instance"] == long_run().problem.id])

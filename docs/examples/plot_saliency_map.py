@@ -6,10 +6,10 @@ Flow from each token (columns) to each later token (rows) of one transcript, in 
 the prompt's columns and the rationale's rows: it is the flow that the trigger reads.
 """
 
-from shared_runs import MODEL, PROMPT, runs
+from shared_runs import MODEL, PROMPT, long_run
 
 import dpc_interp as dpc
 
-saliency_map = dpc.saliency_map(MODEL, runs()[0], PROMPT)  # .values [layer, destination, source]
+saliency_map = dpc.saliency_map(MODEL, long_run(), PROMPT)  # .values [layer, destination, source]
 deep = saliency_map.values[-2:].mean(0)
 dpc.plots.plot_saliency_map(deep.numpy(), spans=saliency_map.segments.spans())

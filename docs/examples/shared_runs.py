@@ -45,6 +45,12 @@ def runs():
 
 
 @cache
+def long_run():
+    """The first transcript of a problem with three steps."""
+    return next(run for run in runs() if run.problem.n_steps == 3)
+
+
+@cache
 def effects():
     """Knock-outs of the edges that saliency ranks high and low, of six transcripts."""
     return dpc.causal_edges(MODEL, runs()[:6], PROMPT, progress=False)
