@@ -17,7 +17,7 @@ from dpc_interp.analysis.flow import PositionGroups, instances_frame, tokens_fra
 from dpc_interp.analysis.options import HeadReduction, Options, Target
 from dpc_interp.analysis.saliency import saliency, saliency_pass
 from dpc_interp.analysis.schema import conform, in_order_of
-from dpc_interp.analysis.segments import Segments, segment
+from dpc_interp.analysis.segments import Segments, segment, token_strings
 from dpc_interp.errors import DPCInterpError, UnknownNameError, renamed_keywords
 from dpc_interp.execution.backoff import batches_with_backoff
 from dpc_interp.execution.batch_splits import by_length, cheapest_batch_ends
@@ -153,7 +153,7 @@ def saliency_map(
         head_reduction=head_reduction,
         gradient_checkpointing=gradient_checkpointing,
     )
-    strings = [f"<P{j}>" for j in range(n_virtual)] + [str(tokenizer.decode([i])) for i in run.tokens.tolist()]
+    strings = [f"<P{j}>" for j in range(n_virtual)] + token_strings(tokenizer, run.tokens.tolist())
     return SaliencyMap(values.cpu(), segments, strings)
 
 

@@ -110,6 +110,22 @@ def segment(transcript: Transcript, tokenizer: PreTrainedTokenizerBase, n_virtua
     )
 
 
+def token_strings(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
+    """The text of each token; tokenizers such as that of Llama-2 decode its leading space only after another token.
+
+    Args:
+        tokenizer: that decodes them.
+        ids: consecutive tokens.
+    """
+    alone = [str(tokenizer.decode([token])) for token in ids]
+    strings = alone[:1]
+    for before, text, pair in zip(alone, alone[1:], pairwise(ids), strict=False):
+        both = str(tokenizer.decode(list(pair)))
+        # parts of one character are decoded alone
+        strings.append(both[len(before) :] if both.startswith(before) and len(both) > len(before) else text)
+    return strings
+
+
 def _token_ends(tokenizer: PreTrainedTokenizerBase, ids: list[int], text: str) -> Callable[[int], int]:
     """Maps the index of a token to the character of `text` at which it ends.
 

@@ -70,7 +70,7 @@ class SoftPrompt:
 
     def __repr__(self) -> str:
         tuned = f", tuned on {first_line(self.base_model)!r}" if self.base_model else ""
-        # contexts that hold a prompt are told apart by their reprs, also where two prompts have one name
+        # stored answers of a context are found by its repr, which must differ where two prompts share a name
         content = sha256(self.vectors.detach().double().cpu().numpy().tobytes()).hexdigest()[:12]
         size = f"{self.n_virtual} virtual tokens, d_model {self.vectors.shape[1]}"
         return f"SoftPrompt({self.name!r}, {size}{tuned}, {content})"

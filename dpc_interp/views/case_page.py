@@ -23,7 +23,7 @@ def describe_case(case: Case, *, max_entries: int = MAX_ENTRIES) -> tuple[dict[s
     Returns:
         The object `case` of `view.js`, and its data.
     """
-    values, segments, run = case.map.values.numpy(), case.map.segments, case.run
+    values, segments, run = case.map.values.detach().float().cpu().numpy(), case.map.segments, case.run
     groups = {"shallow": case.shallow, "deep": case.deep, "all": tuple(range(len(values)))}
     maps = [*values, *(values[list(layers)].mean(axis=0) for layers in groups.values())]
     code, data = encode_flow(maps, max_entries=max_entries)

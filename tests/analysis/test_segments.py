@@ -10,18 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 from tokenizers.decoders import ByteFallback, Fuse, Strip
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.decoders import Replace as ReplaceDecoder
 from tokenizers.decoders import Sequence as DecoderSequence
-from tokenizers.models import BPE
+from tokenizers.models import BPE, WordLevel
 from tokenizers.normalizers import Replace
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from dpc_interp import Problem, Segments, Transcript
-from dpc_interp.analysis.segments import _token_ends, segment
+from dpc_interp.analysis.segments import _token_ends, segment, token_strings
 
 N_VIRTUAL = 3
 TWO_STEPS = "buys 8: 9 + 8 = 17\nloses 2: 17 - 2 = 15\n#### 15"
@@ -232,3 +232,13 @@ def test_segments_and_steps_divide_every_text(tokenizer, ids: list[int], breaks:
     covered = [position for a, b in layout.steps for position in range(a, b)]
     assert covered == list(range(*layout.rationale))
     assert all(a < b for a, b in layout.steps)
+
+
+def test_tokens_keep_their_spaces() -> None:
+    """Also where a token alone is decoded without its space, as by the tokenizer of Llama-2."""
+    words = {"<unk>": 0, "▁How": 1, "▁many": 2, "▁pens": 3, "?": 4}
+    tokenizer = Tokenizer(WordLevel(words, "<unk>"))
+    tokenizer.decoder = decoders.Metaspace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+    assert fast.decode([2]) == "many"
+    assert token_strings(fast, [1, 2, 3, 4]) == ["How", " many", " pens", "?"]
