@@ -122,6 +122,7 @@ def _note(code: dict[str, float]) -> str:
     if code["largest_dropped"] == 0:
         return error
     return (
-        f"{error} Of each layer the largest shares of a row are kept, {100 * code['kept']:.1f}% of all flow; none that "
-        f"is left out is above {100 * code['largest_dropped']:.2g}% of its row."
+        f"{error} Of each layer the largest flow out of each token and the largest shares of a row are kept, "
+        f"{100 * code['kept']:.1f}% of all flow; none that is left out is above "
+        f"{100 * code['largest_dropped']:.2g}% of its row."
     )

@@ -1,9 +1,9 @@
 """The saliency of an instance, small enough for a web page.
 
-A page of 2,000 tokens and 32 layers would hold 64 million values of I_l(destination, source). Of each layer, the values
-that are the largest shares of their row are kept, as many as `MAX_ENTRIES` allows for all layers together: all of them
-where a sequence is short. A row is the flow into one destination; its sum is sent with it, so that row shares and what
-is left out can be computed. Values are 16-bit codes of their logarithms:
+A page of 2,000 tokens and 32 layers would hold 64 million values of I_l(destination, source). Of each layer the largest
+value out of each source is kept, and the values that are the largest shares of their row, as many as `MAX_ENTRIES`
+allows for all layers together: all of them where a sequence is short. A row is the flow into one destination; its sum
+is sent with it, so that row shares and what is left out can be computed. Values are 16-bit codes of their logarithms:
 
     code(v) = 0 for v = 0, else 1 + round((log v - log_low) / log_step)
     relative error <= exp(log_step / 2) - 1
@@ -75,8 +75,7 @@ def encode_flow(maps: Sequence[NDArray[np.floating]], *, max_entries: int = MAX_
     for flow in maps:
         row_sums = flow.sum(axis=1, dtype=np.float64)
         shares = np.divide(flow, row_sums[:, None], out=np.zeros(flow.shape), where=row_sums[:, None] > 0)
-        smallest = _smallest_kept(shares, max_entries // n_maps)
-        chosen = shares > smallest
+        chosen = _chosen(flow, shares, max_entries // n_maps)
         largest_dropped = max(largest_dropped, float(shares[~chosen].max(initial=0.0)))
         counts.append(chosen.sum(axis=1))
         totals.append(row_sums)
@@ -94,12 +93,17 @@ def encode_flow(maps: Sequence[NDArray[np.floating]], *, max_entries: int = MAX_
     return FlowCode(n_maps, n_positions, log_low, step, error, largest_dropped, share), data
 
 
-def _smallest_kept(shares: NDArray[np.float64], n_kept: int) -> float:
-    """The share above which values are kept: 0 where there are few enough of them."""
-    positive = shares[shares > 0]
-    if len(positive) <= n_kept:
-        return 0.0
-    return float(np.partition(positive, len(positive) - n_kept - 1)[len(positive) - n_kept - 1])
+def _chosen(flow: NDArray[np.floating], shares: NDArray[np.float64], n_kept: int) -> NDArray[np.bool_]:
+    """Which values are kept: all of them where there are few enough."""
+    n_positive = int((shares > 0).sum())
+    if n_positive <= n_kept:
+        return np.asarray(shares > 0)
+    largest = np.zeros(flow.shape, dtype=bool)  # out of each source
+    largest[flow.argmax(axis=0), np.arange(flow.shape[1])] = True
+    largest &= shares > 0
+    others = np.where(largest, 0, shares)
+    limit = others.size - 1 - max(n_kept - int(largest.sum()), 0)
+    return np.asarray(largest | (others > np.partition(others, limit, axis=None)[limit]))
 
 
 def _codes(values: NDArray[np.float64], log_low: float, step: float) -> NDArray[np.float64]:

@@ -64,7 +64,7 @@ function caseView(el, info, flow, select) {
   const state = { map: nLayers + Object.keys(groups).indexOf("deep"), direction: "from", share: false, token: null };
   const segmentOf = (position) => SEGMENTS.find((name) => inside(segments[name], position)) ?? "after the answer";
   const stepOf = (position) => info.steps.findIndex((span) => inside(span, position));
-  const placeOf = (position) => (stepOf(position) < 0 ? segmentOf(position) : `step ${stepOf(position) + 1}`);
+  const placeOf = (position) => (stepOf(position) < 0 ? segmentOf(position) : `step ${stepOf(position)}`);
   const affected = new Set(info.affected);
   const nVirtual = segments.prompt[1];
 
@@ -96,7 +96,7 @@ function caseView(el, info, flow, select) {
   const steps = info.steps.map((span, k) => {
     const children = spanOf(span);
     if (inside(span, info.late[0])) children.splice(info.late[0] - span[0], 0, h("span", { class: "late-mark", title: "the late half starts here" }, "late ▸"));
-    return block(`step ${k + 1}`, "rationale", children);
+    return block(`step ${k}`, "rationale", children);
   });
   const list = h(
     "div",
@@ -182,12 +182,16 @@ function caseView(el, info, flow, select) {
     sentence.textContent = describe(pairs, isFrom);
   }
   function describe(pairs, isFrom) {
-    const { map, token } = state;
+    const { map, token, share } = state;
     const name = short(label(token));
-    const kept = info.flow.largest_dropped > 0 ? " that is kept" : "";
+    const isCut = info.flow.largest_dropped > 0;
     if (!pairs.length && isFrom && flow.total(map, token) > 0) return `${name}: all of its sources in ${names[map]} are too small to be kept.`;
-    if (!pairs.length) return `${name}: no flow${kept} ${isFrom ? "into" : "out of"} it in ${names[map]}.`;
-    if (!isFrom) return `${name} flows to ${kept ? "at least " : ""}${pairs.length} tokens in ${names[map]}; the largest flow${kept} goes to ${short(label(pairs[0].position))}.`;
+    if (!pairs.length) return `${name}: no flow ${isFrom ? "into" : "out of"} it in ${names[map]}.`;
+    if (!isFrom) {
+      // the largest flow out of each token is always kept, its largest share of a row is not
+      const largest = share ? `the largest share of a row${isCut ? " that is kept" : ""} is that of` : "the largest flow goes to";
+      return `${name} flows to ${isCut ? "at least " : ""}${pairs.length} tokens in ${names[map]}; ${largest} ${short(label(pairs[0].position))}.`;
+    }
     const total = flow.total(map, token);
     const parts = new Map();
     for (const pair of pairs) {

@@ -32,7 +32,7 @@ def test_groups_are_the_layers_of_the_options(shown: Case) -> None:
 
 def test_the_note_says_what_is_left_out(shown: Case) -> None:
     assert "left out" not in describe_case(shown)[0]["note"]
-    info, _ = describe_case(shown, max_entries=900)
+    info, _ = describe_case(shown, max_entries=3000)
     dropped, kept = info["flow"]["largest_dropped"], info["flow"]["kept"]
     assert 0 < dropped < 1
     assert f"{100 * kept:.1f}% of all flow; none that is left out is above {100 * dropped:.2g}%" in info["note"]

@@ -115,14 +115,25 @@ def test_hover_keyboard_and_marks(shown: Case, page: Any) -> None:
 
 
 def test_what_is_left_out_is_said(shown: Case, open_page: Callable[[Path], Any], tmp_path: Path) -> None:
-    """The shares in the sentence add up to the whole row."""
-    block = view_block({}, {0: describe_case(shown, max_entries=1500)})
+    """The shares in the sentence add up to the whole row, and the largest flow out of a token is never left out."""
+    block = view_block({}, {0: describe_case(shown, max_entries=3000)})
     page = open_page(write_page("few", block, tmp_path / "few.html"))
-    page.locator(f".token[data-position='{shown.map.segments.late[1] - 1}']").click()
-    sentence = page.locator(".sentence").text_content()
-    assert "too small to be kept" in sentence
-    shares = [float(share) for share in re.findall(r"([\d.]+)% from", sentence)]
-    assert sum(shares) == pytest.approx(100, abs=0.5 * len(shares))
+    n_cut = 0
+    for token in range(*shown.map.segments.late):
+        page.locator(f".token[data-position='{token}']").click()
+        sentence = page.locator(".sentence").text_content()
+        n_cut += "too small to be kept" in sentence
+        shares = [float(share) for share in re.findall(r"([\d.]+)% from", sentence)]
+        assert sum(shares) == pytest.approx(100, abs=0.5 * len(shares))
+    assert n_cut
+    page.get_by_role("button", name="flows to").click()
+    set_layer(page, 2)
+    for token in range(0, shown.map.segments.rationale[1] - 1, 7):
+        page.locator(f".token[data-position='{token}']").click()
+        assert next(iter(numbers(page))) == shown.map.values[2, :, token].argmax()
+        assert "the largest flow goes to" in page.locator(".sentence").text_content()
+    page.get_by_role("button", name="row share").click()
+    assert "the largest share of a row that is kept" in page.locator(".sentence").text_content()
 
 
 def test_text_of_others_is_shown_as_text(shown: Case, open_page: Callable[[Path], Any], tmp_path: Path) -> None:

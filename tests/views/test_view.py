@@ -75,5 +75,5 @@ def test_a_case_of_a_study_by_its_name(study: Study) -> None:
     assert study.case(instance).run.problem.id == instance
     with pytest.raises(DPCInterpError, match="unknown instance 'nobody'"):
         study.case("nobody")
-    with pytest.raises(DPCInterpError, match="unknown instance"):
+    with pytest.raises(DPCInterpError, match="unknown task 'algebra'; known: story"):
         study.case(instance, task="algebra")
