@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dpc_interp.analysis.recorder import FlowBlock
 from dpc_interp.analysis.schema import conform
-from dpc_interp.analysis.segments import Segments
+from dpc_interp.analysis.segments import Segments, token_strings
 from dpc_interp.generation.transcript import Transcript
 
 SEGMENTS = ("prompt", "question", "rationale", "answer")
@@ -149,7 +149,7 @@ def tokens_frame(
     """The `tokens` frame, which has no rows without virtual tokens.
 
     Args:
-        tokenizer: that decodes single tokens.
+        tokenizer: that decodes the tokens.
         runs: the transcripts of the batch.
         segments: of each transcript.
         from_prompt: mean flow from the virtual tokens into each position, over the virtual tokens too.
@@ -162,15 +162,15 @@ def tokens_frame(
     row = np.repeat(np.arange(len(runs)), n)
     position_in_rationale = np.arange(n.sum()) - np.repeat(n.cumsum() - n, n)
     position = starts[row] + position_in_rationale
-    ids = np.concatenate([run.generated_tokens[:k].numpy() for run, k in zip(runs, n, strict=True)])
-    distinct, index = np.unique(ids, return_inverse=True)
-    texts = np.array([str(tokenizer.decode([i])) for i in distinct.tolist()], dtype=np.object_)
+    # after the last token of the question: some tokenizers decode a token by the one before it
+    read = torch.cat([run.tokens[len(run.question_tokens) - 1 :][: k + 1] for run, k in zip(runs, n, strict=True)])
+    texts = np.delete(np.array(token_strings(tokenizer, read.tolist()), dtype=np.object_), np.cumsum(n + 1) - n - 1)
     steps = [np.repeat(np.arange(len(s.steps)), [stop - start for start, stop in s.steps]) for s in segments]
     one_layer = pd.DataFrame(
         {
             "instance": np.array([run.problem.id for run in runs], dtype=np.object_)[row],
             "position": position_in_rationale,
-            "token": texts[index],
+            "token": texts,
             "step": np.concatenate(steps),
             "late": position >= late_starts[row],
             "nll": nll.numpy()[row, position],

@@ -117,13 +117,18 @@ def token_strings(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[st
         tokenizer: that decodes them.
         ids: consecutive tokens.
     """
-    alone = [str(tokenizer.decode([token])) for token in ids]
-    strings = alone[:1]
-    for before, text, pair in zip(alone, alone[1:], pairwise(ids), strict=False):
-        both = str(tokenizer.decode(list(pair)))
+
+    @cache
+    def decoded(*tokens: int) -> str:
+        return str(tokenizer.decode(list(tokens)))
+
+    @cache
+    def after(previous: int, token: int) -> str:
+        before, both = decoded(previous), decoded(previous, token)
         # parts of one character are decoded alone
-        strings.append(both[len(before) :] if both.startswith(before) and len(both) > len(before) else text)
-    return strings
+        return both[len(before) :] if both.startswith(before) and len(both) > len(before) else decoded(token)
+
+    return [decoded(token) for token in ids[:1]] + [after(previous, token) for previous, token in pairwise(ids)]
 
 
 def _token_ends(tokenizer: PreTrainedTokenizerBase, ids: list[int], text: str) -> Callable[[int], int]:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import WordLevel
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from dpc_interp import Segments, Transcript
 from dpc_interp.analysis.flow import QUESTION_AND_RATIONALE, PositionGroups, instances_frame, tokens_frame
@@ -192,6 +194,19 @@ def test_rationale_tokens_by_loops(batch: Batch, tokenizer: PreTrainedTokenizerB
     assert frame.to_dict("records") == expected
     assert {row["step"] for row in expected} == {0, 1}
     assert len({row["instance"] for row in expected}) == 3
+
+
+def test_rationale_tokens_keep_their_spaces(batch: Batch) -> None:
+    """Also the first one, where a token alone is decoded without its space, as by the tokenizer of Llama-2."""
+    runs, segments, from_prompt, nll = batch
+    words = {f"▁w{i}": i for i in range(1 + max(int(run.tokens.max()) for run in runs))}
+    spaced = Tokenizer(WordLevel(words, "▁w0"))
+    spaced.decoder = decoders.Metaspace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=spaced, unk_token="▁w0")
+    assert fast.decode([3]) == "w3"
+    frame = tokens_frame(fast, runs, segments, from_prompt, from_prompt / 2, nll)
+    rationales = [run.generated_tokens[: s.n_rationale_tokens].tolist() for run, s in zip(runs, segments, strict=True)]
+    assert frame["token"].tolist() == [f" w{i}" for ids in rationales for i in ids] * N_LAYERS
 
 
 def test_instances_by_hand(batch: Batch) -> None:
