@@ -63,4 +63,4 @@ def fetch_error(name: str, error: OSError, hint: str) -> DPCInterpError:
         hint: what to do, as the second half of the message.
     """
     reason = str(error).partition("\n")[0][:120]
-    return DPCInterpError(f"the weights of {name!r} cannot be fetched ({reason}); {hint}")
+    return DPCInterpError(f"{name!r} is no folder here, and its weights cannot be fetched ({reason}); {hint}")

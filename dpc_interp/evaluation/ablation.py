@@ -40,7 +40,7 @@ def ablate(
 
     Args:
         models: names or loaded models, one or several.
-        tasks: names, or lists of problems (each of one task), one or several.
+        tasks: names, lists of problems (each of one task) or rows of `load_problems`, one or several.
         prompts: names or loaded prompts, one or several.
         methods: names from `METHODS`; all are compared with `pt`.
         grid: field of `Options` -> its values.

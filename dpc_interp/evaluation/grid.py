@@ -43,7 +43,9 @@ SPLITS = ("test", "validation")
 TEXT_OPTIONS = ("template", "prepend_bos", "stop_strings", "extraction")
 """Options that are columns of a grid's rows only where they are given."""
 Models = str | HookedModel | Sequence[str | HookedModel]
-Tasks = str | Path | Sequence[str | Path] | Sequence[Problem] | Sequence[Sequence[Problem]]
+Rows = pd.DataFrame | Sequence[Mapping[str, Any]]
+Task = str | Path | Sequence[Problem] | Rows
+Tasks = Task | Sequence[Task]
 Prompts = str | Path | SoftPrompt | Sequence[str | Path | SoftPrompt]
 
 
@@ -130,7 +132,7 @@ def load_tasks(tasks: Tasks, sample: ProblemSample, calibrates: bool = True) -> 
     """Load the problems of every task.
 
     Args:
-        tasks: names, or lists of problems (each of one task), one or several.
+        tasks: names, lists of problems (each of one task) or rows of `load_problems`, one or several.
         sample: which problems are drawn.
         calibrates: whether validation problems are needed.
 
@@ -329,7 +331,14 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
-def as_task_list(tasks: Tasks) -> list[Any]:
-    """The tasks as a list; a list of problems is one task."""
+def as_task_list(tasks: Tasks) -> list[str | Path | list[Problem]]:
+    """The tasks as a list, rows as problems; a list of problems or of rows is one task."""
     listed = _as_list(tasks)
-    return [listed] if listed and all(isinstance(entry, Problem) for entry in listed) else listed
+    if listed and all(isinstance(entry, Problem | Mapping) for entry in listed):
+        listed = [listed]
+    return [entry if isinstance(entry, str | Path) else _as_problems(entry) for entry in listed]
+
+
+def _as_problems(entry: Any) -> list[Problem]:
+    is_read = isinstance(entry, Sequence) and all(isinstance(problem, Problem) for problem in entry)
+    return list(entry) if is_read else load_problems(entry, n=None)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from dpc_interp.evaluation.grid import ProblemSample, Tasks, as_task_list
 from dpc_interp.execution.digest import digest
@@ -16,32 +14,34 @@ HELD_OUT = 0.3
 """Share of the problems of a task without validation problems that calibrates instead of being reported."""
 
 
-def hold_out_validation(problems: Tasks, sample: ProblemSample) -> tuple[list[Any], ProblemSample]:
+def hold_out_validation(
+    problems: Tasks, sample: ProblemSample
+) -> tuple[list[str | Path | list[Problem]], ProblemSample]:
     """Take validation problems from each task that has none.
 
     Args:
-        problems: names, or lists of problems (each of one task), one or several.
+        problems: names, lists of problems (each of one task) or rows of `load_problems`, one or several.
         sample: which problems are drawn.
 
     Returns:
         The tasks without these problems, and the sample with them. They are `HELD_OUT` of the problems, at most
-        `sample.n_validation`, those whose questions have the smallest hashes. Of a named task at most `sample.n` of
-        the others are left; a list is reported whole.
+        `sample.n_validation`, those whose questions have the smallest hashes, and any others of the same questions. Of
+        a named task at most `sample.n` of the others are left; a list is reported whole.
     """
-    tasks: list[str | Sequence[Problem]] = []
+    tasks: list[str | Path | list[Problem]] = []
     validation = dict(sample.validation)
     for entry in as_task_list(problems):
         is_named = isinstance(entry, str | Path) and not has_validation(entry)
         # all of them: what is reported is cut to `n` after these problems are taken
         rows = load_problems(entry, "test", None) if is_named else entry
-        if isinstance(rows, str) or not rows:
+        if isinstance(rows, str | Path) or not rows:
             tasks.append(rows)
             continue
         name = rows[0].task
         if name not in validation and (is_named or not has_validation(name)):
             ordered = sorted(rows, key=lambda problem: digest(problem.question.encode()))
-            validation[name] = ordered[: round(HELD_OUT * len(rows))][: sample.n_validation]
-            held = {problem.id for problem in validation[name]}
-            rows = [problem for problem in rows if problem.id not in held]
+            held = {problem.question for problem in ordered[: round(HELD_OUT * len(rows))][: sample.n_validation]}
+            validation[name] = [problem for problem in ordered if problem.question in held]
+            rows = [problem for problem in rows if problem.question not in held]
         tasks.append(rows[: sample.n] if is_named else rows)
     return tasks, replace(sample, validation=validation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -185,11 +186,15 @@ def find_run(
         prompt: name of the prompt; None: any.
 
     Raises:
-        UnknownNameError: there is none.
+        UnknownNameError: there is no such task, prompt or instance.
     """
+    for kind, name, name_of in (("task", task, attrgetter("task")), ("prompt", prompt, attrgetter("prompt.name"))):
+        same = [part for part in parts if name in (None, name_of(part))]
+        if not same:
+            raise UnknownNameError(kind, name, list(dict.fromkeys(map(name_of, parts))))
+        parts = same
     for part in parts:
-        if task in (None, part.task) and prompt in (None, part.prompt.name):
-            for run in part.results.runs:
-                if run.problem.id == instance:
-                    return part, run
+        for run in part.results.runs:
+            if run.problem.id == instance:
+                return part, run
     raise UnknownNameError("instance", instance, [run.problem.id for run in parts[0].results.runs])

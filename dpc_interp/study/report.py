@@ -20,6 +20,7 @@ from dpc_interp.claims.regime import regime, regime_table
 from dpc_interp.claims.verdict_page import REGIME_TEXT, claim_lines, verdicts_table
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.tables import accuracy_table
+from dpc_interp.execution.backoff import is_out_of_memory
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.plots.fonts import use_fallback_fonts
 from dpc_interp.repr_html import card, table_block
@@ -52,7 +53,7 @@ def write_report(
     tasks: Sequence[StudyTask],
     parts: Sequence[EvaluatedPrompt],
     figures: Mapping[str, Sequence[ReportFigure]],
-    cases: Mapping[str, Case],
+    cases: Mapping[str, Callable[[], Case]],
     verdicts: pd.DataFrame,
     file: Path,
 ) -> Path:
@@ -64,7 +65,7 @@ def write_report(
         tasks: of the study.
         parts: every evaluated prompt.
         figures: name of a task -> its figures.
-        cases: name of a task -> the instance whose view is shown; a task may have none.
+        cases: name of a task -> the function that computes the instance whose view is shown; a task may have none.
         verdicts: frame of `verdicts`.
         file: path of the report.
 
@@ -111,9 +112,13 @@ def describe_call(model: object, problems: object, prompts: object, keywords: Ma
         if isinstance(value, Mapping):
             shown = [f"{name!r}: {show(one)}" for name, one in value.items() if one is not None]
             return "{" + ", ".join(shown) + "}"
+        if isinstance(value, pd.DataFrame):
+            return f"<{len(value)} rows>"
         if isinstance(value, Sequence) and not isinstance(value, str):
             if value and isinstance(value[0], Problem):
                 return f"<{len(value)} problems of {value[0].task}>"
+            if value and isinstance(value[0], Mapping):
+                return f"<{len(value)} rows>"
             return "[" + ", ".join(map(show, value)) + "]"
         if value is None or isinstance(value, str | int | float | bool):
             return repr(value)
@@ -188,9 +193,9 @@ def _as_svg(name: str, draw: Callable[[], Drawing]) -> ReportFigure:
     open_before = set(plt.get_fignums())
     try:
         drawing = draw()
-    except DPCInterpError as error:
+    except (DPCInterpError, RuntimeError, MemoryError) as error:
         close_new_figures(open_before)
-        return ReportFigure(name, f"not drawn: {error}", "")
+        return ReportFigure(name, f"not drawn: {_why_missing(error)}", "")
     use_fallback_fonts(drawing.figure)
     data = BytesIO()
     drawing.figure.savefig(data, format="svg", metadata=plots.STABLE_METADATA["svg"])
@@ -203,8 +208,22 @@ def _template() -> Template:
     return environment.get_template("report.html.jinja")
 
 
-def _view(case: Case | None) -> Markup | str:
-    return "" if case is None else view_block({}, {0: describe_case(case)})
+def _view(compute: Callable[[], Case] | None) -> Markup | str:
+    if compute is None:
+        return ""
+    try:
+        return view_block({}, {0: describe_case(compute())})
+    except (DPCInterpError, RuntimeError, MemoryError) as error:
+        return f"not shown: {_why_missing(error)}"
+
+
+def _why_missing(error: Exception) -> str:
+    """Why one part of a report is missing. Other errors are raised: the report may not hide them."""
+    if is_out_of_memory(error):
+        return "it does not fit in memory"
+    if isinstance(error, DPCInterpError):
+        return str(error)
+    raise error
 
 
 def _table(frame: pd.DataFrame) -> Markup:

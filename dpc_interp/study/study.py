@@ -66,7 +66,7 @@ def study(
 
     Args:
         model: a name or path of `load_model`, or a loaded model.
-        problems: names or paths of `load_problems`, or lists of problems of one task each; one or several.
+        problems: names, paths or rows of `load_problems`, or lists of problems of one task each; one or several.
         prompts: names or paths of `load_prompt`, or loaded prompts, one or several; all tasks are answered with each.
             By task, where tasks have prompts of their own. Verdicts need several tuning seeds.
         out: folder that keeps every finished part; the same call resumes there. None: nothing is stored.
@@ -284,11 +284,12 @@ class Study:
         """
         parts = [control.evaluated for control in chain(*self._controls.values())]
         first = {part.task: part for part in reversed(parts)}
-        figures = {
-            task: list_figures(first[task], self._model, measured.drawings) for task, measured in self._measured.items()
+        figures = {task: list_figures(first[task], self._model, m.drawings) for task, m in self._measured.items()}
+        cases = {
+            task: partial(self.case, name, task, part.prompt.name)
+            for task, part in first.items()
+            if (name := typical_instance(part))
         }
-        typical = {task: typical_instance(part) for task, part in first.items()}
-        cases = {task: self.case(name, task, first[task].prompt.name) for task, name in typical.items() if name}
         return write_report(self.name, self.call, self._tasks, parts, figures, cases, self._verdicts, Path(file))
 
     @cached_property

@@ -141,6 +141,23 @@ def test_an_interrupted_grid_resumes(
     assert (calls["generate"], calls["analyse"]) == (needed["generate"], needed["analyse"]), "nothing is computed twice"
 
 
+def test_cells_that_are_computed_together_resume(
+    grid_arguments: dict[str, Any], calls: dict[str, Any], tmp_path: Path
+) -> None:
+    """Interrupted in the third of five shards of their common stage."""
+    arguments = grid_arguments | {"methods": ["always"], "grid": {"gamma": [0, 10, 25], "token": ["peak", 1]}}
+    uninterrupted = ablate(**arguments)
+    calls |= {"generate": 0, "analyse": 0, "stop_at": 4}  # the first shard is that of pt
+    with pytest.raises(KeyboardInterrupt):
+        ablate(**arguments, out=tmp_path, shard_size=9)
+    n_before, calls["stop_at"] = calls["generate"], None
+    pd.testing.assert_frame_equal(ablate(**arguments, out=tmp_path, shard_size=9), uninterrupted)
+    n_texts = len(list(tmp_path.rglob("*ahead*"))), calls["generate"]
+    calls |= {"generate": 0}
+    ablate(**arguments, shard_size=9)
+    assert (n_before, n_texts) == (3, (1, calls["generate"])), "nothing is computed twice"
+
+
 def unnamed(model: HookedModel) -> object:
     raise AssertionError("a context that is invalid must not be entered")
 

@@ -51,7 +51,7 @@ def html(
     instance = typical_instance(part)
     run = next(run for run in part.results.runs if run.problem.id == instance)
     shown = replace(case(reasoner, run, part.prompt, options=part.results.options), model=NAME)
-    write_report(NAME, f"dpc.study({NAME!r})", [task], [part], figures, {"algebra": shown}, judged, file)
+    write_report(NAME, f"dpc.study({NAME!r})", [task], [part], figures, {"algebra": lambda: shown}, judged, file)
     return file.read_text(encoding="utf-8")
 
 

@@ -110,6 +110,37 @@ def test_the_call_is_shown_with_what_differs_from_the_defaults(model: HookedMode
     assert named.call == "dpc.study('reasoner', 'story', 'reasoner/story', n=2, n_validation=2)"
 
 
+def test_problems_may_be_rows(model: HookedModel, prompts: list[SoftPrompt]) -> None:
+    """Rows of one question are all held out, or none."""
+    rows = [{"question": f"{k // 2} + {k // 2}?", "answer": k} for k in range(20)]
+    for given in (rows, pd.DataFrame(rows), [rows]):
+        made = dpc.study(model, given, prompts, progress=False)
+        (task,) = made._tasks
+        assert (made.tasks, len(task.test), len(task.validation)) == (["mine"], 14, 6)
+        assert not {p.question for p in task.test} & {p.question for p in task.validation}
+        assert "<20 rows>" in made.call
+
+
+def test_a_report_says_what_does_not_fit_in_memory(
+    made: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **keywords: object) -> object:
+        raise error
+
+    monkeypatch.setattr(made, "case", fail)
+    error: Exception = MemoryError()
+    assert "not shown: it does not fit in memory" in made.report(tmp_path / "report.html").read_text()
+    error = RuntimeError("a fault")
+    with pytest.raises(RuntimeError, match="a fault"):
+        made.report(tmp_path / "report.html")
+
+
+def test_a_case_that_is_not_there(made: Study) -> None:
+    instance = made.instances()["instance"][0]
+    with pytest.raises(DPCInterpError, match="unknown prompt 'typo'; known: mine/seed0, mine/seed1"):
+        made.case(instance, prompt="typo")
+
+
 OTHER = {"head_reduction": "sum_of_abs", "exclude_sink": False, "deep": [0], "alpha_offset": 0.1}
 """Options that differ from the defaults."""
 
