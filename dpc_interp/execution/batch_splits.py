@@ -43,10 +43,18 @@ def cheapest_batch_ends(model: HookedModel, lengths: Sequence[int], batch_size: 
     Returns:
         One index per batch, ascending; the last is the number of sequences.
     """
+    cost, starts = pass_cost(model), range(0, len(lengths), batch_size)
+    return [start + end for start in starts for end in cheapest_split(lengths[start : start + batch_size], cost)]
+
+
+def pass_cost(model: HookedModel) -> float:
+    """The cost of one pass besides that of its tokens, in tokens; infinity on a GPU.
+
+    Args:
+        model: whose block size decides.
+    """
     on_cpu = torch.device(model.cfg.device or "cpu").type == "cpu"
-    pass_cost = PASS_OVERHEAD / n_block_weights(model) if on_cpu else float("inf")
-    starts = range(0, len(lengths), batch_size)
-    return [start + end for start in starts for end in cheapest_split(lengths[start : start + batch_size], pass_cost)]
+    return PASS_OVERHEAD / n_block_weights(model) if on_cpu else float("inf")
 
 
 def cheapest_split(lengths: Sequence[int], pass_cost: float) -> list[int]:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dpc_interp.attention.edges import EdgeRemoval
 from dpc_interp.errors import NonFiniteError
+from dpc_interp.execution.batch_splits import pass_cost
 from dpc_interp.generation.decoding_batch import DecodingBatch, current_batch, set_current_batch
 from dpc_interp.generation.drafts import DraftLength, draft_continuation
 from dpc_interp.generation.padding import left_padded, right_padded
@@ -138,7 +139,7 @@ def _generate_tokens(
     ended = [False] * len(drafts)
     # without this cut, draft tokens after an end token could be accepted and would follow it in the result
     drafts = [_until_first(draft, rule.end_tokens) for draft in drafts]
-    draft_length = DraftLength()
+    draft_length = DraftLength(pass_cost(model))
 
     while True:
         for i, token in zip(batch.rows.tolist(), next_tokens, strict=True):
@@ -156,7 +157,7 @@ def _generate_tokens(
         # Rejected draft tokens stay in the cache, masked, and count in the context and in attention windows. Draft only
         # as many tokens as leave room for those that may still have to be generated one by one.
         room = max(0, span - n_cached - 1 - max(n_remaining))
-        input_rows, length = [], draft_length.next()
+        input_rows, length = [], draft_length.next(len(rows))
         for i, remaining in zip(rows, n_remaining, strict=True):
             n_draft = min(length, remaining, room)
             input_rows.append([generated[i][-1], *draft_continuation(drafts[i], generated[i], n_draft)])

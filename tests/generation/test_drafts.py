@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from dpc_interp.generation.drafts import MAX_DRAFT_TOKENS, PROBE_EVERY, DraftLength, draft_continuation
@@ -29,12 +31,12 @@ def test_at_most_max_tokens(max_tokens: int) -> None:
     assert draft_continuation([4, 5, 6], [4], max_tokens) == [5, 6][:max_tokens]
 
 
-def lengths(shares: list[float]) -> list[int]:
+def lengths(shares: list[float], pass_cost: float = math.inf, n_rows: int = 20) -> list[int]:
     """Draft tokens a row of 20 rows, of which these shares are accepted in turn."""
-    length, drawn = DraftLength(), []
+    length, drawn = DraftLength(pass_cost), []
     for share in shares:
-        drawn.append(length.next())
-        length.update(20 * drawn[-1], round(20 * drawn[-1] * share))
+        drawn.append(length.next(n_rows))
+        length.update(n_rows * drawn[-1], round(n_rows * drawn[-1] * share))
     return drawn
 
 
@@ -43,6 +45,13 @@ def test_drafts_grow_shorter_while_they_are_rejected() -> None:
     assert lengths([0.0] * 7) == [5, 5, 4, 2, 1, 0, 0], "the average share is 1, 1/2, 1/4, ..."
     never = lengths([0.0] * 40)
     assert never[8:] == [int(k % PROBE_EVERY == 0) for k in range(9, 41)], "one token is tried at times"
+
+
+def test_more_must_be_accepted_where_tokens_cost_more_than_a_pass() -> None:
+    """Of 80 tokens a pass that costs as much as 20 of them, 4 of 5 draft tokens."""
+    assert lengths([0.8] * 9, pass_cost=20, n_rows=80) == [5] * 9
+    assert lengths([0.4] * 7, pass_cost=20, n_rows=80)[-2:] == [0, 0], "half of what is needed"
+    assert lengths([0.4] * 9, pass_cost=20, n_rows=5) == [5] * 9
 
 
 def test_drafts_grow_again_when_they_are_accepted() -> None:
