@@ -22,7 +22,7 @@ from dpc_interp.analysis.saliency import saliency
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.generation.padding import left_padded
 from dpc_interp.models.fused_attention import describe_attention, pattern_layers
-from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length
+from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, check_length
 from dpc_interp.parity.comparison import CheckRow, Comparison, compare, without_error
 from dpc_interp.parity.reference import Reference
 from dpc_interp.prompts.embed_hooks import forward_with_placeholders, prompted, write_prompt
@@ -181,17 +181,20 @@ class Probe:
     def cached(self) -> CheckRow:
         """A left-padded batch whose last tokens are fed one by one, after a row is removed, against a single pass.
 
-        Once with the prompt in each row; and, where decoding would share the prompt, with a prefilled prompt and with
-        one rejected draft token masked.
+        With the prompt in each row, by fused attention and with hooks that read the patterns; and, where decoding would
+        share the prompt, with a prefilled prompt and with one rejected draft token masked.
         """
-        uncached = self._left_padded()
-        n_virtual, n_rows = self.prompt.n_virtual, len(self.sequences)
-        tokens, mask, starts = left_padded(self.sequences, n_virtual)
-        cache = CachedDecoding(self.model, n_rows)
-        with self.model.hooks(fwd_hooks=[(embed_hook_name(self.model), write_prompt(self.prompt.vectors, starts))]):
-            logits = cache(tokens[:, :-N_CACHED], mask[:, :-N_CACHED])
-        comparisons = [Comparison(logits[:, -1], uncached[:, -N_CACHED - 1], "first pass")]
-        comparisons += self._one_by_one(cache, uncached, "")
+        uncached, n_rows = self._left_padded(), len(self.sequences)
+        tokens, mask, starts = left_padded(self.sequences, self.prompt.n_virtual)
+        prompt_hook = (embed_hook_name(self.model), write_prompt(self.prompt.vectors, starts))
+        comparisons = []
+        for pattern_hooks, suffix in (([], ""), (self._pattern_readers(), ", patterns")):
+            cache = CachedDecoding(self.model, n_rows)
+            with self.model.hooks(fwd_hooks=pattern_hooks):
+                with self.model.hooks(fwd_hooks=[prompt_hook]):
+                    logits = cache(tokens[:, :-N_CACHED], mask[:, :-N_CACHED])
+                comparisons.append(Comparison(logits[:, -1], uncached[:, -N_CACHED - 1], f"first pass{suffix}"))
+                comparisons += self._one_by_one(cache, uncached, suffix)
         if can_share_prompt_cache(self.model, tokens.shape[1] + 1):
             tokens, mask, _ = left_padded(self.sequences, 0)
             cache = prefill_prompt(self.model, self.prompt.vectors, n_rows)
@@ -201,6 +204,14 @@ class Probe:
             comparisons.append(Comparison(logits[:, -1], uncached[:, -N_CACHED - 1], "first pass, shared prompt"))
             comparisons += self._one_by_one(cache, uncached, ", shared prompt")
         return compare("cached = uncached", comparisons, self.tolerance)
+
+    def _pattern_readers(self) -> list[Hook]:
+        """Hooks that change nothing and make every layer compute its pattern."""
+
+        def read(pattern: Tensor, hook: HookPoint) -> Tensor:
+            return pattern
+
+        return [(f"blocks.{layer}.attn.hook_pattern", read) for layer in range(self.model.cfg.n_layers)]
 
     def _one_by_one(
         self, cache: CachedDecoding, uncached: Float[Tensor, "batch n_virtual_and_pos d_vocab"], suffix: str

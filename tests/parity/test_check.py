@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
+from transformer_lens.model_bridge.generalized_components import AttentionBridge
 
 from dpc_interp import DPCInterpError, Problem, SoftPrompt, generate, load_model, load_prompt
 from dpc_interp.generation.padding import LeftPadded, left_padded
@@ -210,6 +211,16 @@ def test_cached_tokens_at_the_wrong_position(hugging_face: Callable, bridge: Cal
     check = check_model(model)
     assert failed(check) == [CACHED]
     assert "cached token" in reason(check, CACHED)
+
+
+def test_patterns_that_forget_the_cache(hugging_face: Callable, bridge: Callable, monkeypatch) -> None:
+    """As with transformers 5.24, whose layers are given the cache by a name that TransformerLens does not read."""
+    model = bridge(hugging_face("llama"))
+    monkeypatch.setattr(AttentionBridge, "_update_kv_cache", lambda self, k, v, **keywords: (k, v))
+    check = check_model(model)
+    assert failed(check) == [CACHED]
+    assert "cached token" in reason(check, CACHED)
+    assert "patterns" in reason(check, CACHED)
 
 
 # errors before any forward pass
