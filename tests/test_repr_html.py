@@ -102,7 +102,7 @@ def test_plain_text_is_short(shown: dict[str, Any], kind: str) -> None:
 
 def test_values_are_the_true_ones(shown: dict[str, Any], prompt: SoftPrompt) -> None:
     text = {kind: parse(shown[kind]._repr_html_()).text for kind in KINDS}
-    assert "step 04 + 3 = 7step 17 + 1 = 8answer#### 8" in re.sub(r"\s*\n\s*", "", text["transcript"])
+    assert "step 14 + 3 = 7step 27 + 1 = 8answer#### 8" in re.sub(r"\s*\n\s*", "", text["transcript"])
     assert "✗ wrong" in text["transcript"] or "✓ right" in text["transcript"]
     assert f"median {prompt.vectors.norm(dim=1).median():.3g}" in text["prompt"]
     assert "late_share > 0.25" in text["rule"]

@@ -1,9 +1,9 @@
 """The columns of every frame, each with its dtype and meaning, stated once.
 
-Conventions: frames are tidy and long. `instance` is the id of a problem. A step is a rationale step, counted from 0;
-a layer is counted from 0. Where a row is not about a single step or layer, the column is missing (NA), never -1. Shares
-and accuracies run from 0 to 1; `low` and `high`, alone or as suffixes, bound a 95% interval. Flow is dimensionless
-(attention times the gradient of a loss in nats); losses are in nats.
+Conventions: frames are tidy and long. `instance` is the id of a problem. A step is a rationale step, counted from 0
+(figures and views count from 1); a layer is counted from 0. Where a row is not about a single step or layer, the column
+is missing (NA), never -1. Shares and accuracies run from 0 to 1; `low` and `high`, alone or as suffixes, bound a 95%
+interval. Flow is dimensionless (attention times the gradient of a loss in nats); losses are in nats.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Transcript:
             f"({'✓ right' if self.correct else '✗ wrong'}, expected {self.problem.answer})",
             "tokens": f"{len(self.generated_tokens)}{'' if self.finished else ', cut off'}",
         }
-        blocks = [text_block(f"step {k}", step) for k, step in enumerate(filter(None, steps))]
+        blocks = [text_block(f"step {k}", step) for k, step in enumerate(filter(None, steps), 1)]
         answer = [text_block("answer", rest)] if rest.strip() else []
         question = text_block("question", self.problem.question)
         return card(f"Transcript of {self.problem.id}", facts, question, *blocks, *answer)

@@ -1,9 +1,9 @@
 """The saliency of an instance, small enough for a web page.
 
 A page of 2,000 tokens and 32 layers would hold 64 million values of I_l(destination, source). Of each layer the largest
-value out of each source is kept, and the values that are the largest shares of their row, as many as `MAX_ENTRIES`
-allows for all layers together: all of them where a sequence is short. A row is the flow into one destination; its sum
-is sent with it, so that row shares and what is left out can be computed. Values are 16-bit codes of their logarithms:
+value out of each source is kept, and of the others the largest shares of their row: all where a sequence is short, else
+about `MAX_ENTRIES` values of all layers together. A row is the flow into one destination; its sum is sent with it, so
+that row shares and what is left out can be computed. Values are 16-bit codes of their logarithms:
 
     code(v) = 0 for v = 0, else 1 + round((log v - log_low) / log_step)
     relative error <= exp(log_step / 2) - 1
@@ -58,7 +58,7 @@ def encode_flow(maps: Sequence[NDArray[np.floating]], *, max_entries: int = MAX_
 
     Args:
         maps: [destination, source] each, of one size, without negative values.
-        max_entries: values that are kept of all maps together.
+        max_entries: values that are kept of all maps together, where those out of each source take less than half.
 
     Returns:
         How to read them, and the compressed data: number of values of each row, sums of rows, sources and values, each
@@ -102,7 +102,7 @@ def _chosen(flow: NDArray[np.floating], shares: NDArray[np.float64], n_kept: int
     largest[flow.argmax(axis=0), np.arange(flow.shape[1])] = True
     largest &= shares > 0
     others = np.where(largest, 0, shares)
-    limit = others.size - 1 - max(n_kept - int(largest.sum()), 0)
+    limit = others.size - 1 - max(n_kept - int(largest.sum()), n_kept // 2)
     return np.asarray(largest | (others > np.partition(others, limit, axis=None)[limit]))
 
 

@@ -64,7 +64,7 @@ function caseView(el, info, flow, select) {
   const state = { map: nLayers + Object.keys(groups).indexOf("deep"), direction: "from", share: false, token: null };
   const segmentOf = (position) => SEGMENTS.find((name) => inside(segments[name], position)) ?? "after the answer";
   const stepOf = (position) => info.steps.findIndex((span) => inside(span, position));
-  const placeOf = (position) => (stepOf(position) < 0 ? segmentOf(position) : `step ${stepOf(position)}`);
+  const placeOf = (position) => (stepOf(position) < 0 ? segmentOf(position) : `step ${stepOf(position) + 1}`);
   const affected = new Set(info.affected);
   const nVirtual = segments.prompt[1];
 
@@ -96,7 +96,7 @@ function caseView(el, info, flow, select) {
   const steps = info.steps.map((span, k) => {
     const children = spanOf(span);
     if (inside(span, info.late[0])) children.splice(info.late[0] - span[0], 0, h("span", { class: "late-mark", title: "the late half starts here" }, "late ▸"));
-    return block(`step ${k}`, "rationale", children);
+    return block(`step ${k + 1}`, "rationale", children);
   });
   const list = h(
     "div",

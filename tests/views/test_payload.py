@@ -62,6 +62,17 @@ def test_the_largest_of_each_source_and_of_each_row_are_kept_where_it_does_not()
     assert code.kept == pytest.approx(truth[kept].sum() / truth.sum())
 
 
+def test_row_shares_keep_half_of_the_budget() -> None:
+    """Where a map has more sources than values that are kept."""
+    (flow,) = random_maps(1, 300)
+    code, data = encode_flow([flow], max_entries=200)
+    kept = decode(code, data)[0][0] > 0
+    largest = (flow == flow.max(0)) & (flow > 0)
+    assert kept[largest].all()
+    assert (kept & ~largest).sum() == 100
+    assert len(data) < 8 * (kept.sum() + 300), "four bytes a value, compressed, and the rows"
+
+
 def test_a_long_text_of_a_deep_model_is_under_two_megabytes() -> None:
     """2,000 tokens, 32 layers and three groups; as text of a page, a third more."""
     flow = random_maps(1, 2000)[0]
