@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.grid import ProblemSample, Tasks, as_task_list
 from dpc_interp.execution.digest import digest
 from dpc_interp.tasks.problem import Problem
@@ -27,6 +28,9 @@ def hold_out_validation(
         The tasks without these problems, and the sample with them. They are `HELD_OUT` of the problems, at most
         `sample.n_validation`, those whose questions have the smallest hashes, and any others of the same questions. Of
         a named task at most `sample.n` of the others are left; a list is reported whole.
+
+    Raises:
+        DPCInterpError: all problems of a task ask the same question.
     """
     tasks: list[str | Path | list[Problem]] = []
     validation = dict(sample.validation)
@@ -43,5 +47,7 @@ def hold_out_validation(
             held = {problem.question for problem in ordered[: round(HELD_OUT * len(rows))][: sample.n_validation]}
             validation[name] = [problem for problem in ordered if problem.question in held]
             rows = [problem for problem in rows if problem.question not in held]
+            if not rows:
+                raise DPCInterpError(f"all problems of {name!r} ask the same question; give others for validation=")
         tasks.append(rows[: sample.n] if is_named else rows)
     return tasks, replace(sample, validation=validation)

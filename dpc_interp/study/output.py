@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from dpc_interp import plots
 from dpc_interp.analysis.schema import round_significant
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.execution.backoff import is_out_of_memory
 from dpc_interp.plots.fonts import use_fallback_fonts
 
 
@@ -70,9 +71,22 @@ def draw_or_explain(name: str, draw: Callable[[], Drawing], folder: Path) -> str
     open_before = set(plt.get_fignums())
     try:
         return draw().save(folder)
-    except DPCInterpError as error:
+    except (DPCInterpError, RuntimeError, MemoryError) as error:
         close_new_figures(open_before)
-        return f"{name}: not drawn: {error}."
+        return f"{name}: not drawn: {why_missing(error)}."
+
+
+def why_missing(error: Exception) -> str:
+    """Why one part of a study is missing, in place of it. An error that hides a fault is raised again.
+
+    Args:
+        error: what its function raised.
+    """
+    if is_out_of_memory(error):
+        return "it does not fit in memory; load the model in bfloat16 or on a larger device"
+    if isinstance(error, DPCInterpError):
+        return str(error)
+    raise error
 
 
 def close_new_figures(open_before: set[int]) -> None:

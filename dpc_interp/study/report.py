@@ -20,13 +20,12 @@ from dpc_interp.claims.regime import regime, regime_table
 from dpc_interp.claims.verdict_page import REGIME_TEXT, claim_lines, verdicts_table
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.tables import accuracy_table
-from dpc_interp.execution.backoff import is_out_of_memory
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.plots.fonts import use_fallback_fonts
 from dpc_interp.repr_html import card, table_block
 from dpc_interp.study.accuracy_tables import pool_prompts
 from dpc_interp.study.evaluated import EvaluatedPrompt, StudyTask, sizes_of
-from dpc_interp.study.output import Drawing, close_new_figures
+from dpc_interp.study.output import Drawing, close_new_figures, why_missing
 from dpc_interp.study.paper_figures import FIGURES
 from dpc_interp.tasks.problem import Problem
 from dpc_interp.views.case import Case
@@ -112,13 +111,9 @@ def describe_call(model: object, problems: object, prompts: object, keywords: Ma
         if isinstance(value, Mapping):
             shown = [f"{name!r}: {show(one)}" for name, one in value.items() if one is not None]
             return "{" + ", ".join(shown) + "}"
-        if isinstance(value, pd.DataFrame):
-            return f"<{len(value)} rows>"
         if isinstance(value, Sequence) and not isinstance(value, str):
             if value and isinstance(value[0], Problem):
                 return f"<{len(value)} problems of {value[0].task}>"
-            if value and isinstance(value[0], Mapping):
-                return f"<{len(value)} rows>"
             return "[" + ", ".join(map(show, value)) + "]"
         if value is None or isinstance(value, str | int | float | bool):
             return repr(value)
@@ -191,14 +186,14 @@ def list_figures(
 
 def _as_svg(name: str, draw: Callable[[], Drawing]) -> ReportFigure:
     open_before = set(plt.get_fignums())
+    data = BytesIO()
     try:
         drawing = draw()
+        use_fallback_fonts(drawing.figure)
+        drawing.figure.savefig(data, format="svg", metadata=plots.STABLE_METADATA["svg"])
     except (DPCInterpError, RuntimeError, MemoryError) as error:
         close_new_figures(open_before)
-        return ReportFigure(name, f"not drawn: {_why_missing(error)}", "")
-    use_fallback_fonts(drawing.figure)
-    data = BytesIO()
-    drawing.figure.savefig(data, format="svg", metadata=plots.STABLE_METADATA["svg"])
+        return ReportFigure(name, f"not drawn: {why_missing(error)}", "")
     plt.close(drawing.figure)
     return ReportFigure(name, drawing.caption, base64.b64encode(data.getvalue()).decode())
 
@@ -214,16 +209,7 @@ def _view(compute: Callable[[], Case] | None) -> Markup | str:
     try:
         return view_block({}, {0: describe_case(compute())})
     except (DPCInterpError, RuntimeError, MemoryError) as error:
-        return f"not shown: {_why_missing(error)}"
-
-
-def _why_missing(error: Exception) -> str:
-    """Why one part of a report is missing. Other errors are raised: the report may not hide them."""
-    if is_out_of_memory(error):
-        return "it does not fit in memory"
-    if isinstance(error, DPCInterpError):
-        return str(error)
-    raise error
+        return f"not shown: {why_missing(error)}"
 
 
 def _table(frame: pd.DataFrame) -> Markup:

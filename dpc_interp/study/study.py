@@ -23,7 +23,7 @@ from dpc_interp.claims.verdicts import verdicts
 from dpc_interp.errors import UnknownNameError
 from dpc_interp.evaluation.ablation import ablate
 from dpc_interp.evaluation.evaluate import Results
-from dpc_interp.evaluation.grid import ProblemSample, Prompts, Tasks, load_tasks
+from dpc_interp.evaluation.grid import ProblemSample, Prompts, Tasks, as_task_list, load_tasks
 from dpc_interp.evaluation.held_out import hold_out_validation
 from dpc_interp.execution.engine import Job, Result
 from dpc_interp.execution.keywords import changed_keywords, read_keywords
@@ -72,8 +72,8 @@ def study(
         out: folder that keeps every finished part; the same call resumes there. None: nothing is stored.
         load_options: keywords of `load_model`, such as `dtype`, where the model is given by its name.
         sample: which problems are drawn of named tasks, and the `validation` problems of tasks that have no validation
-            split; None: the defaults of `ProblemSample`. Where a task has neither, as a file, 30% of its problems
-            calibrate, and the first `n` of the others are reported.
+            split; None: the defaults of `ProblemSample`. Where a task has neither, as a file, 30% of its problems (and
+            any others of the same questions) calibrate, and the first `n` of the others are reported.
         options: what is computed; None: the defaults of `Options`.
         run: how it is run; None: the defaults of `RunConfig`. With another engine than `local` prompts are evaluated
             side by side, each by one worker; workers on several machines need `out` on a file system that they share.
@@ -98,7 +98,8 @@ def study(
         fields, sample or ProblemSample(), options or Options(), run or RunConfig(), sizes or ControlSizes()
     )
     loaded = load_for_engine(model, run, load_options)
-    by_task = load_tasks(*hold_out_validation(problems, sample))
+    given_tasks = as_task_list(problems)
+    by_task = load_tasks(*hold_out_validation(given_tasks, sample))
     tasks = [
         StudyTask(name, by_split["test"], by_split["validation"], tuned)
         for name, by_split, tuned in with_prompts(by_task, prompts)
@@ -108,7 +109,7 @@ def study(
             check_prompt(loaded, prompt.vectors)
     settings = StudySettings(None if run.out is None else Path(run.out).absolute(), options, run)
     given = {"load_options": load_options} | changed_keywords(sample, options, run, sizes)
-    call = describe_call(model, problems, prompts, given)
+    call = describe_call(model, given_tasks[0] if len(given_tasks) == 1 else given_tasks, prompts, given)
     return Study(loaded, settings, tasks, sizes, name=name_of_model(model), call=call)
 
 

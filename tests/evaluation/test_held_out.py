@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dpc_interp import Problem, ProblemSample
+from dpc_interp import DPCInterpError, Problem, ProblemSample
 from dpc_interp.evaluation.held_out import HELD_OUT, hold_out_validation
 
 
@@ -29,6 +29,17 @@ def test_held_out_problems_are_those_of_the_smallest_hashes(problems: list[Probl
     given = ProblemSample(validation={"mine": mine[:2]})
     assert hold_out_validation([mine[2:]], given) == ([mine[2:]], given)
     assert hold_out_validation("story", ProblemSample()) == (["story"], ProblemSample())
+
+
+def test_problems_of_one_question_are_all_held_out_or_none() -> None:
+    rows = [{"question": f"{k // 4} + {k // 4}?", "answer": k, "id": str(k)} for k in range(20)]
+    (test,), sample = hold_out_validation(rows, ProblemSample())
+    held = sample.validation["mine"]
+    assert (len(test), len(held)) == (12, 8), "not 6, in the middle of a question"
+    assert not {p.question for p in test} & {p.question for p in held}
+    same = [row | {"question": "1 + 1?"} for row in rows]
+    with pytest.raises(DPCInterpError, match="all problems of 'mine' ask the same question; give others for valid"):
+        hold_out_validation(same, ProblemSample())
 
 
 @pytest.mark.parametrize("stem", ["mine", "story"])

@@ -7,9 +7,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
 
-from dpc_interp.study.output import save_figure, save_frame, save_table
+from dpc_interp.errors import DPCInterpError
+from dpc_interp.study.output import Drawing, draw_or_explain, save_figure, save_frame, save_table
 
 
 def make_figure() -> Figure:
@@ -43,6 +45,31 @@ def test_figure_is_written_with_its_frame_and_closed(frame: pd.DataFrame, tmp_pa
     save_figure(figure, tmp_path / "a", frame)
     assert {file.name for file in tmp_path.iterdir()} == {"a.png", "a.pdf", "a.parquet"}
     assert not plt.fignum_exists(figure.number)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (DPCInterpError("no answer is right"), "no answer is right"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "it does not fit in memory; load the model in bfloat16"),
+        (MemoryError(), "it does not fit in memory; load the model in bfloat16"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_says_why(error: Exception, reason: str, tmp_path: Path) -> None:
+    def fail() -> Drawing:
+        make_figure()
+        raise error
+
+    assert draw_or_explain("fig", fail, tmp_path).startswith(f"fig: not drawn: {reason}")
+    assert not plt.get_fignums()
+
+
+def test_a_fault_is_not_hidden(tmp_path: Path) -> None:
+    def fail() -> Drawing:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        draw_or_explain("fig", fail, tmp_path)
 
 
 def test_figure_without_a_frame_is_written_alone(tmp_path: Path) -> None:
