@@ -26,9 +26,10 @@ from dpc_interp.generation.transcript import Transcript, gold_transcript
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.fused_attention import describe_attention
 from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length, tokenizer_of
+from dpc_interp.models.loading import AnyModel, as_model
 from dpc_interp.prompts.prefill import can_share_prompt_cache
 from dpc_interp.prompts.sinks import prefill_with_sinks
-from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.prompts.soft_prompt import AnyPrompt, SoftPrompt, as_prompt, check_prompt
 from dpc_interp.repr_html import card, span_text, table_block, text_block
 from dpc_interp.tasks.problem import check_distinct
 
@@ -118,9 +119,9 @@ class Analysis:
 @renamed_keywords({"checkpoint": "gradient_checkpointing"})
 @torch_defaults()
 def saliency_map(
-    model: HookedModel,
+    model: AnyModel,
     run: Transcript,
-    prompt: SoftPrompt | None,
+    prompt: AnyPrompt | None,
     *,
     head_reduction: HeadReduction = Options.head_reduction,
     gradient_checkpointing: bool = False,
@@ -141,6 +142,7 @@ def saliency_map(
         >>> dpc.saliency_map(model, runs[0], prompt).segments.prompt
         (0, 20)
     """
+    prompt, model = as_prompt(prompt, optional=True), as_model(model)
     tokenizer = tokenizer_of(model)
     n_virtual = 0 if prompt is None else prompt.n_virtual
     segments = segment(run, tokenizer, n_virtual)
@@ -160,9 +162,9 @@ def saliency_map(
 @renamed_keywords({"checkpoint": "gradient_checkpointing"})
 @torch_defaults()
 def analyse(
-    model: HookedModel,
+    model: AnyModel,
     runs: Sequence[Transcript],
-    prompt: SoftPrompt | None,
+    prompt: AnyPrompt | None,
     *,
     target: Target = Options.target,
     head_reduction: HeadReduction = Options.head_reduction,
@@ -173,10 +175,10 @@ def analyse(
     """Flow, accumulation and per-token flow from the prompt, of many transcripts.
 
     Args:
-        model: a `HookedTransformer` or `TransformerBridge`.
+        model: a `HookedTransformer` or `TransformerBridge`, or its name.
         runs: transcripts generated with `prompt`; each must have a rationale (`drop_empty_rationales` drops the
             others).
-        prompt: the soft prompt; None: plain text, whose frames `accumulation` and `tokens` have no rows.
+        prompt: the soft prompt, or its name; None: plain text, whose frames `accumulation` and `tokens` have no rows.
         target: take the loss on the model's own tokens (`generated`; needs no label) or on the written rationale
             (`gold`).
         head_reduction: see `saliency`.
@@ -201,6 +203,7 @@ def analyse(
         >>> dpc.analyse(model, runs, prompt, progress=False).accumulation.columns.tolist()
         ['instance', 'layer', 'virtual_token', 'value', 'into_question', 'sink']
     """
+    prompt, model = as_prompt(prompt, optional=True), as_model(model)
     if target not in get_args(Target):
         raise UnknownNameError("target", target, get_args(Target))
     runs, segments = _segment_runs(model, runs, prompt, target)
@@ -229,15 +232,16 @@ def analyse(
     return Analysis(**frames, options=options)
 
 
-def drop_empty_rationales(model: HookedModel, runs: Sequence[Transcript]) -> list[Transcript]:
+def drop_empty_rationales(model: AnyModel, runs: Sequence[Transcript]) -> list[Transcript]:
     """The transcripts that have a rationale of at least two tokens before their answer.
 
     A shorter one has no early half, so no late share R (docs/method.md, section 4).
 
     Args:
-        model: whose tokenizer decodes the transcripts.
+        model: whose tokenizer decodes the transcripts, or its name.
         runs: any transcripts.
     """
+    model = as_model(model)
     return [run for run in runs if segment(run, tokenizer_of(model), 0).n_rationale_tokens >= MIN_RATIONALE_TOKENS]
 
 

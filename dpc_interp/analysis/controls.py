@@ -34,9 +34,10 @@ from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.generation.transcript import Transcript
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel, check_length
+from dpc_interp.models.loading import AnyModel, as_model
 from dpc_interp.prompts.embedding import embed_tokens, repeat_or_cut, text_tokens
 from dpc_interp.prompts.sinks import attention_sinks
-from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.prompts.soft_prompt import AnyPrompt, SoftPrompt, as_prompt, check_prompt
 from dpc_interp.stats.bootstrap import mean_interval
 
 TEXT = "Think step by step.\nShow the steps.\nExplain the answer.\n"
@@ -47,9 +48,9 @@ CONDITIONS = ("trained", "untrained", "random", "text", "trained after text")
 
 @torch_defaults()
 def sink_controls(
-    model: HookedModel,
+    model: AnyModel,
     runs: Sequence[Transcript],
-    prompt: SoftPrompt,
+    prompt: AnyPrompt,
     *,
     conditions: Sequence[str] = CONDITIONS,
     text: str = TEXT,
@@ -62,9 +63,9 @@ def sink_controls(
     """Accumulation of the same transcripts after the trained prompt and its controls.
 
     Args:
-        model: a `HookedTransformer` or `TransformerBridge`.
+        model: a `HookedTransformer` or `TransformerBridge`, or its name.
         runs: transcripts generated with `prompt`, each with a rationale (see `drop_empty_rationales`).
-        prompt: the trained prompt.
+        prompt: the trained prompt, or its name.
         conditions: names from `CONDITIONS`; each costs one `analyse`.
         text: text of the conditions `text` and `trained after text`.
         seed: seed of the untrained and the random vectors; None: the tuning seed in the prompt's recipe, or 0.
@@ -77,6 +78,7 @@ def sink_controls(
         DPCInterpError: no runs, an unknown condition, words that the model does not know, or what `analyse` refuses;
             all before the first pass where it can be known.
     """
+    prompt, model = as_prompt(prompt), as_model(model)
     if not runs:
         raise DPCInterpError("there are no runs to analyse; generate some first")
     check_prompt(model, prompt.vectors)

@@ -37,20 +37,21 @@ from dpc_interp.models.encoding import loss_mask
 from dpc_interp.models.fused_attention import fused_attention, pattern_layers
 from dpc_interp.models.gradient_checkpointing import checkpointed
 from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length, suggest_pattern_fix
+from dpc_interp.models.loading import AnyModel, as_model
 from dpc_interp.models.nonfinite import loss_scales, non_finite_error, suggested_fix
 from dpc_interp.models.token_nll import token_nll
 from dpc_interp.prompts.embed_hooks import forward_with_placeholders, write_prompt
 from dpc_interp.prompts.entry import embed_hook_name
 from dpc_interp.prompts.prefill import can_share_prompt_cache, prefill_prompt
-from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.prompts.soft_prompt import AnyPrompt, as_prompt, check_prompt
 
 
 @renamed_keywords({"checkpoint": "gradient_checkpointing"})
 @torch_defaults()
 def saliency(
-    model: HookedModel,
+    model: AnyModel,
     tokens: Int[Tensor, " n_tokens"],
-    prompt: SoftPrompt | Float[Tensor, "n_virtual d_model"] | None,
+    prompt: AnyPrompt | Float[Tensor, "n_virtual d_model"] | None,
     n_question: int,
     *,
     head_reduction: HeadReduction = Options.head_reduction,
@@ -59,9 +60,9 @@ def saliency(
     """The saliency of one sequence (paper, eq. 1).
 
     Args:
-        model: a `HookedTransformer` or `TransformerBridge`.
+        model: a `HookedTransformer` or `TransformerBridge`, or its name.
         tokens: ids of the question (with BOS first, where the model has one) and the rationale.
-        prompt: the soft prompt in front, or its vectors; None: plain text.
+        prompt: the soft prompt in front, its name or its vectors; None: plain text.
         n_question: number of `tokens` that are the question; the loss is the mean NLL of the others.
         head_reduction: how heads are reduced to one value.
         gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
@@ -82,7 +83,8 @@ def saliency(
         >>> dpc.saliency(model, torch.tensor([1, 40, 51, 62, 2]), prompt, n_question=3).shape
         torch.Size([6, 25, 25])
     """
-    vectors = prompt.vectors if isinstance(prompt, SoftPrompt) else prompt
+    model = as_model(model)
+    vectors = prompt if isinstance(prompt, Tensor | None) else as_prompt(prompt).vectors
     if tokens.ndim != 1:
         raise ShapeError(f"tokens are {list(tokens.shape)}; give one sequence [n_tokens]")
     if not 1 <= n_question < len(tokens):

@@ -36,7 +36,8 @@ from dpc_interp.execution.batch_splits import by_length
 from dpc_interp.generation.transcript import Transcript
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel, tokenizer_of
-from dpc_interp.prompts.soft_prompt import SoftPrompt
+from dpc_interp.models.loading import AnyModel, as_model
+from dpc_interp.prompts.soft_prompt import AnyPrompt, SoftPrompt, as_prompt
 from dpc_interp.tasks.problem import check_distinct
 
 Array = NDArray[np.float64]
@@ -49,9 +50,9 @@ Ranks = dict[str, dict[str, Array]]
 
 @torch_defaults()
 def saliency_sanity(
-    model: HookedModel,
+    model: AnyModel,
     runs: Sequence[Transcript],
-    prompt: SoftPrompt | None,
+    prompt: AnyPrompt | None,
     *,
     head_reduction: HeadReduction = Options.head_reduction,
     seed: int = Options.seed,
@@ -61,9 +62,9 @@ def saliency_sanity(
     """How the saliency of transcripts changes with randomised weights and shuffled answers.
 
     Args:
-        model: a `HookedTransformer` or `TransformerBridge`; it is copied, not changed.
+        model: a `HookedTransformer` or `TransformerBridge`, or its name; it is copied, not changed.
         runs: transcripts generated with `prompt`, each with a rationale.
-        prompt: the soft prompt; None: plain text, which has no edges from a prompt.
+        prompt: the soft prompt, or its name; None: plain text, which has no edges from a prompt.
         head_reduction: see `saliency`.
         seed: seed of the shuffles.
         batch_size: sequences in one pass.
@@ -75,6 +76,7 @@ def saliency_sanity(
     Raises:
         DPCInterpError: no runs, or one without a rationale.
     """
+    prompt, model = as_prompt(prompt, optional=True), as_model(model)
     check_distinct([run.problem for run in runs])
     segments = [segment(run, tokenizer_of(model), 0 if prompt is None else prompt.n_virtual) for run in runs]
     if not runs or not all(s.steps for s in segments):

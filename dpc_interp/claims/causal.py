@@ -44,8 +44,9 @@ from dpc_interp.execution.keywords import read_keywords
 from dpc_interp.generation.transcript import Transcript
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
+from dpc_interp.models.loading import AnyModel, as_model
 from dpc_interp.prompts.sinks import attention_sinks
-from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.prompts.soft_prompt import AnyPrompt, SoftPrompt, as_prompt, check_prompt
 from dpc_interp.tasks.problem import check_distinct
 
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -79,9 +80,9 @@ class CausalEffects:
 
 @torch_defaults()
 def causal_edges(
-    model: HookedModel,
+    model: AnyModel,
     runs: Sequence[Transcript],
-    prompt: SoftPrompt,
+    prompt: AnyPrompt,
     *,
     fraction: float = 0.1,
     fractions: Sequence[float] = FRACTIONS,
@@ -98,9 +99,9 @@ def causal_edges(
     It costs `n_causal_passes` passes a run.
 
     Args:
-        model: a `HookedTransformer` or `TransformerBridge`.
+        model: a `HookedTransformer` or `TransformerBridge`, or its name.
         runs: transcripts generated with `prompt`, each with a rationale of at least 2 tokens.
-        prompt: the soft prompt.
+        prompt: the soft prompt, or its name.
         fraction: share of a layer's candidates that are removed in `knockouts`, at least one edge.
         fractions: shares between 0 and 1 for `curves`; both ends are added.
         n_draws: random orders for each comparison.
@@ -127,6 +128,7 @@ def causal_edges(
         >>> sorted(effects.knockouts["edges"].unique())
         ['bottom', 'random', 'top']
     """
+    prompt, model = as_prompt(prompt), as_model(model)
     unused = [name for name in fields if name not in OPTIONS]
     if unused:
         raise UnknownNameError("option", unused[0], OPTIONS)

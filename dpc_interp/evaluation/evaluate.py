@@ -29,12 +29,12 @@ from dpc_interp.generation.transcript import Transcript
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.interventions.option_plans import check_options
 from dpc_interp.models.encoding import encode_questions
-from dpc_interp.models.hooked import HookedModel
-from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.models.loading import AnyModel, as_model
+from dpc_interp.prompts.soft_prompt import AnyPrompt, as_prompt, check_prompt
 from dpc_interp.repr_html import card, table_block
 from dpc_interp.stats.ranking import ranking
 from dpc_interp.tasks.problem import Problem
-from dpc_interp.tasks.registry import has_validation, load_problems
+from dpc_interp.tasks.registry import AnyProblems, as_problems, has_validation, load_problems
 
 N_VALIDATION = 200
 """Validation problems that `evaluate` draws where none are given."""
@@ -125,13 +125,13 @@ def check_distinct_prompts(results: Sequence[Results]) -> None:
 
 @torch_defaults()
 def evaluate(
-    model: HookedModel,
-    problems: Sequence[Problem],
-    prompt: SoftPrompt,
+    model: AnyModel,
+    problems: AnyProblems,
+    prompt: AnyPrompt,
     methods: Sequence[str] = MAIN_METHODS,
     out: str | Path | None = RunConfig.out,
     *,
-    validation: Sequence[Problem] | None = None,
+    validation: AnyProblems | None = None,
     rule: TriggerRule | None = None,
     contexts: Contexts | None = None,
     options: Options | None = None,
@@ -141,12 +141,14 @@ def evaluate(
     """Compare methods on the same problems.
 
     Args:
-        model: a `HookedTransformer` or `TransformerBridge`.
-        problems: of one task, none of them among `validation`.
-        prompt: the tuned soft prompt.
+        model: a `HookedTransformer` or `TransformerBridge`, or its name.
+        problems: of one task, none of them among `validation`; or a name (200 problems of the test split), a file or
+            rows.
+        prompt: the tuned soft prompt, or its name.
         methods: names from `METHODS`; `pt` is always run, the others are compared with it.
         out: folder that keeps each finished shard, a field of `RunConfig`.
-        validation: problems that calibrate the trigger; None: 200 of the validation split of the task.
+        validation: problems that calibrate the trigger; or a name (200 problems of the validation split), a file or
+            rows. None: 200 of the validation split of the task.
         rule: a trigger that is already calibrated; then no validation problems are needed, and the options `statistic`
             and `criterion` are not used.
         contexts: further methods by name: frozen dataclasses that map the model to a context within which every
@@ -178,7 +180,11 @@ def evaluate(
     options, run = read_keywords(fields, options or Options(), run or RunConfig())
     contexts = contexts or {}
     methods = check_methods(methods, contexts)
+    name = problems if isinstance(problems, str | Path) else None  # a file may have the name of another task
+    problems, prompt = as_problems(problems), as_prompt(prompt)
+    validation = None if validation is None else as_problems(validation, "validation")
     check_problems(problems, validation or ())
+    model = as_model(model)
     check_prompt(model, prompt.vectors)
     if rule is not None:
         options = replace(options, statistic=rule.statistic)
@@ -186,7 +192,7 @@ def evaluate(
             raise DPCInterpError("alpha_offset moves a calibrated threshold; put the threshold you want into the rule")
     task = problems[0].task
     if rule is None and validation is None:
-        validation = validation_problems(task, N_VALIDATION)  # the same for every seed
+        validation = validation_problems(name or task, N_VALIDATION)  # the same for every seed
     all_problems = [*problems, *(validation or ())]
     check_options(options, model, prompt, all_problems, placebo=needs_placebo(methods, options))
     text = options.text.for_prompt(prompt.recipe)
@@ -228,10 +234,10 @@ def evaluate(
     )
 
 
-def validation_problems(task: str, n: int, seed: int = 0) -> list[Problem]:
+def validation_problems(task: str | Path, n: int, seed: int = 0) -> list[Problem]:
     """Draw `n` validation problems of a task, or raise `DPCInterpError` where it has no validation split."""
     if not has_validation(task):
-        raise DPCInterpError(f"{task!r} has no validation split; give validation= problems or a calibrated rule=")
+        raise DPCInterpError(f"{str(task)!r} has no validation split; give validation= problems or a calibrated rule=")
     return load_problems(task, "validation", n=n, seed=seed)
 
 

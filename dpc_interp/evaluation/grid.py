@@ -34,18 +34,16 @@ from dpc_interp.generation.text_options import settle_max_new_tokens
 from dpc_interp.interventions.option_plans import check_options, plans_from_options
 from dpc_interp.models.encoding import encode_questions
 from dpc_interp.models.hooked import HookedModel
-from dpc_interp.models.loading import load_model
+from dpc_interp.models.loading import AnyModel, as_model
 from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt, load_prompt
 from dpc_interp.tasks.problem import Problem
-from dpc_interp.tasks.registry import load_problems
+from dpc_interp.tasks.registry import AnyProblems, as_problems, load_problems
 
 SPLITS = ("test", "validation")
 TEXT_OPTIONS = ("template", "prepend_bos", "stop_strings", "extraction")
 """Options that are columns of a grid's rows only where they are given."""
-Models = str | HookedModel | Sequence[str | HookedModel]
-Rows = pd.DataFrame | Sequence[Mapping[str, Any]]
-Task = str | Path | Sequence[Problem] | Rows
-Tasks = Task | Sequence[Task]
+Models = AnyModel | Sequence[AnyModel]
+Tasks = AnyProblems | Sequence[AnyProblems]
 Prompts = str | Path | SoftPrompt | Sequence[str | Path | SoftPrompt]
 
 
@@ -117,8 +115,9 @@ def prepare(
     calibrates = "validation" in splits or any(needs_rule(cell.methods) for cell in cells)
     problems = load_tasks(tasks, sample, calibrates)
     loaded_prompts = load_prompts(prompts)
-    loaded_models = [(m, load_model(m)) if isinstance(m, str) else (str(m.cfg.model_name), m) for m in _as_list(models)]
-    _check_names("model", [name for name, _ in loaded_models])
+    names = [str(m.cfg.model_name) if isinstance(m, HookedModel) else str(m) for m in _as_list(models)]
+    _check_names("model", names)
+    loaded_models = list(zip(names, map(as_model, _as_list(models)), strict=True))
     for (_, model), prompt, by_split in product(loaded_models, loaded_prompts, problems.values()):
         _check_setting(model, prompt, by_split, cells)
     keys = {name: model_digest(model) for name, model in loaded_models}
@@ -333,12 +332,9 @@ def _as_list(value: Any) -> list[Any]:
 
 def as_task_list(tasks: Tasks) -> list[str | Path | list[Problem]]:
     """The tasks as a list, rows as problems; a list of problems or of rows is one task."""
+    if isinstance(tasks, Mapping):
+        return [as_problems(tasks)]
     listed = _as_list(tasks)
     if listed and all(isinstance(entry, Problem | Mapping) for entry in listed):
         listed = [listed]
-    return [entry if isinstance(entry, str | Path) else _as_problems(entry) for entry in listed]
-
-
-def _as_problems(entry: Any) -> list[Problem]:
-    is_read = isinstance(entry, Sequence) and all(isinstance(problem, Problem) for problem in entry)
-    return list(entry) if is_read else load_problems(entry, n=None)
+    return [entry if isinstance(entry, str | Path) else as_problems(entry) for entry in listed]

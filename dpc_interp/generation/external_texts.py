@@ -27,12 +27,13 @@ from dpc_interp.errors import DPCInterpError
 from dpc_interp.generation.transcript import Transcript, make_transcript
 from dpc_interp.models.encoding import QuestionFormat, as_question_format, encode_questions, merged_format
 from dpc_interp.models.end_tokens import end_tokens
-from dpc_interp.models.hooked import HookedModel, check_length, tokenizer_of
-from dpc_interp.prompts.soft_prompt import SoftPrompt
+from dpc_interp.models.hooked import check_length, tokenizer_of
+from dpc_interp.models.loading import AnyModel, as_model
+from dpc_interp.prompts.soft_prompt import AnyPrompt, as_prompt
 from dpc_interp.tasks.answers import Extraction
 from dpc_interp.tasks.files import read_file
 from dpc_interp.tasks.problem import Problem, Template
-from dpc_interp.tasks.registry import load_problems
+from dpc_interp.tasks.registry import AnyProblems, as_problems, load_problems
 
 TEXT_COLUMNS = ("text", "generated_text", "response", "completion", "output", "prediction", "generation", "resps")
 """Names under which generators store the text that they wrote; the first that a row has counts."""
@@ -84,11 +85,11 @@ def load_transcripts(path: str | Path) -> ExternalTexts:
 
 
 def read_transcripts(
-    model: HookedModel,
-    problems: Sequence[Problem],
+    model: AnyModel,
+    problems: AnyProblems,
     texts: Sequence[str],
     *,
-    prompt: SoftPrompt | None = None,
+    prompt: AnyPrompt | None = None,
     template: QuestionFormat | Template | None = None,
     prepend_bos: bool | None = None,
     finished: bool | Sequence[bool] = True,
@@ -97,10 +98,11 @@ def read_transcripts(
     r"""Make transcripts of texts that were written elsewhere, so that `analyse` can read them.
 
     Args:
-        model: whose tokenizer reads the texts; it should be the model that wrote them.
-        problems: the problems that were answered.
+        model: whose tokenizer reads the texts, or its name; it should be the model that wrote them.
+        problems: the problems that were answered; or a name (200 problems of the test split), a file or rows.
         texts: what was written for each, without the question.
-        prompt: the soft prompt under which they were written; its recipe gives the question format. None: none.
+        prompt: the soft prompt under which they were written, or its name; its recipe gives the question format. None:
+            none.
         template: how the questions were given to the generator, see `generate`.
         prepend_bos: see `generate`.
         finished: whether each text ended by itself; then the stop token follows it. False: it was cut off.
@@ -119,6 +121,7 @@ def read_transcripts(
         >>> dpc.read_transcripts(model, problems, ["9 + 8 = 17\n#### 17"])[0].answer
         '17'
     """
+    problems, prompt, model = as_problems(problems), as_prompt(prompt, optional=True), as_model(model)
     if isinstance(texts, str) or len(texts) != len(problems):
         n_texts = 1 if isinstance(texts, str) else len(texts)
         raise DPCInterpError(f"got {n_texts} texts for {len(problems)} problems; give a list with one for each")

@@ -17,19 +17,20 @@ from dpc_interp.generation.stopping import check_stop_strings, resolve_max_new_t
 from dpc_interp.generation.transcript import Transcript, make_transcript
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.encoding import QuestionFormat, as_question_format, encode_questions, merged_format
-from dpc_interp.models.hooked import HookedModel
+from dpc_interp.models.loading import AnyModel, as_model
 from dpc_interp.prompts.embed_hooks import PromptEdit
-from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.prompts.soft_prompt import AnyPrompt, as_prompt, check_prompt
 from dpc_interp.tasks.answers import STOP_STRINGS, Extraction, check_extraction
-from dpc_interp.tasks.problem import Problem, Template
+from dpc_interp.tasks.problem import Template
+from dpc_interp.tasks.registry import AnyProblems, as_problems
 
 
 @renamed_keywords({"drafts": "draft_tokens"})
 @torch_defaults()
 def generate(
-    model: HookedModel,
-    problems: Sequence[Problem],
-    prompt: SoftPrompt | None = None,
+    model: AnyModel,
+    problems: AnyProblems,
+    prompt: AnyPrompt | None = None,
     *,
     plans: Sequence[PromptEdit] | None = None,
     draft_tokens: Sequence[Int[Tensor, " _"]] | None = None,
@@ -44,9 +45,9 @@ def generate(
     """Answer problems by greedy decoding.
 
     Args:
-        model: a `HookedTransformer` or `TransformerBridge`.
-        problems: whose questions are answered.
-        prompt: the soft prompt before each question; None: the bare model.
+        model: a `HookedTransformer` or `TransformerBridge`, or its name.
+        problems: whose questions are answered; or a name (200 problems of the test split), a file or rows.
+        prompt: the soft prompt before each question, or its name; None: the bare model.
         plans: one corruption of the prompt for each problem (docs/method.md, section 5); None: no corruption. A plan
             may depend only on the vectors that it is called with, because equal plans are applied once a batch.
         draft_tokens: for each problem the tokens of a likely answer, such as the answer under the uncorrupted prompt.
@@ -79,6 +80,7 @@ def generate(
         >>> [len(run.generated_tokens) <= 96 for run in runs]
         [True, True]
     """
+    problems, prompt, model = as_problems(problems), as_prompt(prompt, optional=True), as_model(model)
     vectors = None if prompt is None else prompt.vectors
     if vectors is not None:
         check_prompt(model, vectors)

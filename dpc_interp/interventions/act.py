@@ -35,7 +35,8 @@ from dpc_interp.generation.likelihood import likelihood
 from dpc_interp.generation.transcript import Transcript, gold_transcript
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel
-from dpc_interp.prompts.soft_prompt import SoftPrompt
+from dpc_interp.models.loading import AnyModel, as_model
+from dpc_interp.prompts.soft_prompt import AnyPrompt, as_prompt
 
 Heads = Sequence[tuple[int, int]]
 """(layer, head) of each calibrated head; heads are query heads."""
@@ -195,9 +196,9 @@ def calibrate_pattern(
 
 @torch_defaults()
 def head_gains(
-    model: HookedModel,
+    model: AnyModel,
     runs: Sequence[Transcript],
-    prompt: SoftPrompt | None = None,
+    prompt: AnyPrompt | None = None,
     *,
     alpha: float = ALPHA,
     beta: float = BETA,
@@ -211,9 +212,9 @@ def head_gains(
     instead, which would cost a generation for each head here.
 
     Args:
-        model: a `HookedTransformer` or `TransformerBridge`.
+        model: a `HookedTransformer` or `TransformerBridge`, or its name.
         runs: transcripts of validation problems; only their problems and questions are used.
-        prompt: the soft prompt; None: the bare model.
+        prompt: the soft prompt, or its name; None: the bare model.
         alpha, beta, threshold: see `attention_calibration`.
         batch_size: sequences in one forward pass.
         progress: show a progress bar.
@@ -232,6 +233,7 @@ def head_gains(
         >>> len(dpc.head_gains(model, runs, progress=False)) == model.cfg.n_layers * model.cfg.n_heads
         True
     """
+    prompt, model = as_prompt(prompt, optional=True), as_model(model)
     if not runs:
         raise DPCInterpError("there are no runs to choose heads on; generate some on validation problems first")
     gold = [gold_transcript(model, run) for run in runs]

@@ -9,14 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dpc_interp.interventions.plan import CorruptionPlan
-from dpc_interp.models.hooked import HookedModel
+from dpc_interp.models.loading import AnyModel, as_model
 from dpc_interp.prompts.embed_hooks import edit_prompt, prompted
-from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.prompts.soft_prompt import AnyPrompt, as_prompt, check_prompt
 
 
 @contextmanager
 def corrupted(
-    model: HookedModel, prompt: SoftPrompt, plan: CorruptionPlan
+    model: AnyModel, prompt: AnyPrompt, plan: CorruptionPlan
 ) -> Iterator[Callable[[Int[Tensor, "batch pos"]], Float[Tensor, "batch n_virtual_and_pos d_vocab"]]]:
     """Put a corrupted soft prompt in front of whatever the model reads.
 
@@ -24,8 +24,8 @@ def corrupted(
     `prompted`. All hooks are removed afterwards, also when the body raises.
 
     Args:
-        model: a `HookedTransformer` or `TransformerBridge`.
-        prompt: the soft prompt; its vectors stay unchanged.
+        model: a `HookedTransformer` or `TransformerBridge`, or its name.
+        prompt: the soft prompt, or its name; its vectors stay unchanged.
         plan: how it is corrupted.
 
     Raises:
@@ -41,6 +41,7 @@ def corrupted(
         >>> logits.shape[1] == prompt.n_virtual + 3
         True
     """
+    prompt, model = as_prompt(prompt), as_model(model)
     check_prompt(model, prompt.vectors)
     plan(prompt.vectors)  # raises for an unknown token now, not in the first forward pass
     with prompted(model, prompt, edit_prompt([plan], prompt.n_virtual)) as run:

@@ -48,6 +48,8 @@ BUNDLED = {"reasoner": ASSETS / "reasoner"}
 SMOLLM2 = "smollm2-135m"
 BACKENDS = ("hooked", "bridge")
 ModelName = str | os.PathLike[str]
+AnyModel = HookedModel | ModelName
+"""What every call takes as a model: a loaded one, or the name of one for `load_model`."""
 SOURCE = "_dpc_source"
 """Attribute of a loaded model that holds its `ModelSource`."""
 
@@ -86,6 +88,22 @@ def model_source(model: HookedModel) -> ModelSource | None:
         The source; None for a model that `load_model` did not load. The weights may have been changed since.
     """
     return vars(model).get(SOURCE)
+
+
+def as_model(model: AnyModel) -> HookedModel:
+    """A loaded model as it is; a name loaded by `load_model` with its defaults, anew in each call.
+
+    Args:
+        model: a model or a name.
+
+    Raises:
+        DPCInterpError: something else, or what `load_model` refuses.
+    """
+    if isinstance(model, str | os.PathLike):
+        return load_model(model)
+    if not isinstance(model, HookedModel):
+        raise DPCInterpError(f"a model is a loaded model or its name, not {type(model).__name__}; see load_model")
+    return model
 
 
 @overload

@@ -15,10 +15,11 @@ from transformers import PreTrainedModel
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel
+from dpc_interp.models.loading import AnyModel, as_model
 from dpc_interp.parity.comparison import CheckRow
 from dpc_interp.parity.probe import Probe
 from dpc_interp.parity.reference import Reference, find_reference, is_wrapped
-from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.prompts.soft_prompt import AnyPrompt, as_prompt, check_prompt
 from dpc_interp.repr_html import card, table_block
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -75,20 +76,20 @@ class ModelCheck:
 
 @torch_defaults()
 def check_model(
-    model: HookedModel,
+    model: AnyModel,
     *,
     hf_model: PreTrainedModel | None = None,
-    prompt: SoftPrompt | None = None,
+    prompt: AnyPrompt | None = None,
     tolerance: float | None = None,
 ) -> ModelCheck:
     """Test a model before its numbers are trusted, with a few dozen short forward passes.
 
     Args:
-        model: a `HookedTransformer` or `TransformerBridge`.
+        model: a `HookedTransformer` or `TransformerBridge`, or its name.
         hf_model: the Hugging Face model to compare with. None: loaded again from the path or name that `model` records;
             for a bridge, a plain model of the weights it wraps, which reveals a wrong bridge but not a wrong
             configuration. Checks that need it are `not checked` where none is found.
-        prompt: the soft prompt before the sequences; None: 4 random vocabulary embeddings.
+        prompt: the soft prompt before the sequences, or its name; None: 4 random vocabulary embeddings.
         tolerance: largest error that passes; None: by dtype, see `TOLERANCE`.
 
     Returns:
@@ -103,6 +104,7 @@ def check_model(
         >>> dpc.check_model(dpc.load_model("reasoner")).verdict
         'reasoner passed 8 checks'
     """
+    prompt, model = as_prompt(prompt, optional=True), as_model(model)
     if prompt is not None:
         check_prompt(model, prompt.vectors)
     if hf_model is not None and is_wrapped(hf_model):

@@ -18,8 +18,9 @@ from transformer_lens.hook_points import HookPoint
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.models.fused_attention import fused_attention
 from dpc_interp.models.hooked import HookedModel, check_length
+from dpc_interp.models.loading import AnyModel, as_model
 from dpc_interp.prompts.entry import embed_hook_name
-from dpc_interp.prompts.soft_prompt import SoftPrompt, check_prompt
+from dpc_interp.prompts.soft_prompt import AnyPrompt, as_prompt, check_prompt
 
 PLACEHOLDER = 0
 """Token id at the position of a virtual token; its embedding is always overwritten."""
@@ -135,15 +136,15 @@ def edit_prompt(edits: Sequence[PromptEdit], n_virtual: int, starts: Int[Tensor,
 
 @contextmanager
 def prompted(
-    model: HookedModel, prompt: SoftPrompt, *embed_hooks: EmbedHook
+    model: AnyModel, prompt: AnyPrompt, *embed_hooks: EmbedHook
 ) -> Iterator[Callable[[Int[Tensor, "batch pos"]], Float[Tensor, "batch n_virtual_and_pos d_vocab"]]]:
     """Put a soft prompt before every input of a model, inside a context.
 
     All hooks are removed on exit, also when the body raises.
 
     Args:
-        model: a `HookedTransformer` or `TransformerBridge`.
-        prompt: the soft prompt.
+        model: a `HookedTransformer` or `TransformerBridge`, or its name.
+        prompt: the soft prompt, or its name.
         embed_hooks: further hooks at `embed_hook_name(model)`, which run after the prompt is written.
 
     Yields:
@@ -164,6 +165,7 @@ def prompted(
         >>> logits.shape[1] == prompt.n_virtual + 3
         True
     """
+    prompt, model = as_prompt(prompt), as_model(model)
     check_prompt(model, prompt.vectors)
 
     def run(tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch n_virtual_and_pos d_vocab"]:

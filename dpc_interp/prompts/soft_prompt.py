@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pandas as pd
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from dpc_interp.errors import DPCInterpError, NonFiniteError, ShapeError, UnknownNameError
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel
-from dpc_interp.models.loading import ASSETS
+from dpc_interp.models.loading import ASSETS, AnyModel, as_model
 from dpc_interp.prompts import embedding
 from dpc_interp.prompts.adapter import CONFIG, RECIPE, read_adapter, read_json, write_adapter
 from dpc_interp.prompts.adapter_source import check_has_adapter, fetch_adapter, join_subfolder, parse_hub_name
@@ -85,14 +85,14 @@ class SoftPrompt:
         facts |= {name: first_line(str(value), 300) for name, value in self.recipe.items()}
         return card(f"SoftPrompt {self.name}", facts, note="prompt.nearest_tokens(model) compares with words")
 
-    def nearest_tokens(self, model: HookedModel, k: int = 3) -> pd.DataFrame:
+    def nearest_tokens(self, model: AnyModel, k: int = 3) -> pd.DataFrame:
         """The tokens of the vocabulary whose embeddings are most similar to each virtual token.
 
         They mislead: a virtual token need not mean what its nearest words mean, which differ between seeds that work
         equally well, and a token can be far from every word.
 
         Args:
-            model: that reads the prompt.
+            model: that reads the prompt, or its name.
             k: tokens for each virtual token.
 
         Returns:
@@ -107,17 +107,16 @@ class SoftPrompt:
             >>> dpc.SoftPrompt.from_text(model, "Think step").nearest_tokens(model, k=1)["token"].tolist()
             ['Think', ' step']
         """
+        model = as_model(model)
         check_prompt(model, self.vectors)
         return embedding.nearest_tokens(model, self.vectors, k)
 
     @classmethod
-    def from_text(
-        cls, model: HookedModel, text: str, n_virtual: int | None = None, name: str | None = None
-    ) -> SoftPrompt:
+    def from_text(cls, model: AnyModel, text: str, n_virtual: int | None = None, name: str | None = None) -> SoftPrompt:
         """Make a prompt of the embeddings of a text, tokenized without special tokens.
 
         Args:
-            model: the model that will read the prompt, with a tokenizer.
+            model: the model that will read the prompt, with a tokenizer, or its name.
             text: any text, such as "Think step by step."
             n_virtual: number to which the tokens are repeated or cut, as PEFT does; None: as many as there are.
             name: name of the prompt; None: the first characters of the text.
@@ -133,6 +132,7 @@ class SoftPrompt:
             >>> dpc.SoftPrompt.from_text(dpc.load_model("reasoner"), "Think step by step.").name
             'Think step by step.'
         """
+        model = as_model(model)
         tokens = embedding.text_tokens(model, text)
         if n_virtual is not None:
             embedding.check_n_virtual(n_virtual)
@@ -142,11 +142,11 @@ class SoftPrompt:
         return cls(embedding.embed_tokens(model, tokens), name, recipe, str(model.cfg.model_name))
 
     @classmethod
-    def random(cls, model: HookedModel, n_virtual: int, seed: int = 0, name: str | None = None) -> SoftPrompt:
+    def random(cls, model: AnyModel, n_virtual: int, seed: int = 0, name: str | None = None) -> SoftPrompt:
         """Make a Gaussian prompt with the mean and standard deviation of each column of the embedding table.
 
         Args:
-            model: the model that will read the prompt.
+            model: the model that will read the prompt, or its name.
             n_virtual: number of virtual tokens.
             seed: seed of the draws, which are the same on every device.
             name: name of the prompt; None: `random/seed0` with the seed.
@@ -162,6 +162,7 @@ class SoftPrompt:
             >>> dpc.SoftPrompt.random(dpc.load_model("reasoner"), 20, seed=3).name
             'random/seed3'
         """
+        model = as_model(model)
         embedding.check_n_virtual(n_virtual)
         vectors = embedding.random_vectors(model, n_virtual, seed)
         recipe = {"init": "random", "seed": seed, "n_virtual": n_virtual}
@@ -187,7 +188,7 @@ class SoftPrompt:
 @torch_defaults()
 def load_prompt(
     name: str | Path,
-    model: HookedModel | None = None,
+    model: AnyModel | None = None,
     *,
     subfolder: str | None = None,
     revision: str | None = None,
@@ -226,6 +227,7 @@ def load_prompt(
     folder = _find_prompt(str(name), subfolder, revision)
     vectors, base_model = read_adapter(folder, task)
     check_finite(vectors)
+    model = None if model is None else as_model(model)
     if model is not None and vectors.shape[1] != prompt_width(model):
         tuned_on = f" (tuned on {base_model!r})" if base_model else ""
         raise ShapeError(
@@ -238,6 +240,31 @@ def load_prompt(
     if task is not None:
         default_name += f"/task{task}"
     return SoftPrompt(vectors, str(recipe.pop("name", default_name)), recipe, base_model)
+
+
+AnyPrompt = SoftPrompt | str | Path
+"""What every call takes as a prompt: a loaded one, or the name of one for `load_prompt`."""
+
+
+@overload
+def as_prompt(prompt: AnyPrompt) -> SoftPrompt: ...
+@overload
+def as_prompt(prompt: AnyPrompt | None, *, optional: Literal[True]) -> SoftPrompt | None: ...
+def as_prompt(prompt: AnyPrompt | None, *, optional: bool = False) -> SoftPrompt | None:
+    """A loaded prompt as it is; a name loaded by `load_prompt`.
+
+    Args:
+        prompt: a prompt or a name.
+        optional: whether None is allowed.
+
+    Raises:
+        DPCInterpError: something else, or what `load_prompt` refuses.
+    """
+    if isinstance(prompt, str | Path):
+        return load_prompt(prompt)
+    if not isinstance(prompt, SoftPrompt) and not (optional and prompt is None):
+        raise DPCInterpError(f"a prompt is a SoftPrompt or its name, not {type(prompt).__name__}; see load_prompt")
+    return prompt
 
 
 def _find_prompt(name: str, subfolder: str | None, revision: str | None) -> Path:

@@ -31,6 +31,7 @@ from dpc_interp.models.encoding import (
     loss_mask,
 )
 from dpc_interp.models.hooked import HookedModel, check_length
+from dpc_interp.models.loading import AnyModel, as_model
 from dpc_interp.models.nonfinite import loss_scales, suggested_fix
 from dpc_interp.models.token_nll import token_nll
 from dpc_interp.prompts.embedding import check_n_virtual, embed_tokens, repeat_or_cut, text_tokens
@@ -38,6 +39,7 @@ from dpc_interp.prompts.entry import check_entry
 from dpc_interp.prompts.prefill import prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt
 from dpc_interp.tasks.problem import Problem, Template
+from dpc_interp.tasks.registry import AnyProblems, as_problems
 
 Example = tuple[Int[Tensor, " _"], int]
 """Ids of question and rationale, and the number of them that are the question."""
@@ -67,12 +69,12 @@ class TuningConfig:
 
 @torch_defaults(gradients=True)
 def tune_prompt(
-    model: HookedModel,
-    problems: Sequence[Problem],
+    model: AnyModel,
+    problems: AnyProblems,
     n_virtual_tokens: int = 20,
     seed: int = 0,
     *,
-    validation: Sequence[Problem] | None = None,
+    validation: AnyProblems | None = None,
     config: TuningConfig | None = None,
     template: QuestionFormat | Template | None = None,
     prepend_bos: bool | None = None,
@@ -83,8 +85,8 @@ def tune_prompt(
     """Tune a soft prompt on problems with written rationales.
 
     Args:
-        model: a `HookedTransformer` or `TransformerBridge`; its weights stay frozen.
-        problems: training problems, each with a rationale.
+        model: a `HookedTransformer` or `TransformerBridge`, or its name; its weights stay frozen.
+        problems: training problems, each with a rationale; or a name (200 problems of the train split), a file or rows.
         n_virtual_tokens: vectors of the prompt.
         seed: seed of the initial tokens and of the batches.
         validation: problems whose loss selects the prompt and stops training; None: every tenth of `problems`, which
@@ -114,7 +116,10 @@ def tune_prompt(
         >>> prompt.vectors.shape
         torch.Size([5, 128])
     """
+    problems = as_problems(problems, "train")
+    validation = None if validation is None else as_problems(validation, "validation")
     (config,) = read_keywords(fields, config or TuningConfig())
+    model = as_model(model)
     need_weights_with_gradients(model)
     check_n_virtual(n_virtual_tokens, "n_virtual_tokens")
     check_entry(model)

@@ -12,9 +12,12 @@ To add a synthetic task, write its function and add it to `MAKERS` and `MAX_STEP
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from dpc_interp.errors import DPCInterpError, UnknownNameError
 from dpc_interp.tasks import equations, word_problems
@@ -48,6 +51,10 @@ GENERATED = (*SYNTHETIC, GSM_SYMBOLIC)
 
 BENCHMARKS = tuple(HUB_DATASETS)
 """Tasks that are fetched from the Hugging Face Hub."""
+
+
+AnyProblems = Sequence[Problem] | str | Path | pd.DataFrame | Sequence[Mapping[str, Any]] | Mapping[str, Any]
+"""What every call takes as problems of one task: loaded ones, or what `load_problems` reads."""
 
 
 def is_file_name(name: str | Path) -> bool:
@@ -122,6 +129,27 @@ def load_problems(
     check_extraction(extraction)
     problems = _load(name, split, n, seed, max_steps)
     return [replace(problem, template=template, extraction=extraction) for problem in problems]
+
+
+def as_problems(problems: AnyProblems, split: str = "test") -> list[Problem]:
+    """Loaded problems as they are; 200 problems of a named task, or all of a file or of rows.
+
+    Args:
+        problems: of one task.
+        split: of a task that is given by its name.
+
+    Raises:
+        DPCInterpError: what `load_problems` refuses, or problems among rows.
+    """
+    if isinstance(problems, str | Path):
+        return load_problems(problems, n=None) if is_file_name(problems) else load_problems(problems, split)
+    if hasattr(problems, "columns") or isinstance(problems, Mapping) or not isinstance(problems, Iterable):
+        return load_problems(problems, n=None)
+    listed = list(problems)
+    loaded = [problem for problem in listed if isinstance(problem, Problem)]
+    if loaded and len(loaded) < len(listed):
+        raise DPCInterpError("problems and rows are mixed; load the rows with dpc.load_problems first")
+    return loaded or (load_problems(listed, n=None) if listed else [])
 
 
 def _load(name: object, split: str, n: int | None, seed: int, max_steps: int | None) -> list[Problem]:

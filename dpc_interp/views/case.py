@@ -19,8 +19,9 @@ from dpc_interp.generation.transcript import Transcript, make_transcript
 from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.interventions.option_plans import plans_from_options
 from dpc_interp.models.hooked import HookedModel
+from dpc_interp.models.loading import AnyModel, as_model
 from dpc_interp.prompts.embed_hooks import PromptEdit
-from dpc_interp.prompts.soft_prompt import SoftPrompt
+from dpc_interp.prompts.soft_prompt import AnyPrompt, SoftPrompt, as_prompt
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class Case:
 
 @torch_defaults()
 def case(
-    model: HookedModel,
+    model: AnyModel,
     run: Transcript,
-    prompt: SoftPrompt | None,
+    prompt: AnyPrompt | None,
     *,
     rule: TriggerRule | None = None,
     corrupted: Transcript | bool = True,
@@ -85,9 +86,9 @@ def case(
     It makes two backward passes and, unless `corrupted` is given, answers the problem once more.
 
     Args:
-        model: a `HookedTransformer` or `TransformerBridge`.
+        model: a `HookedTransformer` or `TransformerBridge`, or its name.
         run: a transcript of `generate` with `prompt` that has a rationale.
-        prompt: the soft prompt; None: plain text, without trigger and corruption.
+        prompt: the soft prompt, or its name; None: plain text, without trigger and corruption.
         rule: a calibrated trigger, whose threshold is shown.
         corrupted: the answer under corruption; True: it is generated with the corruption of `options`; False: none.
         options: layers, beta, `head_reduction` and the corruption; None: the defaults of `Options`.
@@ -104,6 +105,7 @@ def case(
         >>> len(made.affected) / made.run.problem.n_steps > 0, made.corrupted.problem == run.problem
         (True, True)
     """
+    prompt, model = as_prompt(prompt, optional=True), as_model(model)
     options = options or Options()
     if prompt is None and (rule is not None or isinstance(corrupted, Transcript)):
         raise DPCInterpError("a trigger and a corruption are about a soft prompt; give the prompt of the transcript")

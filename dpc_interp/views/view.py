@@ -11,8 +11,8 @@ import pandas as pd
 
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.generation.transcript import Transcript
-from dpc_interp.models.hooked import HookedModel
-from dpc_interp.prompts.soft_prompt import SoftPrompt
+from dpc_interp.models.loading import AnyModel
+from dpc_interp.prompts.soft_prompt import AnyPrompt
 from dpc_interp.views.case import Case, case
 from dpc_interp.views.case_page import describe_case
 from dpc_interp.views.instances import FILTERS
@@ -37,17 +37,17 @@ class HasCases(Protocol):
 
 
 def view(
-    shown: Case | HasCases | HookedModel,
+    shown: Case | HasCases | AnyModel,
     run: Transcript | None = None,
-    prompt: SoftPrompt | None = None,
+    prompt: AnyPrompt | None = None,
     **keywords: Any,
 ) -> View:
     """Look at where the tokens of an instance draw from, interactively.
 
     Args:
-        shown: a case, a study, or the model that wrote `run`.
+        shown: a case, a study, or the model that wrote `run`, or its name.
         run: a transcript of `generate` with `prompt`; only with a model.
-        prompt: the soft prompt; None: plain text.
+        prompt: the soft prompt, or its name; None: plain text.
         keywords: others of `case`, with a model: `rule`, `corrupted`, `options`.
 
     Returns:
@@ -68,7 +68,7 @@ def view(
         if run is not None or prompt is not None or keywords:
             raise DPCInterpError("a case or a study is viewed as it is; give a transcript and a prompt with a model")
         return CaseView(shown) if isinstance(shown, Case) else StudyView(shown)
-    if not isinstance(run, Transcript) or not isinstance(prompt, SoftPrompt | None):
+    if not isinstance(run, Transcript):
         raise DPCInterpError("give the transcript to view: dpc.view(model, run, prompt)")
     return CaseView(case(shown, run, prompt, **keywords))
 
