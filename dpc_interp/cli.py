@@ -93,7 +93,7 @@ def plan(
     print(planned)
     if minutes is not None:
         sizes = asdict(planned.sizes)
-        print(" ".join(f"--{name.replace('_', '-')} {value}" for name, value in sizes.items()))
+        print("With these options of study:", *(f"--{name.replace('_', '-')} {value}" for name, value in sizes.items()))
 
 
 @app.command

@@ -133,7 +133,7 @@ def test_a_plan_is_printed_and_sizes_that_fit_a_time(capsys: pytest.CaptureFixtu
     assert run(["plan", "reasoner", "--prompts", "reasoner/story", "--problems", "story", *few]) == 0
     text = capsys.readouterr().out
     assert "| story | answers | 1 |" in text
-    assert text.splitlines()[-1] == "--n-sinks 4 --n-causal 4 --n-sweep 4 --n-heads 4"
+    assert text.splitlines()[-1] == "With these options of study: --n-sinks 4 --n-causal 4 --n-sweep 4 --n-heads 4"
 
 
 def test_a_report_is_written_of_the_study_of_a_folder(

@@ -23,6 +23,8 @@ from dpc_interp.tasks.problem import PLACE, Problem, Template, check_template
 DEFAULT_TEMPLATE = f"{PLACE}\n"
 """A question and a line break, on which the bundled prompts were tuned."""
 CHAT = "chat"
+MAX_UNKNOWN = 5
+"""Words that an error names at most."""
 """The template of that name is the tokenizer's chat template."""
 
 
@@ -186,9 +188,12 @@ def encode_question(
     ids = list(encoding.input_ids)
     unknown_id, bos = tokenizer.unk_token_id, tokenizer.bos_token_id
     if unknown_id not in (None, bos, tokenizer.eos_token_id) and unknown_id in ids:
-        start, stop = encoding.offset_mapping[ids.index(unknown_id)]
-        unknown = (text[start:stop].strip() or text[start:stop])[:40]
-        raise DPCInterpError(f"the model's vocabulary lacks {unknown!r}; use only words of its tasks")
+        pieces = [text[start:stop] for start, stop in encoding.offset_mapping]
+        words = [(piece.strip() or piece)[:40] for i, piece in zip(ids, pieces, strict=True) if i == unknown_id]
+        unknown = list(dict.fromkeys(words))[:MAX_UNKNOWN]
+        raise DPCInterpError(
+            f"the model's vocabulary lacks {', '.join(map(repr, unknown))}; use only words of its tasks"
+        )
     prepend_bos = question_format.prepend_bos
     if prepend_bos is None and question_format.template != CHAT:
         ids = tokenizer_start(tokenizer) + ids if ids[:1] != [bos] else ids

@@ -286,7 +286,9 @@ def _find_prompt(name: str, subfolder: str | None, revision: str | None) -> Path
     if on_hub and not (PROMPTS / name.partition("/")[0]).is_dir():
         return fetch_adapter(on_hub)
     tasks = dict.fromkeys(prompt.rpartition("/")[0] for prompt in bundled_prompts())
-    raise UnknownNameError("prompt", name, [*tasks, "a PEFT adapter folder"])
+    task = name.rpartition("/")[0]
+    known = bundled_prompts(f"{task}/") if task in tasks else list(tasks)
+    raise UnknownNameError("prompt", name, [*known, "a PEFT adapter folder"])
 
 
 def bundled_prompts(prefix: str = "") -> list[str]:

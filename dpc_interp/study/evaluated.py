@@ -14,7 +14,7 @@ import pandas as pd
 from dpc_interp.analysis.layers import deep_layers, shallow_layers
 from dpc_interp.analysis.options import Options
 from dpc_interp.analysis.trigger import TriggerRule
-from dpc_interp.errors import OneOutcomeError, UnknownNameError
+from dpc_interp.errors import OneOutcomeError, UnknownNameError, warn_user
 from dpc_interp.evaluation.evaluate import Results, evaluate
 from dpc_interp.evaluation.methods import METHODS, SHARED_METHODS
 from dpc_interp.evaluation.summary import summarise
@@ -113,6 +113,10 @@ class StudySettings:
             calibration: dict[str, Any] = {"validation": task.validation, "run": self.run_in(folder)}
             results = evaluate(model, task.test, prompt, methods, options=self.options, **calibration)
         except OneOutcomeError:  # the rest of the study does not need a trigger
+            warn_user(
+                f"{task.name}, {prompt.name}: every validation answer has the same outcome, so that no trigger can be "
+                "calibrated and no claim about it is testable; give harder or easier validation problems"
+            )
             calibration = {"rule": no_trigger(self.options, task), "run": self.run_in(f"{folder}-no-trigger")}
             options = replace(self.options, alpha_offset=0.0)  # there is no threshold to move
             results = evaluate(model, task.test, prompt, methods, options=options, **calibration)

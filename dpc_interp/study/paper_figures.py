@@ -16,6 +16,7 @@ import pandas as pd
 from dpc_interp import plots
 from dpc_interp.analysis.analyse import saliency_map
 from dpc_interp.analysis.trigger import TriggerRule, calibrate_trigger
+from dpc_interp.errors import OneOutcomeError
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.study.evaluated import EvaluatedPrompt
 from dpc_interp.study.output import Drawing, draw_or_explain
@@ -191,6 +192,8 @@ def fig6_trigger(evaluated: EvaluatedPrompt, model: HookedModel) -> Drawing:
 def fig7_cooccurrence(evaluated: EvaluatedPrompt, model: HookedModel) -> Drawing:
     """Draw accumulation against late share, with both thresholds."""
     stats, rule = evaluated.results.statistics, evaluated.results.rule
+    if evaluated.results.validation.empty:
+        raise OneOutcomeError("every validation answer has the same outcome, so that no threshold can be calibrated")
     kappa = calibrate_trigger(evaluated.results.validation, "youden", "peak_ratio")
     figure, ax = plt.subplots(figsize=(plots.COLUMN_WIDTH, 2.9), layout="constrained")
     plots.plot_cooccurrence(stats, kappa=kappa.threshold, alpha=rule.threshold, ax=ax)

@@ -17,7 +17,7 @@ function h(tag, attributes = {}, ...children) {
   return node;
 }
 
-const number = (value, digits = 3) => (value === 0 ? "0" : Number(value).toPrecision(digits));
+const number = (value) => (value === 0 ? "0" : Math.abs(value) < 1e-3 ? Number(value).toExponential(2) : Number(value).toPrecision(3));
 const percent = (value) => `${(100 * value).toFixed(value < 0.1 ? 1 : 0)}%`;
 const inside = (span, position) => span[0] <= position && position < span[1];
 

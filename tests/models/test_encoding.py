@@ -34,9 +34,11 @@ def test_question_is_bos_text_and_line_break(model: HookedModel, tokenizer: PreT
     assert tokenizer.bos_token_id not in ids[1:]
 
 
-def test_unknown_word_is_named(model: HookedModel) -> None:
-    with pytest.raises(DPCInterpError, match="vocabulary lacks 'xylophone'"):
-        encode_question(model, "Tom has 9 xylophone .")
+def test_unknown_words_are_named(model: HookedModel) -> None:
+    with pytest.raises(DPCInterpError, match="vocabulary lacks 'xylophone'; use only"):
+        encode_question(model, "Tom has 9 xylophone")
+    with pytest.raises(DPCInterpError, match="vocabulary lacks 'xylophone', 'quartz'; use only"):
+        encode_question(model, "Tom has 9 xylophone 8 quartz xylophone")
 
 
 def test_questions_must_fit_the_context(model: HookedModel) -> None:

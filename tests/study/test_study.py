@@ -50,7 +50,7 @@ def test_every_prompt_is_evaluated_on_what_is_not_held_out(made: Study) -> None:
 def test_without_right_answers_nothing_is_testable_and_nothing_crashes(made: Study, tmp_path: Path) -> None:
     captions = made.figures(tmp_path).read_text()
     assert "fig3_accumulation: the peak leaves out the sinks (0)" in captions
-    assert "fig7_cooccurrence: not drawn: " in captions
+    assert "fig7_cooccurrence: not drawn: every validation answer has the same outcome" in captions
     assert (tmp_path / "fig3_accumulation.pdf").exists()
     controls = made.control_figures(tmp_path).read_text()
     assert "triggers: not measured: " in controls
@@ -118,6 +118,12 @@ def test_problems_may_be_rows(model: HookedModel, prompts: list[SoftPrompt]) -> 
         (task,) = made._tasks
         assert (made.tasks, len(task.test), len(task.validation)) == (["mine"], 14, 6)
         assert ", <20 problems of mine>, [" in made.call
+
+
+def test_a_task_without_a_trigger_warns(model: HookedModel, prompts: list[SoftPrompt]) -> None:
+    made = dpc.study(model, "story", prompts[0], n=2, n_validation=2, max_new_tokens=4, progress=False)
+    with pytest.warns(UserWarning, match="story, mine/seed0: every validation answer has the same outcome, so that no"):
+        assert len(made.results) == 1
 
 
 def test_a_report_says_what_does_not_fit_in_memory(
