@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -87,11 +86,9 @@ class AttentionInputs:
         grouped = self.k.shape[1] != self.q.shape[1]
         if n_dest == 1:  # heads that share a key become queries of one head: keys are not repeated
             columns, mask = self.sources(0, 1)
-            q = rearrange(self.q, "batch (kv group) 1 d_head -> batch kv group d_head", kv=self.k.shape[1])
-            z = scaled_dot_product_attention(
-                q, self.k[:, :, columns], self.v[:, :, columns], attn_mask=mask, scale=self.scale
-            )
-            return rearrange(z, "batch kv group d_head -> batch (kv group) 1 d_head")
+            q = self.q.reshape(len(self.q), self.k.shape[1], -1, self.q.shape[-1])  # [batch, kv_head, group, d_head]
+            k, v = self.k[:, :, columns], self.v[:, :, columns]
+            return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale).reshape(self.q.shape)
         if n_dest == n_src and self.is_causal:
             return scaled_dot_product_attention(
                 self.q, self.k, self.v, is_causal=True, scale=self.scale, enable_gqa=grouped

@@ -2,8 +2,9 @@
 
 TransformerLens 3.9 caches keys before the rotary embedding, rotates all of them again in every pass, and copies the
 whole cache to append one token. This cache stores rotated keys in buffers with spare positions, laid out for fused
-attention. A rotation depends only on a key's own position, so the keys are the same bit for bit. Every hook point fires
-as before; `hook_rot_k` sees all keys, and a hook there gets a copy of them.
+attention. A rotation depends only on a key's own position, so the keys are the same bit for bit. In a padded batch the
+positions of the new tokens are counted once a pass, where TransformerLens counts those of all tokens twice a layer.
+Every hook point fires as before; `hook_rot_k` sees all keys, and a hook there gets a copy of them.
 
 The cache replaces `apply_rotary` of the attention layers, and `get_pos_offset` of a model with ungrouped keys, but only
 inside `DecodingCache.patched_attention()`.
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -22,8 +23,10 @@ from torch import Tensor
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 
-from dpc_interp.models.lens import HookedTransformer
+from dpc_interp.models.lens import ATTENTION_CLASSES, HookedTransformer
 
+ROTATIONS = {attention.apply_rotary for attention in ATTENTION_CLASSES}
+"""TransformerLens's own rotations; a layer with another one is called."""
 SPARE_POSITIONS = 64
 """Unused positions of a newly allocated buffer: one copy of the cache per 64 tokens instead of one per token."""
 
@@ -65,9 +68,7 @@ class RotatedCacheEntry(TransformerLensKeyValueCacheEntry):
         start = self.past_keys.shape[1]
         stop = start + new_keys.shape[1]
         if self._rotates:
-            rotate = type(self._attention).apply_rotary
-            mask = self._cache.previous_attention_mask if self._cache.padded else None
-            new_keys = rotate(self._attention, new_keys, start, mask)
+            new_keys = self._rotate(new_keys, start)
         for i, new in enumerate((new_keys.transpose(1, 2), new_values.transpose(1, 2))):
             buffer = self._buffers[i]
             if torch.is_grad_enabled():  # autograd may need the old buffer: never write in place
@@ -125,9 +126,22 @@ class RotatedCacheEntry(TransformerLensKeyValueCacheEntry):
         if x is self.past_keys:
             # a hook may write in place, and must not change the cache
             return x.clone() if self._attention.hook_rot_k._forward_hooks else x
-        # only the mask of this cache is known to be without padding; a hook may run another pass of the model
-        unpadded = mask is self._cache.previous_attention_mask and not self._cache.padded
-        return type(self._attention).apply_rotary(self._attention, x, start, None if unpadded else mask)
+        if mask is not self._cache.previous_attention_mask:  # a hook may run another pass of the model
+            return cast(Tensor, type(self._attention).apply_rotary(self._attention, x, start, mask))
+        return self._rotate(x, start)
+
+    def _rotate(self, x: Tensor, start: int) -> Float[Tensor, "batch new head d_head"]:
+        """Rotate queries or keys of the new tokens, the first of which is token `start` of the cache."""
+        attention, cache = self._attention, self._cache
+        rotate = type(attention).apply_rotary
+        is_in_tables = start + x.shape[1] <= len(attention.rotary_cos)  # else TransformerLens extends them
+        if not (cache.padded and is_in_tables and rotate in ROTATIONS):
+            mask = cache.previous_attention_mask if cache.padded else None
+            return cast(Tensor, rotate(attention, x, start, mask))
+        cos, sin = cache.rotation_of(attention, start)
+        n_rotated = cos.shape[-1]
+        rotated = x[..., :n_rotated] * cos + attention.rotate_every_two(x[..., :n_rotated]) * sin
+        return rotated if n_rotated == x.shape[-1] else torch.cat([rotated, x[..., n_rotated:]], dim=-1)
 
 
 class DecodingCache(TransformerLensKeyValueCache):
@@ -144,6 +158,8 @@ class DecodingCache(TransformerLensKeyValueCache):
 
     def __init__(self, model: HookedTransformer, batch_size: int):
         self.padded = False
+        self._positions: tuple[Tensor, Tensor] | None = None
+        self._rotation: tuple[object, Tensor, tuple[Tensor, Tensor]] | None = None
         device = model.cfg.device
         super().__init__([], torch.empty((batch_size, 0), dtype=torch.int, device=device))
         # with dynamic NTK the rotation depends on the length read so far, so a key cannot be rotated once for all
@@ -152,6 +168,23 @@ class DecodingCache(TransformerLensKeyValueCache):
         self._layers = [(attention, RotatedCacheEntry(self, attention, rotates)) for attention in attentions]
         self._model = model
         self.entries = [entry for _, entry in self._layers]
+
+    def rotation_of(self, attention: Any, start: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [batch, new, 1, rotary_dim] at the positions of the new tokens of a pass.
+
+        Args:
+            attention: the layer; its queries use those of its keys.
+            start: the first new token.
+        """
+        mask = self.previous_attention_mask  # another tensor in every pass
+        if self._positions is None or self._positions[0] is not mask:
+            self._positions = mask, (mask.cumsum(1)[:, start:] - 1).clamp(min=0)
+        positions = self._positions[1]
+        if self._rotation is None or self._rotation[0] is not attention or self._rotation[1] is not positions:
+            index = positions.to(attention.rotary_cos.device)
+            tables = attention.rotary_cos[index, None], attention.rotary_sin[index, None]
+            self._rotation = attention, positions, tables
+        return self._rotation[2]
 
     def select_rows(self, rows: Int[Tensor, " n_rows"]) -> None:
         """Keep only some rows of the batch, in place.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpc_interp.errors import DPCInterpError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING or HAS_HOOKED:
     from transformer_lens.components import Attention, GroupedQueryAttention
     from transformer_lens.loading_from_pretrained import get_official_model_name
 
-    ATTENTION_CLASSES: tuple[type, ...] = (Attention, GroupedQueryAttention)
+    ATTENTION_CLASSES: tuple[Any, ...] = (Attention, GroupedQueryAttention)
     """The attention layers of a HookedTransformer whose products are the usual ones."""
 else:
     from transformer_lens.supported_models import get_official_model_name
