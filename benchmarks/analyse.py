@@ -61,7 +61,7 @@ KEY = ["model", "layers", "positions", "variant"]
 TIME_BOUNDS = {"reasoner": {128: 1.10, 512: 1.10}, "smollm2-135m": {512: 1.20, 1024: 1.15, 2048: 1.15, 4096: 1.12}}
 LARGEST_PEAK = {8192: 8e9}
 """Bytes above the weights that (b') may need."""
-SINGLE_ROUND = 2048
+SINGLE_ROUND = 8192
 """From this length on, one round."""
 DESCRIPTIONS = {
     "a0": "Hugging Face, SDPA",

@@ -48,8 +48,8 @@ class StudyCall:
     Attributes:
         prompts: adapters, by name or folder; several tuning seeds, or no claim can be judged.
         problems: tasks, by name or file.
-        validation: files whose problems calibrate, one for each task without a validation split, such as a file;
-            default: 30% of its problems.
+        validation: files whose problems calibrate, one for each task, or one for each task without a validation split,
+            such as a file; default: the validation split, or 30% of the problems, at most `n_validation`.
         n: problems of each task that are reported.
         n_validation: problems of each task that calibrate, at most.
         load: how the model is loaded.
@@ -75,10 +75,12 @@ class StudyCall:
     def open(self, model: str) -> Study:
         """The study of a model; nothing has been computed yet."""
         files = [file for file in self.problems if not has_validation(file)]
-        if self.validation and len(self.validation) != len(files):
+        if self.validation and len(self.validation) == len(self.problems):
+            files = self.problems
+        elif self.validation and len(self.validation) != len(files):
             raise DPCInterpError(
-                f"--validation has {len(self.validation)} files for {len(files)} tasks without a validation split; "
-                "give one each"
+                f"--validation has {len(self.validation)} files for {len(self.problems)} tasks; give one for each, or "
+                f"one for each of the {len(files)} tasks without a validation split"
             )
         held_out = {
             load_problems(file, n=1)[0].task: load_problems(calibrates, n=self.n_validation)

@@ -161,3 +161,16 @@ def test_a_model_without_a_cache_raises(hugging_face: Callable, bridge: Callable
     monkeypatch.setattr(model, "forward", lambda *a, **k: (forward(*a, **k | {"return_type": "logits"}), None))
     with pytest.raises(DPCInterpError, match="no key and value cache"):
         dpc.generate(model, problems[:2], max_new_tokens=3, progress=False)
+
+
+def test_keys_that_a_window_drops_cannot_be_named(bridge: Callable, hugging_face: Callable, prompt: SoftPrompt) -> None:
+    """Positions count from the start of the text, and the cache of a bridge with a window of 8 does not."""
+    windowed, problems = bridge(hugging_face("mistral")), dpc.load_problems("story", n=2)
+    plans = [dpc.KnockoutPlan((1,))] * 2
+    with pytest.raises(DPCInterpError, match="drops the keys of positions before its attention window of 8"):
+        dpc.generate(windowed, problems, prompt, plans=plans, max_new_tokens=4, progress=False)
+    with (
+        dpc.attention_calibration(windowed, [(0, 0)]),
+        pytest.raises(DPCInterpError, match="shorten the texts, or load the model with backend='hooked'"),
+    ):
+        dpc.generate(windowed, problems, prompt, max_new_tokens=4, progress=False)

@@ -66,5 +66,10 @@ def test_validation_files_calibrate_in_the_order_of_the_tasks_without_validation
     assert [problem.question for problem in held_out] == [f"other {k}?" for k in range(4)]
     assert given["load_options"] == {"device": None, "dtype": "bfloat16", "backend": None}
     assert given["run"].out == Path("here/runs")
-    with pytest.raises(dpc.DPCInterpError, match="--validation has 2 files for 1 tasks without a validation split"):
-        replace(call, validation=[other, mine]).open("reasoner")
+    replace(call, validation=[other, mine]).open("reasoner")
+    assert {task: held[0].question for task, held in given["sample"].validation.items()} == {
+        "story": "other 0?",
+        "mine": "mine 0?",
+    }
+    with pytest.raises(dpc.DPCInterpError, match="3 files for 2 tasks; give one for each, or one for each of the 1"):
+        replace(call, validation=[other, mine, other]).open("reasoner")

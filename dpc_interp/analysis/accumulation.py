@@ -53,7 +53,7 @@ def accumulation_peaks(
     if accumulation.empty:
         raise DPCInterpError("accumulation needs a soft prompt, and these transcripts were analysed without one")
     n_layers = int(accumulation["layer"].max()) + 1
-    layers = check_layers(layers or shallow_layers(n_layers), n_layers)
+    layers = check_layers(shallow_layers(n_layers) if layers is None else layers, n_layers)
     return peaks_of(by_virtual_token(accumulation, layers, exclude_sink=exclude_sink))
 
 

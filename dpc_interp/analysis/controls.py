@@ -11,7 +11,8 @@ teacher-forced, after other leading tokens: questions and answers stay the same,
 | `text` | the embeddings of a fixed text, repeated to the prompt's length |
 | `trained after text` | that text once, then the trained prompt, of which alone the tokens are counted |
 
-In the last condition no virtual token is at position 0. An answer is less likely after a prompt that it was not
+`untrained` is left out where the prompt records neither, as adapters that PEFT tuned from random vectors. In the last
+condition no virtual token is at position 0. An answer is less likely after a prompt that it was not
 generated with, which scales all flow: compare ratios between conditions, not strengths.
 """
 
@@ -66,7 +67,8 @@ def sink_controls(
         model: a `HookedTransformer` or `TransformerBridge`, or its name.
         runs: transcripts generated with `prompt`, each with a rationale (see `drop_empty_rationales`).
         prompt: the trained prompt, or its name.
-        conditions: names from `CONDITIONS`; each costs one `analyse`.
+        conditions: names from `CONDITIONS`; each costs one `analyse`. `untrained` is left out where nothing says what
+            the tuning started from.
         text: text of the conditions `text` and `trained after text`.
         seed: seed of the untrained and the random vectors; None: the tuning seed in the prompt's recipe, or 0.
         target, head_reduction, batch_size, progress: see `analyse`.
@@ -114,16 +116,22 @@ def control_prompts(
     text: str = TEXT,
     seed: int | None = None,
 ) -> dict[str, Float[Tensor, "_ d_model"]]:
-    """By condition, the vectors [n_virtual, d_model]; those of `trained after text` also contain the text."""
+    """By condition, the vectors [n_virtual, d_model]; those of `trained after text` also contain the text.
+
+    `untrained` is left out where neither `seed` nor the prompt's recipe says what the tuning started from.
+    """
     for condition in conditions:
         if condition not in CONDITIONS:
             raise UnknownNameError("condition", condition, CONDITIONS)
     trained = prompt.vectors.detach().cpu().float()
-    seed = int(prompt.recipe.get("seed", 0)) if seed is None else seed
-    generator = torch.Generator().manual_seed(seed)
+    recipe = prompt.recipe
+    records_start = seed is not None or "seed" in recipe or bool(recipe.get("init_text"))
+    generator = torch.Generator().manual_seed(int(recipe.get("seed", 0)) if seed is None else seed)
     rows = torch.randint(model.cfg.d_vocab, (prompt.n_virtual,), generator=generator)  # as `tune_prompt` draws them
-    if prompt.recipe.get("init_text"):
-        rows = repeat_or_cut(text_tokens(model, prompt.recipe["init_text"], "init_text"), prompt.n_virtual)
+    if recipe.get("init_text"):
+        with_special = bool(recipe.get("init_special_tokens"))
+        initial = text_tokens(model, recipe["init_text"], "init_text", special_tokens=with_special)
+        rows = repeat_or_cut(initial, prompt.n_virtual)
     directions = torch.randn(trained.shape, generator=generator, dtype=torch.float32)
     tokens = text_tokens(model, text)
     vectors = {
@@ -133,7 +141,7 @@ def control_prompts(
         "text": embed_tokens(model, repeat_or_cut(tokens, prompt.n_virtual)),
         "trained after text": torch.cat([embed_tokens(model, tokens), trained]),
     }
-    return {condition: vectors[condition] for condition in conditions}
+    return {c: vectors[c] for c in conditions if records_start or c != "untrained"}
 
 
 def control_peaks(
@@ -156,7 +164,7 @@ def control_peaks(
     for _, rows in frame.groupby(keys, sort=False):
         peaks = accumulation_peaks(rows, layers=layers, exclude_sink=exclude_sink)
         first_is_peak = accumulation_peaks(rows, layers=layers, exclude_sink=False)["peak_token"] == 0
-        averaged = layers or shallow_layers(int(rows["layer"].max()) + 1)
+        averaged = shallow_layers(int(rows["layer"].max()) + 1) if layers is None else layers
         chance = chance_peak_ratio(by_virtual_token(rows, averaged, exclude_sink=exclude_sink))
         instances = rows[[*keys, "instance"]].drop_duplicates()
         columns = peaks.assign(chance=chance, first_is_peak=first_is_peak)

@@ -19,10 +19,11 @@ def deep_layers(n_layers: int) -> tuple[int, ...]:
 
 def check_layers(layers: Sequence[int], n_layers: int) -> tuple[int, ...]:
     """Return `layers` as a tuple; raise `DPCInterpError` for one that a model of `n_layers` does not have."""
+    layers = tuple(int(layer) for layer in layers)
     unknown = [layer for layer in layers if not 0 <= layer < n_layers]
     if unknown:
         raise DPCInterpError(f"there is no layer {unknown[0]}; this model has layers 0 to {n_layers - 1}")
-    return tuple(layers)
+    return layers
 
 
 def layer_range(layers: Sequence[int], *, dash: str = "-", comma: str = ",") -> str:

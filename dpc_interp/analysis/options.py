@@ -6,6 +6,7 @@ run, on which results never depend, is `RunConfig` (`execution/run_config.py`).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -140,6 +141,13 @@ class Options:
     def _check_token(self) -> None:
         if isinstance(self.token, str) and self.token not in ("peak", "random"):
             raise UnknownNameError("token", self.token, ["peak", "random", "the index of a virtual token"])
+        if not isinstance(self.token, str):
+            try:
+                object.__setattr__(self, "token", operator.index(self.token))  # also numpy's integers
+            except TypeError as error:
+                raise DPCInterpError(
+                    f"token is {self.token!r}; give peak, random or the index of a virtual token"
+                ) from error
         if isinstance(self.token, int) and self.top_k != 1:
             raise DPCInterpError("top_k ranks tokens, and token names one; give one of the two")
         plain = (self.token, self.top_k, self.replace, self.mask) == ("peak", 1, "mask", 0.0)

@@ -181,7 +181,7 @@ VERDICTS: Columns = {
     "n": ("int64", "problems"),
     "n_prompts": ("int64", "prompts"),
     "rule": ("string", "the rule in words"),
-    "figure": ("string", "figure that shows the effect"),
+    "figure": ("string", "figure or table to look at beside it"),
 }
 FRAMES: Mapping[str, Columns] = {
     "flow": FLOW,

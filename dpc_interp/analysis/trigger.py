@@ -80,7 +80,7 @@ class TriggerRule:
 
     def fires(self, stats: pd.DataFrame) -> pd.Series:
         """One boolean per instance, in the order of the frame."""
-        return stats[self.statistic] > self.threshold
+        return stats[self.statistic].astype(float) > self.threshold  # float32 would round the threshold
 
 
 def trigger_statistics(
@@ -121,8 +121,9 @@ def trigger_statistics(
     """
     if not analysis.n_virtual:
         raise DPCInterpError("trigger statistics need a soft prompt, and these transcripts were analysed without one")
-    deep = check_layers(deep or deep_layers(analysis.n_layers), analysis.n_layers)
-    shallow = check_layers(shallow or shallow_layers(analysis.n_layers), analysis.n_layers)
+    n_layers = analysis.n_layers
+    deep = check_layers(deep_layers(n_layers) if deep is None else deep, n_layers)
+    shallow = check_layers(shallow_layers(n_layers) if shallow is None else shallow, n_layers)
     by_token = affected_tokens(analysis, deep=deep, beta=beta, beta_statistic=beta_statistic)
     late = by_token[by_token["late"]]
     affected = late["affected"].astype(float).where(late["beta"].notna())
@@ -158,7 +159,7 @@ def affected_tokens(
         One row per rationale token: instance, position, value (mean flow), row_share, late, beta and affected. The late
         share R of an instance is the mean of `affected` over its late tokens.
     """
-    deep = check_layers(deep or deep_layers(analysis.n_layers), analysis.n_layers)
+    deep = check_layers(deep_layers(analysis.n_layers) if deep is None else deep, analysis.n_layers)
     by_token = (
         analysis.tokens[analysis.tokens["layer"].isin(deep)]
         .groupby(["instance", "position"], sort=False)

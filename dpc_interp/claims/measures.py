@@ -32,7 +32,7 @@ def measures(results: Results, controls: pd.DataFrame | None = None) -> pd.DataF
 
     Args:
         results: results of one evaluated prompt.
-        controls: `control_peaks` of the same prompt; None: `own_ratio` is NaN.
+        controls: `control_peaks` of the same prompt; None, or without `untrained`: `own_ratio` is NaN.
 
     Returns:
         One row per problem, indexed by `instance`.
@@ -69,7 +69,8 @@ def measures(results: Results, controls: pd.DataFrame | None = None) -> pd.DataF
     columns["own_ratio"] = unknown
     if controls is not None and len(controls):
         ratio = controls.pivot(index="instance", columns="condition", values="peak_ratio")
-        columns["own_ratio"] = _log(ratio["trained"]) - _log(ratio["untrained"])
+        if "untrained" in ratio:
+            columns["own_ratio"] = _log(ratio["trained"]) - _log(ratio["untrained"])
     return pd.DataFrame({name: columns[name].reindex(correct.index) for name in COLUMNS})
 
 

@@ -111,10 +111,12 @@ def obstacles(row: pd.Series) -> dict[str, str]:
 def trigger_obstacle(rules: Sequence[TriggerRule]) -> str:
     """Why no prompt of a task has a trigger, or nothing; a rule without p, such as a given one, counts as one.
 
+    With several prompts the smallest p is that of the best of several chances, so it is multiplied by their number.
+
     Args:
         rules: of the prompts of one task.
     """
-    if any(np.isnan(rule.p) or rule.p <= MAX_P for rule in rules):
+    if any(np.isnan(rule.p) or rule.p * len(rules) <= MAX_P for rule in rules):
         return ""
     best = min(rules, key=lambda rule: rule.p)
     return f"no trigger: {100 * best.p:.0f}% of shuffled outcomes reach the best rule's J ({best.youden:.2f})"

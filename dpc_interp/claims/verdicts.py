@@ -107,7 +107,7 @@ class Claim:
         null: value under the null hypothesis; of an equivalence, the smallest effect that is not small.
         side: the claimed side of the null; `within`: an equivalence, the effect is smaller than the null in size.
         measure_text: the effect in words, a part of `rule`.
-        figure: name of the figure that shows the effect.
+        figure: name of a figure or table to look at beside it.
         bounds: smallest and largest possible value of the effect; the interval is clipped to them.
         paper: the effect that the paper reports (Llama-3-8B on GSM8K); NaN where it gives none.
         needs: keys of `regime.obstacles`, or `trigger`, without which the claim is not testable.
@@ -147,7 +147,7 @@ CLAIMS = (
     Claim("C1 own", "What accumulates is the trained prompt's own, not that of the prompt its tuning started from.",
           "mean", ("own_ratio",), 0.0, "above",
           "the mean log of the trained prompt's peak ratio over that of the prompt its tuning started from",
-          "fig8_sink_control"),
+          "fig8_sink_control", needs=("start",)),
     Claim("C1 peak", "Where the answer is wrong, the question draws on one dominant prompt token.",
           "g wrong over right", ("question_peak",), 0.0, "above",
           "Hedges' g, wrong over right, of the log peak ratio of the flow into the question", "fig3_accumulation"),
@@ -225,6 +225,7 @@ def verdicts(
         str(row["task"]): {
             **obstacles(row),
             "trigger": trigger_obstacle([result.rule for result in results if result.task == row["task"]]),
+            "start": _start_obstacle(controls, str(row["task"])),
         }
         for _, row in regime(results).iterrows()
     }
@@ -240,6 +241,13 @@ def verdicts(
         rows += [{"model": model, "task": task, **_judge(claim, prompts, lacks, weights, shifts)} for claim in claims]
     frame = pd.DataFrame(rows)
     return conform(frame.assign(p_holm=holm(frame["p"].to_numpy(float))), "verdicts")
+
+
+def _start_obstacle(controls: pd.DataFrame | None, task: str) -> str:
+    """Why no prompt of a task can be compared with what its tuning started from, or nothing."""
+    if controls is None or ((controls["task"] == task) & (controls["condition"] == "untrained")).any():
+        return ""
+    return "no prompt records what its tuning started from"
 
 
 def _measures_by_task(results: Sequence[Results], controls: pd.DataFrame | None) -> dict[str, list[pd.DataFrame]]:

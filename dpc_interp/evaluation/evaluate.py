@@ -31,6 +31,7 @@ from dpc_interp.interventions.option_plans import check_options
 from dpc_interp.models.encoding import encode_questions
 from dpc_interp.models.loading import AnyModel, as_model
 from dpc_interp.prompts.soft_prompt import AnyPrompt, as_prompt, check_prompt
+from dpc_interp.prompts.tuned_on import warn_of_training_questions, warn_of_unknown_format
 from dpc_interp.repr_html import card, table_block
 from dpc_interp.stats.ranking import ranking
 from dpc_interp.tasks.problem import Problem
@@ -195,6 +196,9 @@ def evaluate(
         validation = validation_problems(name or task, N_VALIDATION)  # the same for every seed
     all_problems = [*problems, *(validation or ())]
     check_options(options, model, prompt, all_problems, placebo=needs_placebo(methods, options))
+    warn_of_training_questions(prompt, problems, "test")
+    warn_of_training_questions(prompt, validation or [], "validation")
+    warn_of_unknown_format(prompt, all_problems, options.template is not None)
     text = options.text.for_prompt(prompt.recipe)
     longest = [*all_problems, *instructed(problems if "instruct" in methods else [], options.instruction)]
     options = replace(options, max_new_tokens=settle_max_new_tokens(model, longest, prompt.n_virtual, text))

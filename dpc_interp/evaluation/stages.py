@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -66,7 +67,7 @@ class Stages:
     ):
         self.model, self.store, self.prompt, self.engine, self.run = model, store, prompt, engine, run
         self.model_key, self.prompt_key = model_key or model_digest(model), prompt_digest(prompt)
-        self._runs: dict[str, list[Transcript]] = {}
+        self._runs: dict[tuple[str, str], list[Transcript]] = {}
         self._analyses: dict[str, Analysis] = {}
         self._corrupted: dict[str, Sequence[int] | np.ndarray] = {}
         self._complete: set[str] = set()  # keys of corrupted answers whose stage is complete
@@ -95,17 +96,17 @@ class Stages:
         text = text.for_prompt(self.prompt.recipe)
         questions = self._questions(problems, text)
         key = self._key(prompt_key, *_of_text(text), problem_digest(problems), *questions, self.run.shard_size)
-        if key not in self._runs:
+        if (read := (key, str(name_of(text.extraction)))) not in self._runs:
             drafts = self._gold_answers(problems) if draft and self.run.speculate_from_gold else None
             columns = {"instance": [problem.id for problem in problems]}
             jobs = self._generate_jobs(columns, problems, prompt, None, drafts, text, None)
             frame = self._generate(f"{name}-{key}", jobs)
             tokens = dict(zip(frame["instance"], frame["generated_tokens"], strict=True))
-            self._runs[key] = [
+            self._runs[read] = [
                 self._transcript(problem, question, tokens[problem.id], text)
                 for problem, question in zip(problems, questions, strict=True)
             ]
-        return list(self._runs[key])
+        return list(self._runs[read])
 
     def corrupted(
         self,
@@ -186,7 +187,12 @@ class Stages:
         key = self._key(self.prompt_key, target, head_reduction, *read, self.run.shard_size)
         if key not in self._analyses:
             self._analyses[key] = self._analyse(f"{name}-{key}", runs, target, head_reduction)
-        return self._analyses[key]
+        # the numbers do not depend on how answers are read, and `correct` does
+        analysis, correct = self._analyses[key], {run.problem.id: run.correct for run in runs}
+        now = analysis.instances["instance"].map(correct).astype(bool)
+        if now.equals(analysis.instances["correct"]):
+            return analysis
+        return replace(analysis, instances=analysis.instances.assign(correct=now))
 
     def _generate_jobs(
         self,

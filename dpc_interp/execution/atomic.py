@@ -11,7 +11,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -114,8 +114,9 @@ def remove_abandoned(folder: Path) -> None:
     for partial in folder.glob(".partial-*"):
         host, pid = partial.name.removeprefix(".partial-").rsplit("-", 2)[:2]  # a host name may contain hyphens
         is_dead = host == socket.gethostname() and not _is_alive(int(pid))
-        if is_dead or time.time() - partial.stat().st_mtime > MAX_AGE:
-            remove(partial)
+        with suppress(FileNotFoundError):  # its writer may have finished it meanwhile
+            if is_dead or time.time() - partial.stat().st_mtime > MAX_AGE:
+                remove(partial)
 
 
 def _is_alive(pid: int) -> bool:

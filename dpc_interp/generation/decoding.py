@@ -27,7 +27,7 @@ from dpc_interp.generation.decoding_batch import DecodingBatch, current_batch, s
 from dpc_interp.generation.drafts import DraftLength, draft_continuation
 from dpc_interp.generation.padding import left_padded, right_padded
 from dpc_interp.generation.stopping import StopRule
-from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, attention_span
+from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, attention_span, check_keeps_keys
 from dpc_interp.prompts.embed_hooks import PromptEdit, edit_prompt, prompt_index, write_prompt
 from dpc_interp.prompts.entry import embed_hook_name
 from dpc_interp.prompts.prefill import can_share_prompt_cache, keep_last_position, prefill_prompt
@@ -95,12 +95,13 @@ def decode(
     batch = DecodingBatch(torch.arange(len(questions)), starts)
     with model.hooks(fwd_hooks=[*prompt_hooks, ("unembed.hook_in", keep_last_position)]), set_current_batch(batch):
         logits = cache(tokens, mask)[:, -1]
-    if not torch.isfinite(logits).all():
-        raise NonFiniteError("the logits are not finite; load the model in float32 or bfloat16")
-    next_tokens = logits.argmax(-1).tolist()
+    next_tokens = _greedy(logits, torch.ones(len(logits), dtype=torch.bool)).tolist()
     draft_ids = [[] for _ in questions] if drafts is None else [draft.tolist() for draft in drafts]
     # from here on only: plans hide virtual tokens from generated tokens, and the question keeps its attention to them
-    with model.hooks(fwd_hooks=_hiding_hooks(model, plans, n_virtual)):
+    hiding_hooks = _hiding_hooks(model, plans, n_virtual)
+    if hiding_hooks:
+        check_keeps_keys(model, n_cached + max_new_tokens)
+    with model.hooks(fwd_hooks=hiding_hooks):
         generated = _generate_tokens(model, cache, batch, next_tokens, draft_ids, n_cached, max_new_tokens, rule)
     return [torch.tensor(rule.cut(row), dtype=torch.long) for row in generated]
 
@@ -163,7 +164,7 @@ def _generate_tokens(
             input_rows.append([generated[i][-1], *draft_continuation(drafts[i], generated[i], n_draft)])
         tokens, mask = right_padded(input_rows)
         with set_current_batch(batch):
-            predicted_rows = cache(tokens, mask).argmax(-1).tolist()
+            predicted_rows = _greedy(cache(tokens, mask), mask.bool()).tolist()
         n_accepted = [_n_accepted(*pair) for pair in zip(input_rows, predicted_rows, strict=True)]
         draft_length.update(sum(map(len, input_rows)) - len(input_rows), sum(n_accepted))
         # the prediction after the last accepted token is the greedy choice there, so every pass yields a new token
@@ -174,6 +175,16 @@ def _generate_tokens(
         if min(n_accepted) + 1 < tokens.shape[1]:  # some row has rejected draft tokens or padding
             cache.mask_last_tokens(torch.arange(tokens.shape[1]) > torch.tensor(n_accepted)[:, None])
         n_cached += tokens.shape[1]
+
+
+def _greedy(logits: Float[Tensor, "*places d_vocab"], is_read: Bool[Tensor, "*places"]) -> Int[Tensor, "*places"]:
+    """The greedy choices, on the CPU; raise `NonFiniteError` where one that is read is not finite."""
+    tokens = logits.argmax(-1)  # of NaN, if there is one
+    is_finite = logits.gather(-1, tokens[..., None])[..., 0].isfinite()
+    tokens = tokens.where(is_finite, -1).cpu()  # one transfer, because each waits for a GPU
+    if (tokens[is_read] < 0).any():
+        raise NonFiniteError("the logits are not finite; load the model in float32 or bfloat16")
+    return tokens
 
 
 def _until_first(draft: list[int], tokens: Container[int]) -> list[int]:

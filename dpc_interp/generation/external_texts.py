@@ -25,6 +25,7 @@ import torch
 
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.generation.transcript import Transcript, make_transcript
+from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.encoding import QuestionFormat, as_question_format, encode_questions, merged_format
 from dpc_interp.models.end_tokens import end_tokens
 from dpc_interp.models.hooked import check_length, tokenizer_of
@@ -84,6 +85,7 @@ def load_transcripts(path: str | Path) -> ExternalTexts:
     return ExternalTexts(load_problems(rows, n=None), texts)
 
 
+@torch_defaults()
 def read_transcripts(
     model: AnyModel,
     problems: AnyProblems,

@@ -81,11 +81,16 @@ class StopRule:
         return list(row[:low])
 
     def _completes(self, token: int) -> bool:
-        """Whether a stop string may end within this token: it begins with an ending of one, or holds a whole one."""
+        """Whether a stop string may end within this token: it begins with an ending of one, or holds a whole one.
+
+        A part of a character is decoded as U+FFFD, and may complete any string that ends in such a character.
+        """
         if token not in self._may_complete:
             piece = self._decode([token])
             self._may_complete[token] = any(
-                string in piece or any(piece.startswith(string[k:]) for k in range(1, len(string)))
+                string in piece
+                or any(piece.startswith(string[k:]) for k in range(1, len(string)))
+                or ("\ufffd" in piece and not string[-1].isascii())
                 for string in self._strings
             )
         return self._may_complete[token]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from types import CodeType
 from typing import Any
 
 from dpc_interp.execution.digest import digest
@@ -57,16 +59,34 @@ def settle_max_new_tokens(model: HookedModel, problems: Sequence[Problem], n_vir
 
 
 def name_of(value: object) -> Any:
-    """A function's name with a hash of its code, which is the same in every process; any other value unchanged.
+    """A function's name with a hash of its code and of what it captures; any other value unchanged.
+
+    It is the same in every process unless the function captures an object whose repr is not.
 
     Args:
         value: a template or an extraction.
     """
     if not callable(value):
         return value
-    code = getattr(value, "__code__", None)
+    if isinstance(value, partial):
+        arguments = [*value.args, *(part for item in sorted(value.keywords.items()) for part in item)]
+        return f"partial {name_of(value.func)} {digest(*(_stated(argument) for argument in arguments))}"
     name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    code = getattr(value, "__code__", None)
     if code is None:
         return name
-    constants = [constant for constant in code.co_consts if not hasattr(constant, "co_code")]
-    return f"{name} {digest(code.co_code, repr(constants).encode())}"
+    captured = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
+    defaults = [getattr(value, "__defaults__", None), getattr(value, "__kwdefaults__", None)]
+    return f"{name} {digest(*_parts_of(code), *(_stated(part) for part in (*captured, *defaults)))}"
+
+
+def _parts_of(code: CodeType) -> list[bytes]:
+    """What a function computes: its instructions, the names in them and its constants, nested functions included."""
+    parts = [code.co_code, repr(code.co_names).encode()]
+    for constant in code.co_consts:
+        parts += _parts_of(constant) if isinstance(constant, CodeType) else [repr(constant).encode()]
+    return parts
+
+
+def _stated(value: object) -> bytes:
+    return str(name_of(value) if callable(value) else repr(value)).encode()

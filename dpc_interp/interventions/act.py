@@ -34,7 +34,7 @@ from dpc_interp.generation.decoding_batch import current_batch
 from dpc_interp.generation.likelihood import likelihood
 from dpc_interp.generation.transcript import Transcript, gold_transcript
 from dpc_interp.host.torch_state import torch_defaults
-from dpc_interp.models.hooked import HookedModel
+from dpc_interp.models.hooked import HookedModel, check_keeps_keys
 from dpc_interp.models.loading import AnyModel, as_model
 from dpc_interp.prompts.soft_prompt import AnyPrompt, as_prompt
 
@@ -95,6 +95,8 @@ def attention_calibration(
             width = torch.full_like(starts, pattern.shape[2])
             stops = width if batch is not None or n_read is None else n_read
             question_sinks[layer] = find_sinks(selected, starts, stops, alpha, threshold)
+        else:
+            check_keeps_keys(model, pattern.shape[3])
         # rows that have finished leave the decoding batch, so the rows of this pass may be fewer than in the first
         rows = slice(None) if batch is None else batch.rows.to(pattern.device)
         known = question_sinks[layer][rows]
@@ -123,13 +125,13 @@ class Act:
 
     Attributes:
         heads: (layer, head) pairs, see `choose_heads`.
-        alpha, beta: see `attention_calibration`.
+        alpha, beta, threshold: see `attention_calibration`.
 
     Example:
         >>> import dpc_interp as dpc
         >>> act = dpc.Act(heads=((0, 1),), beta=0.5)
         >>> act
-        Act(heads=((0, 1),), alpha=5.0, beta=0.5)
+        Act(heads=((0, 1),), alpha=5.0, beta=0.5, threshold=None)
         >>> with act(dpc.load_model("reasoner")):
         ...     pass  # whatever the model reads here is calibrated
     """
@@ -137,10 +139,11 @@ class Act:
     heads: tuple[tuple[int, int], ...]
     alpha: float = ALPHA
     beta: float = BETA
+    threshold: float | None = None
 
     def __call__(self, model: HookedModel) -> AbstractContextManager[None]:
         """Return the context within which `model` is calibrated."""
-        return attention_calibration(model, self.heads, alpha=self.alpha, beta=self.beta)
+        return attention_calibration(model, self.heads, alpha=self.alpha, beta=self.beta, threshold=self.threshold)
 
 
 def find_sinks(
@@ -224,7 +227,7 @@ def head_gains(
         averaged over `runs`).
 
     Raises:
-        DPCInterpError: no runs, or see `attention_calibration`.
+        DPCInterpError: no runs, a problem without a written rationale, or see `attention_calibration`.
 
     Example:
         >>> import dpc_interp as dpc
@@ -236,6 +239,11 @@ def head_gains(
     prompt, model = as_prompt(prompt, optional=True), as_model(model)
     if not runs:
         raise DPCInterpError("there are no runs to choose heads on; generate some on validation problems first")
+    for run in runs:
+        if not run.problem.rationale.strip():
+            raise DPCInterpError(
+                f"{run.problem.id} has no written rationale, on which heads are chosen; leave out such problems"
+            )
     gold = [gold_transcript(model, run) for run in runs]
     gold.sort(key=lambda run: len(run.question_tokens) + len(run.generated_tokens))
     n_virtual = 0 if prompt is None else prompt.n_virtual

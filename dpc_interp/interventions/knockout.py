@@ -131,6 +131,10 @@ class KnockoutPlan:
     tokens: tuple[int, ...] = ()
     layers: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", tuple(self.tokens))  # a list could not be hashed
+        object.__setattr__(self, "layers", None if self.layers is None else tuple(self.layers))
+
     def __call__(self, vectors: Float[Tensor, "n_virtual d_model"]) -> Float[Tensor, "n_virtual d_model"]:
         """Return `vectors` unchanged: the plan acts on the attention only."""
         return vectors

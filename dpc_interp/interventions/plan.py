@@ -55,6 +55,7 @@ class CorruptionPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", tuple(self.tokens))  # a list could not be hashed
         check_corruption(self.mask, self.gamma, self.replace)
 
     def _repr_html_(self) -> str:

@@ -152,8 +152,7 @@ class DecodingCache(TransformerLensKeyValueCache):
         batch_size: rows of the batch.
 
     Attributes:
-        padded: whether a token was masked so far. Until then the padding mask is skipped; TransformerLens would expand
-            it to the size of the scores.
+        padded: whether a token was masked so far. Until then tokens are rotated by their places in the cache.
     """
 
     def __init__(self, model: HookedTransformer, batch_size: int):

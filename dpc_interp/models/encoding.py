@@ -23,9 +23,9 @@ from dpc_interp.tasks.problem import PLACE, Problem, Template, check_template
 DEFAULT_TEMPLATE = f"{PLACE}\n"
 """A question and a line break, on which the bundled prompts were tuned."""
 CHAT = "chat"
+"""The template of that name is the tokenizer's chat template."""
 MAX_UNKNOWN = 5
 """Words that an error names at most."""
-"""The template of that name is the tokenizer's chat template."""
 
 
 @dataclass(frozen=True)

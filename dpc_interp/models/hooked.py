@@ -193,7 +193,26 @@ def check_length(model: HookedModel, n_positions: int) -> None:
     """
     if n_positions > model.cfg.n_ctx:
         raise ContextLengthError(
-            f"{n_positions} positions exceed the model's context of {model.cfg.n_ctx}; shorten the input"
+            f"{n_positions} positions exceed the model's context of {model.cfg.n_ctx}; give a smaller max_new_tokens, "
+            "or shorten the question"
+        )
+
+
+def check_keeps_keys(model: HookedModel, n_positions: int) -> None:
+    """Check that every layer keeps the keys of all positions, so that a key can be found by its position.
+
+    Args:
+        model: any supported model.
+        n_positions: positions that are read.
+
+    Raises:
+        DPCInterpError: a bridge whose cache drops keys that are outside of the attention window.
+    """
+    span = attention_span(model)
+    if not isinstance(model, HookedTransformer) and span < model.cfg.n_ctx and n_positions >= span:
+        raise DPCInterpError(
+            f"a TransformerBridge drops the keys of positions before its attention window of {span}, so that edges to "
+            "them cannot be named; shorten the texts, or load the model with backend='hooked' where that is possible"
         )
 
 

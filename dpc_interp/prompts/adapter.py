@@ -130,6 +130,17 @@ def _vectors_of_task(
     return vectors * (cols[task] @ rows[task])
 
 
+def initial_text(folder: Path) -> str | None:
+    """The text whose embeddings PEFT started the tuning from; None: another start, or one that is not recorded.
+
+    Args:
+        folder: folder of the adapter.
+    """
+    config = read_config(folder)
+    text = config.get("prompt_tuning_init_text")
+    return text if config.get("prompt_tuning_init") == "TEXT" and isinstance(text, str) and text else None
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Read the configuration of an adapter that is a soft prompt for a decoder-only model.
 

@@ -76,19 +76,22 @@ def check_n_virtual(n_virtual: Any, name: str = "n_virtual") -> None:
         raise DPCInterpError(f"{name} is {n_virtual!r}; give at least 1")
 
 
-def text_tokens(model: HookedModel, text: str, name: str = "text") -> Int[Tensor, " n"]:
-    """The tokens of a text, without special tokens.
+def text_tokens(
+    model: HookedModel, text: str, name: str = "text", *, special_tokens: bool = False
+) -> Int[Tensor, " n"]:
+    """The tokens of a text.
 
     Args:
         model: a `HookedTransformer` or `TransformerBridge` with a tokenizer.
         text: any text.
         name: name of the argument, for error messages.
+        special_tokens: also those that the tokenizer adds, such as BOS.
 
     Raises:
         DPCInterpError: the text has no tokens, or words that the model's vocabulary lacks.
     """
     tokenizer = tokenizer_of(model)
-    ids = tokenizer(text, add_special_tokens=False).input_ids
+    ids = tokenizer(text, add_special_tokens=special_tokens).input_ids
     if not ids:
         raise DPCInterpError(f"{name} has no tokens; give a text with at least one word")
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
@@ -193,5 +196,5 @@ def gaussian_vectors(
         float32.
     """
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(n_virtual, len(mean), generator=generator, dtype=torch.float32)
+    noise = torch.randn(n_virtual, len(mean), generator=generator, dtype=torch.float32, device="cpu")
     return (mean + std * noise.double()).float()

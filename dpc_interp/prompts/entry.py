@@ -101,7 +101,7 @@ def _sample_input(model: Any) -> tuple[Float[Tensor, "n_vectors width"], Tensor]
     tokens = torch.tensor([[0] * N_VECTORS + [(7 + 11 * i) % n_tokens for i in range(N_TOKENS)]], device=device)
     embedded = model.embed(tokens[:, N_VECTORS:])
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(N_VECTORS, embedded.shape[-1], generator=generator)
+    noise = torch.randn(N_VECTORS, embedded.shape[-1], generator=generator, device="cpu")
     return (noise * embedded.float().std().cpu()).to(embedded), tokens
 
 

@@ -21,7 +21,7 @@ from dpc_interp.host.torch_state import torch_defaults
 from dpc_interp.models.hooked import HookedModel
 from dpc_interp.models.loading import ASSETS, AnyModel, as_model
 from dpc_interp.prompts import embedding
-from dpc_interp.prompts.adapter import CONFIG, RECIPE, read_adapter, read_json, write_adapter
+from dpc_interp.prompts.adapter import CONFIG, RECIPE, initial_text, read_adapter, read_json, write_adapter
 from dpc_interp.prompts.adapter_source import check_has_adapter, fetch_adapter, join_subfolder, parse_hub_name
 from dpc_interp.prompts.entry import check_entry, prompt_width
 from dpc_interp.repr_html import card, first_line
@@ -112,6 +112,7 @@ class SoftPrompt:
         return embedding.nearest_tokens(model, self.vectors, k)
 
     @classmethod
+    @torch_defaults()
     def from_text(cls, model: AnyModel, text: str, n_virtual: int | None = None, name: str | None = None) -> SoftPrompt:
         """Make a prompt of the embeddings of a text, tokenized without special tokens.
 
@@ -142,6 +143,7 @@ class SoftPrompt:
         return cls(embedding.embed_tokens(model, tokens), name, recipe, str(model.cfg.model_name))
 
     @classmethod
+    @torch_defaults()
     def random(cls, model: AnyModel, n_virtual: int, seed: int = 0, name: str | None = None) -> SoftPrompt:
         """Make a Gaussian prompt with the mean and standard deviation of each column of the embedding table.
 
@@ -235,6 +237,9 @@ def load_prompt(
             f"{prompt_width(model)}; load the model it was tuned on"
         )
     recipe = read_json(folder / RECIPE) if (folder / RECIPE).is_file() else {}
+    text = initial_text(folder)
+    if text is not None:
+        recipe |= {"init_text": text, "init_special_tokens": True}
     # a prompt without a recorded name: a folder of the Hub's cache is named after a commit, so use the name given
     default_name = folder.resolve().name if Path(name).expanduser().is_dir() else given
     if task is not None:

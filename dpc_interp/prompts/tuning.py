@@ -7,6 +7,7 @@ values of `prompt_tuning_init` in PEFT. The prompt with the lowest validation lo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -38,6 +39,7 @@ from dpc_interp.prompts.embedding import check_n_virtual, embed_tokens, repeat_o
 from dpc_interp.prompts.entry import check_entry
 from dpc_interp.prompts.prefill import prefill_prompt
 from dpc_interp.prompts.soft_prompt import SoftPrompt
+from dpc_interp.prompts.tuned_on import QUESTIONS, question_hashes
 from dpc_interp.tasks.problem import Problem, Template
 from dpc_interp.tasks.registry import AnyProblems, as_problems
 
@@ -65,6 +67,11 @@ class TuningConfig:
     eval_steps: int = 25
     early_stopping_patience: int = 4
     init_text: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_steps", 0), ("batch_size", 1), ("eval_steps", 1), ("early_stopping_patience", 1)):
+            if getattr(self, name) < least:
+                raise DPCInterpError(f"{name} is {getattr(self, name)}; give at least {least}")
 
 
 @torch_defaults(gradients=True)
@@ -100,8 +107,8 @@ def tune_prompt(
         fields: single fields of `TuningConfig` by their own names.
 
     Returns:
-        The prompt with the lowest validation loss. Its `recipe` holds the options and `learning_curve`: training step,
-        training loss and validation loss (nats).
+        The prompt with the lowest validation loss. Its `recipe` holds the options, hashes of the questions, and
+        `learning_curve`: training step, training loss and validation loss (nats).
 
     Raises:
         DPCInterpError: too few problems, or one without a rationale; an `init_text` without tokens or with words that
@@ -139,9 +146,10 @@ def tune_prompt(
         "seed": seed,
         "n_train": len(train),
         "n_validation": len(held_out),
+        QUESTIONS: question_hashes([*problems, *validation]),
         **asdict(config),
     }
-    return SoftPrompt(best, name, recipe | {"learning_curve": curve})
+    return SoftPrompt(best.cpu(), name, recipe | {"learning_curve": curve}, str(model.cfg.model_name))
 
 
 def _train(
@@ -176,6 +184,10 @@ def _train(
             if step % config.eval_steps and step != config.max_steps:
                 continue
             validation_loss = _held_out_loss(model, held_out, vectors, 4 * config.batch_size)
+            if not math.isfinite(validation_loss):
+                raise NonFiniteError(
+                    f"the validation loss is not finite at training step {step}; load the model in float32 or bfloat16"
+                )
             mean_loss = sum(losses) / len(losses)
             curve.append({"step": step, "train": round(mean_loss, 4), "validation": round(validation_loss, 4)})
             bar.set_postfix(validation=curve[-1]["validation"])

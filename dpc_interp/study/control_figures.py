@@ -37,10 +37,10 @@ def fig8_sink_control(evaluated: EvaluatedPrompt, sinks: pd.DataFrame, summary: 
     ratios = "; ".join(
         f"{row.prompt} {row.own_ratio:.2f} [{row.own_low:.2f}, {row.own_high:.2f}]" for row in untrained.itertuples()
     )
-    caption = (
-        "the same transcripts after other prompts, teacher-forced. Peak ratio of the trained prompt over that of the "
-        f"untrained one: {ratios}."
-    )
+    own = f"Peak ratio of the trained prompt over that of the untrained one: {ratios}."
+    if untrained.empty:
+        own = "No prompt records what its tuning started from, so that there is no untrained one."
+    caption = f"the same transcripts after other prompts, teacher-forced. {own}"
     frames, tables = {"fig8_sink_control": sinks}, {"fig8_sink_control_ratios": summary}
     return Drawing("fig8_sink_control", figure, caption, frames, tables)
 

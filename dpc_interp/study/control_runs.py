@@ -19,6 +19,7 @@ from dpc_interp.analysis.analyse import drop_empty_rationales
 from dpc_interp.analysis.controls import CONDITIONS, TEXT, control_peaks, sink_controls
 from dpc_interp.analysis.sanity import saliency_sanity
 from dpc_interp.claims.causal import causal_edges
+from dpc_interp.errors import warn_user
 from dpc_interp.evaluation.stages import problem_digest, prompt_digest
 from dpc_interp.evaluation.sweeps import SWEPT_VALUES, corruption_variants, option_sensitivity, single_tokens
 from dpc_interp.execution.digest import digest, model_digest
@@ -133,17 +134,23 @@ class RunControls:
     def _sweep(self, model: HookedModel) -> Frames:
         """Compare corruptions and options on the prompt: the frames variants, tokens and sensitivity."""
         prompt, validation, options = self.prompt, self.task.validation, self.settings.options
+        written = [problem for problem in validation if problem.rationale.strip()]
 
         def gains() -> Frames:
             # `head_gains` reads no generated token, so one is enough
             text: dict[str, Any] = {"template": options.template, "prepend_bos": options.prepend_bos}
-            chosen = validation[: self.sizes.n_heads]
+            chosen = written[: self.sizes.n_heads]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UnfinishedWarning)
                 runs = generate(model, chosen, prompt, max_new_tokens=1, progress=False, **text)
             return {"heads": head_gains(model, runs, prompt, progress=False)}
 
-        heads = choose_heads(self._stored(model, gains, ["heads"], self.sizes.n_heads)["heads"])
+        contexts = {}
+        if written:
+            heads = choose_heads(self._stored(model, gains, ["heads"], self.sizes.n_heads)["heads"])
+            contexts = {f"ACT, {len(heads)} heads": Act(heads)}
+        else:
+            warn_user(f"{self.task.name}: without written rationales no heads can be chosen for ACT, which is left out")
         shared: dict[str, Any] = {
             "models": model,
             "tasks": list(self.task.test[: self.sizes.n_sweep]),
@@ -156,7 +163,6 @@ class RunControls:
         if not all(problem.rationale.strip() for problem in (*shared["tasks"], *validation)):
             # target `gold` reads written rationales
             swept["values"] = {option: values for option, values in SWEPT_VALUES.items() if option != "target"}
-        contexts = {f"ACT, {len(heads)} heads": Act(heads)}
         return {
             "variants": corruption_variants(**shared, contexts=contexts, validation=by_task),
             "tokens": single_tokens(**(shared | {"options": replace(options, gamma=0)})),  # the token alone

@@ -29,7 +29,8 @@ def write_figure_page(
     introduction = (
         f"# Figures of {title}\n\n"
         f"{n} test problems a task, {n_validation} validation problems for the thresholds, prompts {names}. Figures "
-        "show the first prompt, tables pool all; intervals are 95%, over problems."
+        "show the first prompt, tables pool all; intervals are 95%, over problems, those of differences from pt over "
+        "problems and tuning seeds."
     )
     text = [introduction, write_tables(parts, out)]
     for task, lines in captions.items():

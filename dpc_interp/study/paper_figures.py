@@ -110,7 +110,8 @@ def fig2_saliency_maps(evaluated: EvaluatedPrompt, model: HookedModel) -> Drawin
                 ax.set_axis_off()
                 ax.text(0, 0.5, f"no {outcome} answer\nhas two steps", transform=ax.transAxes)
                 continue
-            map_ = saliency_map(model, runs[instance], evaluated.prompt)
+            reduction = evaluated.results.options.head_reduction
+            map_ = saliency_map(model, runs[instance], evaluated.prompt, head_reduction=reduction)
             values = map_.values[list(layers)].mean(0)
             plots.plot_saliency_map(values.numpy(), spans=map_.segments.spans(), ax=ax)
             ax.set_title(f"{outcome}, {depth} layers")

@@ -41,7 +41,7 @@ def runs(model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt) 
 
 @pytest.fixture(scope="module")
 def controls(model: HookedTransformer, runs: list[Transcript], prompt: SoftPrompt) -> pd.DataFrame:
-    return sink_controls(model, runs, prompt, progress=False)
+    return sink_controls(model, runs, prompt, seed=0, progress=False)
 
 
 def rows(controls: pd.DataFrame, condition: str) -> pd.DataFrame:
@@ -101,6 +101,22 @@ def test_untrained_vectors_of_a_prompt_that_started_from_a_text(
     drawn = control_prompts(model, SoftPrompt(start.vectors, recipe={"seed": start.recipe["seed"]}))
     assert not torch.equal(drawn["untrained"], start.vectors)
     assert torch.equal(controls["random"], drawn["random"]), "the draws of the other conditions are the same"
+
+
+def test_untrained_vectors_are_left_out_where_nothing_records_the_start(
+    model: HookedTransformer, prompt: SoftPrompt
+) -> None:
+    bare = SoftPrompt(prompt.vectors)
+    assert list(control_prompts(model, bare)) == [name for name in CONDITIONS if name != "untrained"]
+    assert "untrained" in control_prompts(model, bare, seed=0)
+
+
+def test_special_tokens_of_a_text_that_peft_started_from(model: HookedTransformer, prompt: SoftPrompt) -> None:
+    recipe = {"init_text": "Tom has", "init_special_tokens": True}
+    ids = model.tokenizer("Tom has").input_ids
+    assert ids != model.tokenizer("Tom has", add_special_tokens=False).input_ids
+    untrained = control_prompts(model, SoftPrompt(prompt.vectors, recipe=recipe))["untrained"]
+    torch.testing.assert_close(untrained[: len(ids)], model.W_E[ids])
 
 
 def test_random_and_text_vectors(model: HookedTransformer, prompt: SoftPrompt) -> None:

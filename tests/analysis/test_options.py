@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dpc_interp import DPCInterpError, Options
@@ -122,3 +123,11 @@ def test_checks_can_be_called_by_themselves() -> None:
         check_statistic("nll", "auroc")
     with pytest.raises(DPCInterpError, match="mask is 2"):
         check_corruption(2, 10, "mask")
+
+
+@pytest.mark.usefixtures("untyped")
+def test_an_index_of_numpy_is_an_index() -> None:
+    token = Options(token=np.int64(3)).token
+    assert (token, type(token)) == (3, int)
+    with pytest.raises(DPCInterpError, match=r"token is 3\.0; give peak, random or the index of a virtual token"):
+        Options(token=3.0)

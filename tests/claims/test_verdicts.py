@@ -282,6 +282,10 @@ def test_the_learned_part_of_the_accumulation(results: list[Results]) -> None:
     assert frame.loc["C1 own", ["verdict", "figure"]].tolist() == ["fails", "fig8_sink_control"]
     assert frame["effect"]["C1 own"] == pytest.approx(np.log(0.5))
     assert frame["verdict"]["C1"] == "holds"
+    random = pd.concat(part.assign(condition=part["condition"].replace("untrained", "random")) for part in parts)
+    unknown = verdicts(results, model="synthetic", controls=random).set_index("claim").loc["C1 own"]
+    assert unknown["verdict"] == "not testable"
+    assert unknown["reason"].startswith("no prompt records what its tuning started from")
 
 
 def test_no_results_or_a_prompt_twice_raise(results: list[Results]) -> None:

@@ -93,3 +93,23 @@ def test_ambiguous_or_unknown_options_raise(arguments: dict[str, Any], message: 
     """Before the models and the prompts are loaded."""
     with pytest.raises(DPCInterpError, match=message):
         ablate("no such model", "no such task", "no such prompt", **arguments)
+
+
+def test_answers_are_read_as_each_cell_says(
+    grid_arguments: dict[str, Any],
+    model: HookedModel,
+    reported: list[Problem],
+    validation: list[Problem],
+    prompt: SoftPrompt,
+    decoding: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Texts are shared by the cells, answers and outcomes are not."""
+    extractions = [lambda text: text, lambda text: text[:-1]]
+    rows = ablate(**grid_arguments, methods=["pt", "always"], grid={"extraction": extractions})
+    for extraction, (_, cell) in zip(extractions, rows.groupby(rows.index // 2), strict=True):
+        keywords = {**decoding, "extraction": extraction, "validation": validation}
+        single = evaluate(model, reported, prompt, ["pt", "always"], **keywords)
+        columns = ["accuracy", "difference"]
+        assert cell[columns].to_numpy().tolist() == single.summary[columns].to_numpy().tolist()
+    assert rows["accuracy"].nunique() > 1

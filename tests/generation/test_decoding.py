@@ -202,6 +202,19 @@ def test_logits_that_are_not_finite_raise(model: HookedModel, problems: list[Pro
         decode_fast(model, problems[:2], None)
 
 
+def test_logits_of_a_later_token_that_are_not_finite_raise(model: HookedModel, problems: list[Problem]) -> None:
+    n_passes: list[int] = []
+
+    def break_the_fourth(resid: Tensor, hook: object) -> Tensor:
+        n_passes.append(1)
+        return resid * torch.nan if len(n_passes) == 4 else resid
+
+    broken = ("blocks.0.hook_resid_post", break_the_fourth)
+    with model.hooks(fwd_hooks=[broken]), pytest.raises(NonFiniteError, match="the logits are not finite"):
+        decode_fast(model, problems[:2], None)
+    assert len(n_passes) == 4
+
+
 @pytest.mark.parametrize("shared", [True, False], ids=["shared prompt", "prompt in each row"])
 def test_no_hook_is_left(
     model: HookedModel, problems: list[Problem], prompt: SoftPrompt, unchanged, shared: bool

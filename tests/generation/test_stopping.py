@@ -162,3 +162,21 @@ def test_bad_stop_strings_are_refused(strings) -> None:
     with pytest.raises(DPCInterpError, match="stop_strings"):
         check_stop_strings(strings)
     check_stop_strings(STOP_STRINGS)
+
+
+@pytest.mark.parametrize("string", ["\n\u554f\u984c\uff1a", "\U0001f600"], ids=["characters", "emoji"])
+def test_a_stop_string_may_end_in_a_character_of_several_tokens(model: HookedModel, string: str) -> None:
+    """One token a byte: the last one alone is decoded as U+FFFD."""
+    vocabulary = {symbol: i for i, symbol in enumerate(["<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    backend = Tokenizer(models.BPE(vocabulary, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    reader = copy(model)
+    reader.tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<eos>", clean_up_tokenization_spaces=False
+    )
+    rule = StopRule(reader, 100, [string])
+    row = reader.tokenizer(f"#### 17{string} and more", add_special_tokens=False).input_ids
+    n_until = len(reader.tokenizer(f"#### 17{string}", add_special_tokens=False).input_ids)
+    assert [rule.ended(row[:n]) for n in (n_until - 1, n_until)] == [False, True]
+    assert reader.tokenizer.decode(rule.cut(row)) == "#### 17"

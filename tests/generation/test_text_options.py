@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -35,3 +37,25 @@ def test_functions_are_recorded_by_name_and_code() -> None:
     record = Options(template=QuestionFormat(first), extraction=other).record()
     assert json.loads(json.dumps(record)) == record | {"stop_strings": list(record["stop_strings"])}
     assert record["template"]["template"] == name_of(first)
+
+
+def test_functions_that_capture_or_call_something_else_are_recorded_apart() -> None:
+    def pick(k: int) -> Callable[[str], str]:
+        return lambda text: text.split()[k]
+
+    def join(text: str, end: str = "") -> str:
+        return text + end
+
+    def outer(name: str) -> Callable[[str], str]:
+        inner = {"max": lambda text: max(text), "min": lambda text: min(text)}
+        return inner[name]
+
+    for first, other in (
+        (pick(0), pick(-1)),
+        (outer("max"), outer("min")),
+        (partial(join, end="a"), partial(join, end="b")),
+        (partial(join, end="a"), partial(pick(0))),
+    ):
+        assert name_of(first) != name_of(other)
+    assert name_of(pick(2)) == name_of(pick(2))
+    assert name_of(partial(join, end="a")) == name_of(partial(join, end="a"))

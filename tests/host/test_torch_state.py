@@ -112,6 +112,17 @@ CALLS: dict[str, Callable[[World], Any]] = {
     ),
     "head_gains": lambda w: dpc.head_gains(w.model, w.runs[:1], w.prompt, progress=False),
     "check_model": lambda w: dpc.check_model(w.model, prompt=w.prompt).table[["verdict", "error"]],
+    "a random prompt": lambda w: dpc.SoftPrompt.random(w.model, 3).vectors,
+    "a prompt of a text": lambda w: dpc.SoftPrompt.from_text(w.model, "Tom has 7 apples.").vectors,
+    "read_transcripts": lambda w: (
+        dpc.analyse(
+            w.model,
+            dpc.read_transcripts(w.model, w.problems[:2], [p.rationale for p in w.problems[:2]]),
+            w.prompt,
+            target="gold",
+            progress=False,
+        ).frames
+    ),
     "ACT while generating": lambda w: w.calibrated(),
     "ACT": lambda w: w.plain_calibrated(),
     "corrupted": lambda w: w.corrupted(),

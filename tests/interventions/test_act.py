@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -13,7 +14,14 @@ from dpc_interp import CorruptionPlan, Problem, SoftPrompt, generate, prompted
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.generation.likelihood import likelihood
 from dpc_interp.generation.transcript import gold_transcript
-from dpc_interp.interventions.act import attention_calibration, calibrate_pattern, choose_heads, find_sinks, head_gains
+from dpc_interp.interventions.act import (
+    Act,
+    attention_calibration,
+    calibrate_pattern,
+    choose_heads,
+    find_sinks,
+    head_gains,
+)
 from dpc_interp.models.encoding import encode_question
 from dpc_interp.models.lens import HookedTransformer
 
@@ -190,3 +198,23 @@ def test_invalid_options_raise_and_restore_the_model(
         raise KeyboardInterrupt
     with pytest.raises(DPCInterpError, match="no runs"):
         head_gains(model, [])
+
+
+def test_problems_without_a_written_rationale_are_refused(
+    model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt
+) -> None:
+    bare = [replace(problem, rationale=" ") for problem in problems[:1]]
+    runs = generate(model, bare, prompt, max_new_tokens=1, progress=False)
+    with pytest.raises(DPCInterpError, match="has no written rationale, on which heads are chosen"):
+        head_gains(model, runs, prompt, progress=False)
+
+
+def test_a_threshold_reaches_the_calibration(model: HookedTransformer) -> None:
+    tokens = torch.arange(3, 13)[None]
+    logits = []
+    for act in (Act(HEADS, threshold=0.05), Act(HEADS)):
+        with act(model):
+            logits.append(model(tokens))
+    with attention_calibration(model, HEADS, threshold=0.05):
+        assert torch.equal(logits[0], model(tokens))
+    assert not torch.equal(*logits)

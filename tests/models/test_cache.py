@@ -72,6 +72,32 @@ def test_logits_equal_those_of_transformer_lens(
 
 
 @torch.no_grad()
+def test_a_layer_class_with_its_own_rotation_is_called(
+    build: Callable[..., HookedTransformer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("gqa")
+    plain = decode(model, CachedDecoding(model, BATCH), 5)
+    layer_class = type(model.blocks[0].attn)
+    rotate = layer_class.apply_rotary
+    monkeypatch.setattr(layer_class, "apply_rotary", lambda self, x, *rest: 0.5 * rotate(self, x, *rest))
+    all_theirs = decode(model, TheirDecoding(model), 5)
+    for ours, theirs, before in zip(decode(model, CachedDecoding(model, BATCH), 5), all_theirs, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(ours, before, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("mask", [PADDED, None], ids=["padded", "unpadded"])
+@torch.no_grad()
+def test_a_part_of_each_head_is_rotated(build: Callable[..., HookedTransformer], mask: Tensor | None) -> None:
+    model = build("plain", rotary_dim=2)
+    pairs = zip(
+        decode(model, CachedDecoding(model, BATCH), 5, mask), decode(model, TheirDecoding(model), 5, mask), strict=True
+    )
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
 def test_dynamic_ntk_rotates_all_keys_in_every_pass(build: Callable[..., HookedTransformer]) -> None:
     """There the rotation of a key depends on the length, which grows beyond the trained 8 positions."""
     model = build("plain", use_dynamic_ntk_rope=True, train_seq_length=8)
@@ -166,13 +192,13 @@ def test_each_key_is_rotated_once(build: Callable[..., HookedTransformer], monke
     model = build("gqa")
     n_rotated: list[int] = []
     layer_class = type(model.blocks[0].attn)
-    apply_rotary = layer_class.apply_rotary
+    rotate_every_two = layer_class.rotate_every_two
 
-    def record(self: object, x: Tensor, *rest: object) -> Tensor:
+    def record(self: object, x: Tensor) -> Tensor:
         n_rotated.append(x.shape[1])
-        return apply_rotary(self, x, *rest)
+        return rotate_every_two(self, x)
 
-    monkeypatch.setattr(layer_class, "apply_rotary", record)
+    monkeypatch.setattr(layer_class, "rotate_every_two", record)
     decode(model, CachedDecoding(model, BATCH), n=4)
     assert n_rotated == [FIRST, FIRST] * model.cfg.n_layers + [1, 1] * model.cfg.n_layers * 4
 

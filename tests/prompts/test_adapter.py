@@ -219,3 +219,11 @@ def test_base_model_is_saved_again(folder: Path, tmp_path: Path) -> None:
     assert load_prompt(tmp_path / "again").base_model == "somewhere/llama"
     load_prompt(folder).save_pretrained(tmp_path / "again", base_model="elsewhere/llama")
     assert load_prompt(tmp_path / "again").base_model == "elsewhere/llama"
+
+
+def test_the_text_that_peft_started_from_is_kept(folder: Path) -> None:
+    configure(folder, prompt_tuning_init="TEXT", prompt_tuning_init_text="Think step by step.")
+    recipe = load_prompt(folder).recipe
+    assert (recipe["init_text"], recipe["init_special_tokens"]) == ("Think step by step.", True)
+    configure(folder, prompt_tuning_init="RANDOM")
+    assert "init_text" not in load_prompt(folder).recipe

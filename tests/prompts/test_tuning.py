@@ -160,9 +160,8 @@ def test_a_config_is_the_same_as_its_fields(
 
 def test_the_recipe_names_the_fields_of_the_config(tuned: SoftPrompt) -> None:
     fields = {field.name for field in dataclasses.fields(TuningConfig)}
-    assert (
-        tuned.recipe.keys() == {"template", "prepend_bos", "seed", "n_train", "n_validation", "learning_curve"} | fields
-    )
+    others = {"template", "prepend_bos", "seed", "n_train", "n_validation", "questions", "learning_curve"}
+    assert tuned.recipe.keys() == others | fields
 
 
 def test_old_keywords_warn(model: HookedTransformer, train: list[Problem], held_out: list[Problem]) -> None:
@@ -185,6 +184,7 @@ def test_old_keywords_warn(model: HookedTransformer, train: list[Problem], held_
         (1, {}, "too few problems"),
         (5, {"validation": []}, "too few problems"),
         (5, {"n_virtual_tokens": 0}, "n_virtual_tokens is 0"),
+        (5, {"eval_steps": 0}, "eval_steps is 0; give at least 1"),
         (5, {"steps": 3}, "steps"),
     ],
 )
@@ -201,6 +201,14 @@ def test_a_problem_without_a_rationale_raises(model: HookedTransformer, train: l
 def test_a_loss_that_is_not_finite_raises(model: HookedTransformer, train: list[Problem]) -> None:
     with pytest.raises(NonFiniteError, match="not finite at training step 2; tune with a smaller learning_rate"):
         tune_prompt(model, train, **FAST | {"learning_rate": float("inf"), "max_steps": 2})
+
+
+def test_a_validation_loss_that_is_not_finite_raises(
+    model: HookedTransformer, train: list[Problem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dpc_interp.prompts.tuning._held_out_loss", lambda *_: float("nan"))
+    with pytest.raises(NonFiniteError, match="the validation loss is not finite at training step 1"):
+        tune_prompt(model, train, **FAST | {"max_steps": 1})
 
 
 def test_a_small_gradient_of_a_float16_model_does_not_underflow(
