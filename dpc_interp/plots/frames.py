@@ -39,7 +39,7 @@ def check_frame(frame: pd.DataFrame, name: str, columns: Sequence[str]) -> None:
     for column in columns:
         if column not in frame.columns:
             present = ", ".join(map(str, frame.columns)) or "none"
-            hint = "; merge it from the frame `instances`" if column == "correct" else ""
+            hint = "; merge it from Analysis.instances" if column == "correct" else ""
             raise DPCInterpError(f"the {name} frame lacks the column {column!r}; it has: {present}{hint}")
     if frame.empty:
         raise DPCInterpError(
