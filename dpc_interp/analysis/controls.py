@@ -12,8 +12,8 @@ teacher-forced, after other leading tokens: questions and answers stay the same,
 | `trained after text` | that text once, then the trained prompt, of which alone the tokens are counted |
 
 `untrained` is left out where the prompt records neither, as adapters that PEFT tuned from random vectors. In the last
-condition no virtual token is at position 0. An answer is less likely after a prompt that it was not
-generated with, which scales all flow: compare ratios between conditions, not strengths.
+condition no virtual token is at position 0. An answer is less likely after a prompt that it was not generated with,
+which scales all flow: compare ratios between conditions, not strengths.
 """
 
 from __future__ import annotations

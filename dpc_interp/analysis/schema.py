@@ -181,7 +181,7 @@ VERDICTS: Columns = {
     "n": ("int64", "problems"),
     "n_prompts": ("int64", "prompts"),
     "rule": ("string", "the rule in words"),
-    "figure": ("string", "figure or table to look at beside it"),
+    "figure": ("string", "related figure or table"),
 }
 FRAMES: Mapping[str, Columns] = {
     "flow": FLOW,

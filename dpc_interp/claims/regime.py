@@ -122,6 +122,18 @@ def trigger_obstacle(rules: Sequence[TriggerRule]) -> str:
     return f"no trigger: {100 * best.p:.0f}% of shuffled outcomes reach the best rule's J ({best.youden:.2f})"
 
 
+def start_obstacle(controls: pd.DataFrame | None, task: str) -> str:
+    """Why no prompt of a task can be compared with what its tuning started from, or nothing.
+
+    Args:
+        controls: of `control_peaks`; None: they were not measured.
+        task: name of the task.
+    """
+    if controls is None or ((controls["task"] == task) & (controls["condition"] == "untrained")).any():
+        return ""
+    return "no prompt records what its tuning started from"
+
+
 def regime_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The regime as a table in percent, whose cells are finished text or counts.
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from dpc_interp.analysis.schema import conform
 from dpc_interp.claims.firing import redrawn_gains
 from dpc_interp.claims.measures import COLUMNS, METHODS, measures
-from dpc_interp.claims.regime import obstacles, regime, trigger_obstacle
+from dpc_interp.claims.regime import obstacles, regime, start_obstacle, trigger_obstacle
 from dpc_interp.errors import DPCInterpError
 from dpc_interp.evaluation.evaluate import Results, check_distinct_prompts
 from dpc_interp.stats.adjusted import weighted_adjusted_difference
@@ -107,7 +107,7 @@ class Claim:
         null: value under the null hypothesis; of an equivalence, the smallest effect that is not small.
         side: the claimed side of the null; `within`: an equivalence, the effect is smaller than the null in size.
         measure_text: the effect in words, a part of `rule`.
-        figure: name of a figure or table to look at beside it.
+        figure: name of a related figure or table.
         bounds: smallest and largest possible value of the effect; the interval is clipped to them.
         paper: the effect that the paper reports (Llama-3-8B on GSM8K); NaN where it gives none.
         needs: keys of `regime.obstacles`, or `trigger`, without which the claim is not testable.
@@ -225,7 +225,7 @@ def verdicts(
         str(row["task"]): {
             **obstacles(row),
             "trigger": trigger_obstacle([result.rule for result in results if result.task == row["task"]]),
-            "start": _start_obstacle(controls, str(row["task"])),
+            "start": start_obstacle(controls, str(row["task"])),
         }
         for _, row in regime(results).iterrows()
     }
@@ -241,13 +241,6 @@ def verdicts(
         rows += [{"model": model, "task": task, **_judge(claim, prompts, lacks, weights, shifts)} for claim in claims]
     frame = pd.DataFrame(rows)
     return conform(frame.assign(p_holm=holm(frame["p"].to_numpy(float))), "verdicts")
-
-
-def _start_obstacle(controls: pd.DataFrame | None, task: str) -> str:
-    """Why no prompt of a task can be compared with what its tuning started from, or nothing."""
-    if controls is None or ((controls["task"] == task) & (controls["condition"] == "untrained")).any():
-        return ""
-    return "no prompt records what its tuning started from"
 
 
 def _measures_by_task(results: Sequence[Results], controls: pd.DataFrame | None) -> dict[str, list[pd.DataFrame]]:
