@@ -146,7 +146,10 @@ class CachedDecoding:
         if isinstance(self._cache, DecodingCache):
             forked._cache = self._cache.fork(rows.to(self._model.cfg.device))
         else:
-            forked._cache = deepcopy(self._cache)
+            # keys and values are copied by `select_rows`: a deep copy of them would have no gradient
+            layers = [vars(layer) for layer in self._cache.layers]
+            kept = {id(layer.get(name)): layer.get(name) for layer in layers for name in ("keys", "values")}
+            forked._cache = deepcopy(self._cache, kept)
             forked.select_rows(rows)
         return forked
 

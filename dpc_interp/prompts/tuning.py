@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.errors import DPCInterpError, NonFiniteError
+from dpc_interp.execution.batch_splits import by_length, cheapest_split, pass_cost
 from dpc_interp.execution.keywords import read_keywords
 from dpc_interp.host.torch_state import need_weights_with_gradients, torch_defaults
 from dpc_interp.models.encoding import (
@@ -31,7 +33,7 @@ from dpc_interp.models.encoding import (
     format_recipe,
     loss_mask,
 )
-from dpc_interp.models.hooked import HookedModel, check_length
+from dpc_interp.models.hooked import CachedDecoding, HookedModel, check_length
 from dpc_interp.models.loading import AnyModel, as_model
 from dpc_interp.models.nonfinite import loss_scales, suggested_fix
 from dpc_interp.models.token_nll import token_nll
@@ -224,13 +226,27 @@ def prompt_loss(
 ) -> Float[Tensor, ""]:
     """Mean NLL of the tokens after each question, with gradient to `vectors`.
 
-    The prompt is the same in every row, so it is prefilled once and its keys and values are shared.
+    The prompt is the same in every row, so it is prefilled once and its keys and values are shared. Rows of about the
+    same length go through the model together where that costs less than their padding: on SmolLM2 a step of 8 GSM8K
+    problems takes 0.73 of its time, one of 16 story problems 0.79, with the same gradient to 2e-6.
 
     Args:
         model: a `HookedTransformer` or `TransformerBridge`.
         examples: ids of question and rationale, and the number of question tokens, of each row.
         vectors: vectors of the soft prompt.
     """
+    lengths = [len(ids) for ids, _ in examples]
+    order = by_length(lengths)
+    ends = cheapest_split([lengths[i] for i in order], pass_cost(model))
+    prompt_cache = prefill_prompt(model, vectors, 1)
+    groups = [[examples[i] for i in order[start:end]] for start, end in pairwise([0, *ends])]
+    return torch.cat([_nll_after_questions(model, group, prompt_cache) for group in groups]).mean()
+
+
+def _nll_after_questions(
+    model: HookedModel, examples: Sequence[Example], prompt_cache: CachedDecoding
+) -> Float[Tensor, " counted"]:
+    """The NLL of each token after a question, in one pass; `prompt_cache` is one row that has read the prompt."""
     tokens = pad_sequence([ids for ids, _ in examples], batch_first=True).to(model.cfg.device)
     mask = loss_mask([n for _, n in examples], [len(ids) for ids, _ in examples], tokens.shape[1], tokens.device)
 
@@ -239,10 +255,10 @@ def prompt_loss(
     ) -> Float[Tensor, "1 counted d_model"]:
         return resid[:, :-1][mask[:, 1:]][None]  # avoid [batch, pos, d_vocab] logits outside the loss
 
-    prompt_cache = prefill_prompt(model, vectors, len(tokens))
+    rows = prompt_cache.fork(torch.zeros(len(tokens), dtype=torch.long))
     with model.hooks(fwd_hooks=[("unembed.hook_in", keep_predicted_positions)]):
-        logits = prompt_cache(tokens)[0]
-    return token_nll(logits, tokens[mask]).mean()
+        logits = rows(tokens).flatten(0, 1)  # not [0], whose backward pass would copy them
+    return token_nll(logits, tokens[mask])
 
 
 @torch.no_grad()

@@ -12,9 +12,11 @@ from transformer_lens.hook_points import HookPoint
 from dpc_interp import DPCInterpError, Problem, SoftPrompt, TuningConfig, load_problems, prompted, tune_prompt
 from dpc_interp.errors import NonFiniteError
 from dpc_interp.models.encoding import QuestionFormat, encode_question
+from dpc_interp.models.hooked import HookedModel
 from dpc_interp.models.lens import HookedTransformer
 from dpc_interp.prompts.tuning import _example, _gradient, _held_out_loss, prompt_loss
 
+TOKENS = torch.randint(3, 200, (2, 9), generator=torch.Generator().manual_seed(7))
 FAST = {
     "n_virtual_tokens": 4,
     "max_steps": 30,
@@ -61,6 +63,28 @@ def test_loss_is_the_mean_over_the_tokens_after_each_question(
     for batch_size in (1, 2, 5):
         examples = [_example(model, p, QuestionFormat()) for p in train[:5]]
         assert _held_out_loss(model, examples, prompt.vectors, batch_size) == pytest.approx(total / n_tokens, rel=1e-5)
+
+
+def test_rows_in_groups_have_the_loss_and_gradient_of_one_batch(
+    any_model: HookedModel, prompt: SoftPrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = [(TOKENS[0], 2), (TOKENS[1, :4], 1), (TOKENS[0, 1:], 3), (TOKENS[1, 1:5], 2)]
+    results, sizes = [], []
+
+    def count(resid: torch.Tensor, hook: HookPoint) -> None:
+        sizes.append(tuple(resid.shape[:2]))
+
+    for cost in (float("inf"), 0.0):
+        monkeypatch.setattr("dpc_interp.prompts.tuning.pass_cost", lambda model, cost=cost: cost)
+        vectors = prompt.vectors.clone().requires_grad_()
+        with any_model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", count)]):
+            loss = prompt_loss(any_model, examples, vectors)
+        results.append((loss.detach(), torch.autograd.grad(loss, vectors)[0]))
+    n, width = prompt.n_virtual, TOKENS.shape[1]
+    assert sizes == [(1, n), (4, width), (1, n), (2, 4), (1, width - 1), (1, width)]
+    for name, together, in_groups in zip(("loss", "gradient"), *results, strict=True):
+        assert together.norm() > 0, name
+        torch.testing.assert_close(in_groups, together, rtol=1e-4, atol=1e-5)
 
 
 def test_loss_falls(model: HookedTransformer, held_out: list[Problem], tuned: SoftPrompt) -> None:
