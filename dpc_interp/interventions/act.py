@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
@@ -30,6 +31,7 @@ from transformer_lens.hook_points import HookPoint
 
 from dpc_interp.analysis.layers import check_layers
 from dpc_interp.errors import DPCInterpError
+from dpc_interp.execution.backoff import batches_with_backoff
 from dpc_interp.generation.decoding_batch import current_batch
 from dpc_interp.generation.likelihood import likelihood
 from dpc_interp.generation.transcript import Transcript, gold_transcript
@@ -219,7 +221,7 @@ def head_gains(
         runs: transcripts of validation problems; only their problems and questions are used.
         prompt: the soft prompt, or its name; None: the bare model.
         alpha, beta, threshold: see `attention_calibration`.
-        batch_size: sequences in one forward pass.
+        batch_size: sequences in one forward pass, halved with a warning where memory runs out.
         progress: show a progress bar.
 
     Returns:
@@ -248,14 +250,15 @@ def head_gains(
     gold.sort(key=lambda run: len(run.question_tokens) + len(run.generated_tokens))
     n_virtual = 0 if prompt is None else prompt.n_virtual
 
+    def sum_of_losses(heads: Heads, batch: Sequence[Transcript]) -> float:
+        n_read = torch.tensor([n_virtual + len(run.question_tokens) for run in batch])
+        with attention_calibration(model, heads, alpha=alpha, beta=beta, threshold=threshold, n_read=n_read):
+            return float(likelihood(model, batch, prompt).loss.sum())
+
     def mean_loss(heads: Heads) -> float:
-        total = 0.0
-        for start in range(0, len(gold), batch_size):
-            batch = gold[start : start + batch_size]
-            n_read = torch.tensor([n_virtual + len(run.question_tokens) for run in batch])
-            with attention_calibration(model, heads, alpha=alpha, beta=beta, threshold=threshold, n_read=n_read):
-                total += float(likelihood(model, batch, prompt).loss.sum())
-        return total / len(gold)
+        hint = "leave out long problems, or load the model in bfloat16"
+        sums = batches_with_backoff(gold, batch_size, partial(sum_of_losses, heads), hint)
+        return sum(loss for _, loss in sums) / len(gold)
 
     all_heads = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
     plain = mean_loss([])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dpc_interp import CorruptionPlan, Problem, SoftPrompt, generate, prompted
 from dpc_interp.errors import DPCInterpError
-from dpc_interp.generation.likelihood import likelihood
+from dpc_interp.generation.likelihood import Likelihood, likelihood
 from dpc_interp.generation.transcript import gold_transcript
 from dpc_interp.interventions.act import (
     Act,
@@ -172,6 +172,23 @@ def test_gains_are_losses_with_one_head_calibrated(
                 calibrated = likelihood(model, [gold], prompt).loss.item()
             losses.append(likelihood(model, [gold], prompt).loss.item() - calibrated)
         assert gains["gain"][head] == pytest.approx(sum(losses) / len(losses), abs=1e-6)
+
+
+def test_batches_for_the_gains_are_halved_where_memory_runs_out(
+    model: HookedTransformer, problems: list[Problem], prompt: SoftPrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = generate(model, problems[:4], prompt, max_new_tokens=1, progress=False)
+    expected = head_gains(model, runs, prompt, progress=False)
+
+    def limited(model: HookedTransformer, batch: list, prompt: SoftPrompt) -> Likelihood:
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return likelihood(model, batch, prompt)
+
+    monkeypatch.setattr("dpc_interp.interventions.act.likelihood", limited)
+    with pytest.warns(UserWarning, match="4 sequences did not fit into memory; continuing with 2"):
+        gains = head_gains(model, runs, prompt, progress=False)
+    pd.testing.assert_frame_equal(gains, expected, atol=1e-5)
 
 
 def test_heads_that_gain_are_chosen_best_first() -> None:
