@@ -185,8 +185,8 @@ class DecodingCache(TransformerLensKeyValueCache):
         """
         mask = self.previous_attention_mask  # another tensor in every pass
         if self._positions is None or self._positions[0] is not mask:
-            places = (mask.cumsum(1) - 1).clamp(min=0) if self.padded else torch.arange(mask.shape[1])[None]
-            self._positions = mask, places[:, start:]
+            counted = mask if self.padded else torch.ones_like(mask[:1])
+            self._positions = mask, (counted.cumsum(1)[:, start:] - 1).clamp(min=0)
         positions = self._positions[1]
         if self._rotation is None or self._rotation[0] is not attention or self._rotation[1] is not positions:
             index = positions.to(attention.rotary_cos.device)
