@@ -27,7 +27,6 @@ from dpc_interp.generation.decoding_batch import DecodingBatch, current_batch, s
 from dpc_interp.generation.drafts import DraftLength, draft_continuation
 from dpc_interp.generation.padding import left_padded, right_padded
 from dpc_interp.generation.stopping import StopRule
-from dpc_interp.models.fused_attention import fused_attention
 from dpc_interp.models.hooked import CachedDecoding, Hook, HookedModel, attention_span, check_keeps_keys
 from dpc_interp.prompts.embed_hooks import PromptEdit, edit_prompt, prompt_index, write_prompt
 from dpc_interp.prompts.entry import embed_hook_name
@@ -102,8 +101,7 @@ def decode(
     hiding_hooks = _hiding_hooks(model, plans, n_virtual)
     if hiding_hooks:
         check_keeps_keys(model, n_cached + max_new_tokens)
-    # entered here and not in every pass: looking for hooks is a fifth of the reasoner's time through a bridge
-    with model.hooks(fwd_hooks=hiding_hooks), fused_attention(model):
+    with model.hooks(fwd_hooks=hiding_hooks):
         generated = _generate_tokens(model, cache, batch, next_tokens, draft_ids, n_cached, max_new_tokens, rule)
     return [torch.tensor(rule.cut(row), dtype=torch.long) for row in generated]
 

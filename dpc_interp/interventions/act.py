@@ -229,7 +229,8 @@ def head_gains(
         averaged over `runs`).
 
     Raises:
-        DPCInterpError: no runs, a problem without a written rationale, or see `attention_calibration`.
+        DPCInterpError: no runs, a problem without a written rationale, a batch size below 1, a sequence that does not
+            fit into memory, or see `attention_calibration`.
 
     Example:
         >>> import dpc_interp as dpc
@@ -256,9 +257,14 @@ def head_gains(
             return float(likelihood(model, batch, prompt).loss.sum())
 
     def mean_loss(heads: Heads) -> float:
+        nonlocal batch_size
         hint = "leave out long problems, or load the model in bfloat16"
-        sums = batches_with_backoff(gold, batch_size, partial(sum_of_losses, heads), hint)
-        return sum(loss for _, loss in sums) / len(gold)
+        total = 0.0
+        for batch, loss in batches_with_backoff(gold, batch_size, partial(sum_of_losses, heads), hint):
+            total += loss
+            if batch[-1] is not gold[-1]:  # the last batch may be smaller; a halved one is kept for the other heads
+                batch_size = len(batch)
+        return total / len(gold)
 
     all_heads = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
     plain = mean_loss([])

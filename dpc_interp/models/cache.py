@@ -4,7 +4,7 @@ TransformerLens 3.9 caches keys before the rotary embedding, rotates all of them
 whole cache to append one token. This cache stores rotated keys in buffers with spare positions, laid out for fused
 attention. A rotation depends only on a key's own position, so the keys are the same bit for bit. In a padded batch the
 positions of the new tokens are counted once a pass, where TransformerLens counts those of all tokens twice a layer. A
-rotation is one rolled copy and two products: 0.3 to 0.5 of the time of TransformerLens's, half of that with a gradient.
+rotation is one rolled copy and two products, which take 0.3 to 0.5 of the time of TransformerLens's operations.
 Every hook point fires as before; `hook_rot_k` sees all keys, and a hook there gets a copy of them.
 
 The cache replaces `apply_rotary` of the attention layers, and `get_pos_offset` of a model with ungrouped keys, but only
@@ -29,6 +29,8 @@ from dpc_interp.models.lens import ATTENTION_CLASSES, HookedTransformer
 
 ROTATIONS = {attention.apply_rotary for attention in ATTENTION_CLASSES}
 """TransformerLens's own rotations; a layer with another one is called."""
+QUARTER_TURNS = {attention.rotate_every_two for attention in ATTENTION_CLASSES}
+"""The part of them that a rolled copy replaces."""
 SPARE_POSITIONS = 64
 """Unused positions of a newly allocated buffer: one copy of the cache per 64 tokens instead of one per token."""
 
@@ -137,7 +139,8 @@ class RotatedCacheEntry(TransformerLensKeyValueCacheEntry):
         attention, cache = self._attention, self._cache
         rotate = type(attention).apply_rotary
         is_in_tables = start + x.shape[1] <= len(attention.rotary_cos)  # else TransformerLens extends them
-        if not is_in_tables or rotate not in ROTATIONS:
+        turn = getattr(attention.rotate_every_two, "__func__", None)  # a caller may have replaced it
+        if not is_in_tables or rotate not in ROTATIONS or turn not in QUARTER_TURNS:
             mask = cache.previous_attention_mask if cache.padded else None
             return cast(Tensor, rotate(attention, x, start, mask))
         cos, sin = cache.rotation_of(attention, start)
@@ -177,7 +180,7 @@ class DecodingCache(TransformerLensKeyValueCache):
     def rotation_of(self, attention: Any, start: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines [row, new, 1, rotary_dim] at the new tokens of a pass; one row unless the batch is padded.
 
-        The sines have the signs of `rotate_every_two`, unless pairs are adjacent: a rolled copy is then its result.
+        Where pairs are not adjacent, the sines carry the signs of `rotate_every_two`; a rolled copy then replaces it.
 
         Args:
             attention: the layer; its queries use those of its keys.

@@ -161,12 +161,8 @@ def fused_attention(
         model: any supported model. Contexts may be nested; the outer one applies.
         gradient: receives A * dL/dA of each fused layer; None: an ordinary backward pass.
     """
-    methods = OVERRIDDEN if isinstance(model, HookedTransformer) else ("forward",)
-    attentions: list[Any] = [getattr(block, "attn", None) for block in model.blocks]
-    if any(isinstance(getattr(getattr(a, methods[0], None), "__self__", None), _FusedLayer) for a in attentions):
-        yield  # within another context of this model
-        return
     patterns, padding = pattern_layers(model), _Padding()
+    methods = OVERRIDDEN if isinstance(model, HookedTransformer) else ("forward",)
     overrides: dict[Any, dict[str, Any]] = {}
     for layer, block in enumerate(model.blocks):
         if layer not in patterns and not any(name in vars(block.attn) for name in methods):

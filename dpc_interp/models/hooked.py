@@ -146,8 +146,8 @@ class CachedDecoding:
         if isinstance(self._cache, DecodingCache):
             forked._cache = self._cache.fork(rows.to(self._model.cfg.device))
         else:
-            # keys and values are copied by `select_rows`: a deep copy of them would have no gradient
-            layers = [vars(layer) for layer in self._cache.layers]
+            # `select_rows` copies keys and values; PyTorch refuses a deep copy of tensors that have a gradient
+            layers = [vars(layer) for layer in getattr(self._cache, "layers", ())]
             kept = {id(layer.get(name)): layer.get(name) for layer in layers for name in ("keys", "values")}
             forked._cache = deepcopy(self._cache, kept)
             forked.select_rows(rows)

@@ -186,8 +186,9 @@ def test_batches_for_the_gains_are_halved_where_memory_runs_out(
         return likelihood(model, batch, prompt)
 
     monkeypatch.setattr("dpc_interp.interventions.act.likelihood", limited)
-    with pytest.warns(UserWarning, match="4 sequences did not fit into memory; continuing with 2"):
+    with pytest.warns(UserWarning, match="4 sequences did not fit into memory; continuing with 2") as warned:
         gains = head_gains(model, runs, prompt, progress=False)
+    assert len([warning for warning in warned if "did not fit" in str(warning.message)]) == 1, "not for every head"
     pd.testing.assert_frame_equal(gains, expected, atol=1e-5)
 
 

@@ -100,6 +100,18 @@ def test_other_rotations(build: Callable[..., HookedTransformer], options: dict,
 
 
 @torch.no_grad()
+def test_a_replaced_quarter_turn_is_called(build: Callable[..., HookedTransformer]) -> None:
+    model = build("gqa")
+    before = decode(model, CachedDecoding(model, BATCH), 5)
+    for block in model.blocks:
+        block.attn.rotate_every_two = torch.zeros_like
+    pairs = zip(decode(model, CachedDecoding(model, BATCH), 5), decode(model, TheirDecoding(model), 5), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(theirs, before[-1], rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
 def test_dynamic_ntk_rotates_all_keys_in_every_pass(build: Callable[..., HookedTransformer]) -> None:
     """There the rotation of a key depends on the length, which grows beyond the trained 8 positions."""
     model = build("plain", use_dynamic_ntk_rope=True, train_seq_length=8)
@@ -199,11 +211,7 @@ def test_each_key_is_rotated_once(build: Callable[..., HookedTransformer], monke
         n_rotated.append(x.shape[1])
         return rotate(self, x, start)
 
-    def fail(self: object, x: Tensor) -> Tensor:
-        raise AssertionError("a pass of TransformerLens's own rotation")
-
     monkeypatch.setattr(RotatedCacheEntry, "_rotate", record)
-    monkeypatch.setattr(type(model.blocks[0].attn), "rotate_every_two", fail)
     decode(model, CachedDecoding(model, BATCH), n=4)
     assert n_rotated == [FIRST, FIRST] * model.cfg.n_layers + [1, 1] * model.cfg.n_layers * 4
 
