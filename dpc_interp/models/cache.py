@@ -29,7 +29,7 @@ from dpc_interp.models.lens import ATTENTION_CLASSES, HookedTransformer
 
 ROTATIONS = {attention.apply_rotary for attention in ATTENTION_CLASSES}
 """TransformerLens's own rotations; a layer with another one is called."""
-QUARTER_TURNS = {attention.rotate_every_two for attention in ATTENTION_CLASSES}
+ROTATE_EVERY_TWO = {attention.rotate_every_two for attention in ATTENTION_CLASSES}
 """The part of them that a rolled copy replaces."""
 SPARE_POSITIONS = 64
 """Unused positions of a newly allocated buffer: one copy of the cache per 64 tokens instead of one per token."""
@@ -139,8 +139,8 @@ class RotatedCacheEntry(TransformerLensKeyValueCacheEntry):
         attention, cache = self._attention, self._cache
         rotate = type(attention).apply_rotary
         is_in_tables = start + x.shape[1] <= len(attention.rotary_cos)  # else TransformerLens extends them
-        turn = getattr(attention.rotate_every_two, "__func__", None)  # a caller may have replaced it
-        if not is_in_tables or rotate not in ROTATIONS or turn not in QUARTER_TURNS:
+        rotate_every_two = getattr(attention.rotate_every_two, "__func__", None)  # a caller may have replaced it
+        if not is_in_tables or rotate not in ROTATIONS or rotate_every_two not in ROTATE_EVERY_TWO:
             mask = cache.previous_attention_mask if cache.padded else None
             return cast(Tensor, rotate(attention, x, start, mask))
         cos, sin = cache.rotation_of(attention, start)

@@ -100,7 +100,7 @@ def test_other_rotations(build: Callable[..., HookedTransformer], options: dict,
 
 
 @torch.no_grad()
-def test_a_replaced_quarter_turn_is_called(build: Callable[..., HookedTransformer]) -> None:
+def test_a_replaced_rotate_every_two_is_called(build: Callable[..., HookedTransformer]) -> None:
     model = build("gqa")
     before = decode(model, CachedDecoding(model, BATCH), 5)
     for block in model.blocks:
