@@ -227,3 +227,23 @@ def test_no_hook_is_left(
         decode_fast(model, problems[:3], prompt.vectors, [Hide(0, 1)] * 3)
     with unchanged(model), model.hooks(fwd_hooks=other_hooks), pytest.raises(KeyboardInterrupt):
         decode_fast(model, problems[:3], prompt.vectors, [interrupt] * 3)
+
+
+def test_a_hook_added_during_decoding_sees_the_patterns_of_later_passes(
+    any_model: HookedModel, prompt: SoftPrompt
+) -> None:
+    question, passes, seen = torch.tensor([5, 9, 20, 33]), [], []
+
+    def add_in_the_fifth_pass(resid: Tensor, hook: object) -> None:
+        passes.append(resid.shape[1])
+        if len(passes) == 5:
+            any_model.blocks[1].attn.hook_pattern.add_hook(lambda pattern, hook: seen.append(pattern.shape[-2]))
+
+    try:
+        with any_model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", add_in_the_fifth_pass)]):
+            tokens = decode(any_model, [question], prompt.vectors, None, 9, stop_strings=())[0]
+    finally:
+        any_model.reset_hooks()
+    assert len(passes) == len(tokens) > 6
+    assert len(passes) - len(seen) in (4, 5)  # a bridge decides at the start of a pass
+    assert set(seen) == {1}
